@@ -1,0 +1,133 @@
+"""Connections to Postgres, and the only ways to a tenant's rows.
+
+``Database`` owns one asyncpg pool, logged in as the runtime role. Rows are reached inside a transaction:
+
+- ``tenant_transaction(ctx)`` sets ``app.tenant`` for that transaction; row-level security does the rest.
+- ``control_transaction()`` sets no tenant. It sees no tenant row; it can only call the control functions
+  (claim, wake, login …) that the migrations list.
+
+Both end with the block: commit on success, rollback on any exception, cancellation included. Prepared
+statements are not cached, so that a transaction-mode pooler (Neon, PgBouncer) may stand in between.
+
+On failure: a server that is gone raises ``Unavailable`` (retryable); the pool reconnects by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import asyncpg
+
+from core.db.queries import Query
+from core.errors import Unavailable
+from core.tenancy import TenantContext
+
+Row = asyncpg.Record
+
+_LOST = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
+_SET_TENANT = "select set_config('app.tenant', $1, true)"
+
+
+class Transaction:
+    """An open transaction. Every method takes a named query and its positional arguments."""
+
+    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row]) -> None:
+        self._connection = connection
+
+    async def fetch(self, query: Query, *args: object) -> list[Row]:
+        """All rows."""
+        return await self._connection.fetch(query, *args)
+
+    async def fetchrow(self, query: Query, *args: object) -> Row | None:
+        """The first row or None."""
+        return await self._connection.fetchrow(query, *args)
+
+    async def fetchval(self, query: Query, *args: object) -> Any:
+        """The first column of the first row, or None."""
+        return await self._connection.fetchval(query, *args)
+
+    async def execute(self, query: Query, *args: object) -> int:
+        """Run a statement; the number of rows it touched."""
+        status = await self._connection.execute(query, *args)
+        count = status.rsplit(" ", 1)[-1]
+        return int(count) if count.isdigit() else 0
+
+    async def execute_many(self, query: Query, rows: Sequence[Sequence[object]]) -> None:
+        """Run a statement once per row, in one round trip."""
+        await self._connection.executemany(query, rows)
+
+
+class Database:
+    """A pool of connections as the runtime role. Make one per process with ``open``."""
+
+    def __init__(self, pool: asyncpg.Pool[Row]) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, dsn: str, *, size: int = 10, name: str = "bailiwick") -> Self:
+        """Connect. Raises ``Unavailable`` when the server does not answer within 10 s."""
+        try:
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=0,
+                max_size=size,
+                timeout=10,
+                command_timeout=60,
+                statement_cache_size=0,
+                max_inactive_connection_lifetime=120,
+                init=_init,
+                server_settings={"application_name": name},
+            )
+            async with pool.acquire():
+                return cls(pool)
+        except _LOST as error:
+            raise Unavailable(f"Postgres does not answer: {error}", retry_after_s=1) from error
+
+    async def close(self) -> None:
+        """Wait for open transactions, at most 5 s, then close every connection."""
+        try:
+            await asyncio.wait_for(self._pool.close(), 5)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def tenant_transaction(self, ctx: TenantContext) -> AsyncIterator[Transaction]:
+        """A transaction that sees and writes the rows of ``ctx.tenant_id`` and no other."""
+        async with self._transaction(ctx.tenant_id) as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def control_transaction(self) -> AsyncIterator[Transaction]:
+        """A transaction without a tenant: no tenant row is visible, only control functions do anything."""
+        async with self._transaction("") as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def _transaction(self, tenant: str) -> AsyncIterator[Transaction]:
+        try:
+            connection = await self._pool.acquire()
+        except _LOST as error:
+            raise Unavailable(f"Postgres does not answer: {error}", retry_after_s=1) from error
+        try:
+            async with connection.transaction():
+                await connection.execute(_SET_TENANT, tenant)
+                yield Transaction(connection)
+        except (asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+            raise Unavailable(f"Postgres went away: {error}", retry_after_s=1) from error
+        finally:
+            await self._pool.release(connection)
+
+
+async def _init(connection: asyncpg.Connection[Row]) -> None:
+    for kind in ("json", "jsonb"):
+        await connection.set_type_codec(kind, schema="pg_catalog", encoder=_to_json, decoder=json.loads)
+
+
+def _to_json(value: object) -> str:
+    # Postgres' jsonb holds neither NUL characters nor NaN: refuse them here, where the caller can be told.
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("\\u0000", "\\ufffd")

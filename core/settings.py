@@ -1,0 +1,127 @@
+"""Configuration: everything that differs between two installations, read once from the environment.
+
+Every field is set by an environment variable named ``BAILIWICK_`` + the field's name in capitals.
+Nothing else in the code base reads the environment.
+
+Ports: all listeners sit at fixed offsets from ``port_base``, so two installations can run side by side.
+Databases: three roles, three DSNs. ``database_url`` belongs to whoever may create roles and tables (used
+only by ``bailiwick migrate``); the other two are derived from it unless they are given, and are all that
+the running processes receive.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Port(IntEnum):
+    """Offset of each listener from ``Settings.port_base``."""
+
+    WEB = 0
+    DASHBOARD = 1
+    WORKER = 2
+    SCHEDULER = 3
+    MODEL = 4
+    DEMO = 5
+    POSTGRES = 10
+    REDIS = 11
+    GRAPH = 12
+    GRAPH_HTTP = 13
+
+
+APP_ROLE = "bailiwick_app"
+ENGINE_ROLE = "bailiwick_engine"
+
+
+class Settings(BaseSettings):
+    """One installation. Immutable; pass it, never look it up."""
+
+    model_config = SettingsConfigDict(env_prefix="BAILIWICK_", frozen=True, extra="ignore")
+
+    home: Path = Field(Path(".bailiwick"), description="Folder of the embedded servers' data, secrets and logs.")
+    port_base: int = Field(8100, ge=1024, le=65_000, description="First port; see Port for the offsets.")
+    region: str = Field("us-east-1", description="The one region this process serves.")
+    region_urls: dict[str, str] = Field(
+        default_factory=dict, description="Address of each other region, for 421 answers (JSON object)."
+    )
+
+    database_url: SecretStr | None = Field(
+        None, description="Postgres, direct, as a role that may create roles and tables. Unset: embedded."
+    )
+    database_app_url: SecretStr | None = Field(
+        None, description="Postgres as the runtime role; may be a transaction pooler. Unset: derived."
+    )
+    database_engine_url: SecretStr | None = Field(
+        None, description="Postgres, direct, as the durable engine's role. Unset: derived."
+    )
+    database_pool_size: int = Field(10, ge=1, le=200, description="Connections per process.")
+    redis_url: SecretStr | None = Field(None, description="Redis. Unset: embedded.")
+    graph_url: str | None = Field(None, description="Neo4j, bolt:// or neo4j+s://. Unset: embedded.")
+    graph_user: str = Field("root", description="User of the graph database.")
+    graph_password: SecretStr | None = Field(None, description="Password of the graph database.")
+
+    secret_key: SecretStr | None = Field(
+        None, description="At least 32 characters; signs cookies and derives role passwords. Unset: made in home."
+    )
+
+    model_url: str | None = Field(
+        None, description="OpenAI-compatible base URL, ending in /v1. Unset: the offline model."
+    )
+    model_api_key: SecretStr | None = Field(None, description="Key of that endpoint.")
+    model_small: str = Field("gpt-5-mini", description="Model of tier small.")
+    model_large: str = Field("gpt-5", description="Model of tier large.")
+    model_embedding: str = Field("text-embedding-3-small", description="Embedding model; 384 dimensions are asked for.")
+    model_region: str = Field("us-east-1", description="Region in which model_url answers.")
+    model_api: str = Field("responses", pattern="^(responses|chat)$", description="Which of the two APIs to speak.")
+
+    services: dict[str, str] = Field(
+        default_factory=dict,
+        description="Base URL of each external service that workflows call by name (JSON object). "
+        "A name that is missing is looked for at the demo's services.",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        ("127.0.0.1", "localhost"), description="Host names the web process answers to."
+    )
+    allowed_private_hosts: tuple[str, ...] = Field(
+        (), description="host:port pairs on private addresses that pollers and workflows may call (JSON list)."
+    )
+    cookie_secure: bool = Field(False, description="Send cookies over TLS only; set it wherever TLS ends.")
+    worker_slots: int = Field(32, ge=1, le=1000, description="Runs one worker process executes at a time.")
+    worker_id: str | None = Field(None, description="Stable name of this worker. Unset: made at start.")
+    workflow_modules: tuple[str, ...] = Field(
+        (), description="Modules that register workflows, besides entry point bailiwick.workflows (JSON list)."
+    )
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_format: str = Field("json", pattern="^(json|console)$", description="Form of the log lines.")
+    otlp_endpoint: str | None = Field(None, description="OpenTelemetry collector for traces, http(s). Unset: none.")
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("BAILIWICK_SECRET_KEY needs at least 32 characters")
+        return value
+
+    def port(self, which: Port) -> int:
+        """The port of one listener."""
+        return self.port_base + which
+
+    def service_url(self, name: str) -> str:
+        """Base URL of an external service, without a slash at the end."""
+        return self.services.get(name, f"http://127.0.0.1:{self.port(Port.DEMO)}/{name}").rstrip("/")
+
+    def web_url(self) -> str:
+        """Where the browser reaches chat and API on this machine."""
+        return f"http://127.0.0.1:{self.port(Port.WEB)}"
+
+
+def with_credentials(dsn: str, user: str, password: str) -> str:
+    """The same database, reached as another role."""
+    parts = urlsplit(dsn)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{host}"))

@@ -1,0 +1,165 @@
+"""Who acts, for which tenant, under which policy: the first argument of everything.
+
+A ``TenantContext`` is made in three places only: at login (session), at an API key, and by a worker for
+the run it claimed. Everything that touches a tenant's data takes one, so that forgetting the tenant is a
+type error rather than a leak.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.errors import Forbidden
+from core.ids import TenantId, UserId
+
+PLATFORM = TenantId("platform")
+"""The reserved tenant of the operators. It has users, and nothing else."""
+
+
+class Role(StrEnum):
+    """What a person is in their tenant. ``operator`` exists only in the tenant ``platform``."""
+
+    MEMBER = "member"
+    REVIEWER = "reviewer"
+    ADMIN = "admin"
+    OPERATOR = "operator"
+
+
+class Scope(StrEnum):
+    """A single right. API keys carry scopes directly, people get them by role."""
+
+    RUNS_READ = "runs:read"
+    RUNS_WRITE = "runs:write"
+    REVIEWS_READ = "reviews:read"
+    REVIEWS_DECIDE = "reviews:decide"
+    SCHEDULES_READ = "schedules:read"
+    SCHEDULES_WRITE = "schedules:write"
+    MEMORY_READ = "memory:read"
+    MEMORY_WRITE = "memory:write"
+    CHAT = "chat"
+    TENANT_READ = "tenant:read"
+    TENANT_WRITE = "tenant:write"
+    PLATFORM_OPERATE = "platform:operate"
+
+
+_MEMBER = frozenset(
+    {
+        Scope.RUNS_READ,
+        Scope.RUNS_WRITE,
+        Scope.CHAT,
+        Scope.MEMORY_READ,
+        Scope.MEMORY_WRITE,
+        Scope.SCHEDULES_READ,
+        Scope.SCHEDULES_WRITE,
+        Scope.REVIEWS_READ,
+    }
+)
+_REVIEWER = _MEMBER | {Scope.REVIEWS_DECIDE}
+_ADMIN = _REVIEWER | {Scope.TENANT_READ, Scope.TENANT_WRITE}
+ROLE_SCOPES: dict[Role, frozenset[Scope]] = {
+    Role.MEMBER: _MEMBER,
+    Role.REVIEWER: _REVIEWER,
+    Role.ADMIN: _ADMIN,
+    Role.OPERATOR: frozenset({Scope.PLATFORM_OPERATE}),
+}
+
+
+class Tier(StrEnum):
+    """Commercial tier of a tenant."""
+
+    ENTERPRISE = "enterprise"
+    STANDARD = "standard"
+    FREE = "free"
+
+
+class ModelTier(StrEnum):
+    """Class of model a tenant's agents may use by default."""
+
+    SMALL = "small"
+    LARGE = "large"
+
+
+class RateLimit(BaseModel):
+    """``limit`` calls in any ``window_s`` seconds (GCRA, burst = limit)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    limit: int = Field(ge=1, le=10_000_000)
+    window_s: int = Field(ge=1, le=31 * 86_400)
+
+
+class Policy(BaseModel):
+    """A tenant's versioned rules. Money in micro-USD, time in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tier: Tier = Tier.FREE
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    concurrency_cap: Annotated[int, Field(ge=1, le=100_000)] = 3
+    queue_depth: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    daily_runs: Annotated[int, Field(ge=0, le=100_000_000)] = 10_000
+    max_steps: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    max_duration_s: Annotated[int, Field(ge=1, le=366 * 86_400)] = 90 * 86_400
+    rate_limits: dict[str, RateLimit] = Field(default_factory=dict)
+    budget_run_microusd: Annotated[int, Field(ge=0)] = 100_000
+    budget_month_microusd: Annotated[int, Field(ge=0)] = 100_000_000
+    budget_class: str = "default"
+    model_tier: ModelTier = ModelTier.SMALL
+    regions: tuple[str, ...] = Field((), description="Where data and model calls may go; empty: no constraint.")
+    allowed_tools: tuple[str, ...] = Field((), description="Empty: all registered tools.")
+    denied_tools: tuple[str, ...] = ()
+    reviewer_pool: Literal["dedicated", "shared"] = "shared"
+    review_sla_s: Annotated[int, Field(ge=1)] = 24 * 3600
+    run_sla_s: Annotated[int, Field(ge=1)] = 24 * 3600
+    audit_retention_days: Annotated[int, Field(ge=1)] = 7 * 365
+    timezone: str = "UTC"
+
+    def allows_tool(self, name: str) -> bool:
+        """Denials win over allowances."""
+        return name not in self.denied_tools and (not self.allowed_tools or name in self.allowed_tools)
+
+
+class ActorKind(StrEnum):
+    """What kind of thing acts."""
+
+    USER = "user"
+    API_KEY = "api_key"
+    RUN = "run"
+    SCHEDULER = "scheduler"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class TenantContext:
+    """Who acts for which tenant, with which rights, under which policy version.
+
+    ``actor`` is what the audit shows, e.g. ``user:usr_…`` or ``run:run_…``.
+    """
+
+    tenant_id: TenantId
+    user_id: UserId | None
+    actor_kind: ActorKind
+    actor_id: str
+    scopes: frozenset[Scope]
+    policy: Policy
+    policy_version: int
+    org_id: str
+    region: str
+
+    @property
+    def actor(self) -> str:
+        """``kind:id``, as written to the audit."""
+        return f"{self.actor_kind}:{self.actor_id}"
+
+    def require(self, scope: Scope) -> None:
+        """Raise ``Forbidden`` unless this context carries ``scope``."""
+        if scope not in self.scopes:
+            raise Forbidden(f"This needs the right {scope.value}.", scope=scope.value)
+
+
+def scopes_of(roles: tuple[Role, ...]) -> frozenset[Scope]:
+    """The union of the rights of all roles."""
+    return frozenset().union(*(ROLE_SCOPES[role] for role in roles)) if roles else frozenset()
