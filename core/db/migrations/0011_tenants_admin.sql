@@ -1,0 +1,67 @@
+-- Acts on organisations that only an operator (or the seed) performs. The Python service checks the right
+-- platform:operate, or tenant:write for one's own tenant, before it calls any of these.
+
+create function app.tenant_create(p_tenant text, p_name text, p_org text, p_region text, p_policy jsonb,
+                                  p_actor text, p_now timestamptz) returns boolean
+language plpgsql as $$
+begin
+    insert into tenants (tenant_id, name, org_id, region, created_at)
+    values (p_tenant, p_name, p_org, p_region, p_now) on conflict do nothing;
+    if not found then return false; end if;
+    insert into policies values (p_tenant, 1, p_policy, p_now, p_actor);
+    perform app.queue_policy(p_tenant, (p_policy ->> 'weight')::double precision,
+                             (p_policy ->> 'concurrency_cap')::integer);
+    return true;
+end $$;
+select app.control('app.tenant_create(text, text, text, text, jsonb, text, timestamptz)');
+
+-- A new version of the policy; weight and cap reach the queue in the same transaction.
+create function app.tenant_policy_change(p_tenant text, p_policy jsonb, p_actor text, p_now timestamptz)
+returns integer language plpgsql as $$
+declare next_version integer;
+begin
+    update tenants set policy_version = policy_version + 1 where tenant_id = p_tenant
+    returning policy_version into next_version;
+    if not found then return null; end if;
+    insert into policies values (p_tenant, next_version, p_policy, p_now, p_actor);
+    perform app.queue_policy(p_tenant, (p_policy ->> 'weight')::double precision,
+                             (p_policy ->> 'concurrency_cap')::integer);
+    return next_version;
+end $$;
+select app.control('app.tenant_policy_change(text, jsonb, text, timestamptz)');
+
+create function app.tenant_list()
+returns table (tenant_id text, name text, org_id text, region text, policy_version integer, document jsonb,
+               paused boolean)
+language sql stable as $$
+    select t.tenant_id, t.name, t.org_id, t.region, t.policy_version, p.document, coalesce(q.paused, false)
+    from tenants t
+    join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
+    left join queue_tenants q on q.tenant_id = t.tenant_id
+    order by t.tenant_id
+$$;
+select app.control('app.tenant_list()');
+
+-- What a context is made of: the tenant and its policy in force.
+create function app.tenant_policy(p_tenant text)
+returns table (tenant_id text, name text, org_id text, region text, policy_version integer, document jsonb,
+               paused boolean)
+language sql stable as $$
+    select t.tenant_id, t.name, t.org_id, t.region, t.policy_version, p.document, coalesce(q.paused, false)
+    from tenants t
+    join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
+    left join queue_tenants q on q.tenant_id = t.tenant_id
+    where t.tenant_id = p_tenant
+$$;
+select app.control('app.tenant_policy(text)');
+
+create function app.user_create(p_user text, p_tenant text, p_email text, p_name text, p_hash text,
+                                p_roles text[], p_now timestamptz) returns boolean
+language plpgsql as $$
+begin
+    insert into users (user_id, tenant_id, email, name, password_hash, roles, created_at)
+    values (p_user, p_tenant, p_email, p_name, p_hash, p_roles, p_now)
+    on conflict (tenant_id, email) do nothing;
+    return found;
+end $$;
+select app.control('app.user_create(text, text, text, text, text, text[], timestamptz)');

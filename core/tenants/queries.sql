@@ -1,0 +1,66 @@
+-- name: login_candidates
+-- Every account with this e-mail, in whichever tenant.
+select tenant_id, user_id, name, password_hash, roles, role_version from app.login_candidates($1);
+
+-- name: login_failed
+-- Count a failed login.
+select app.login_failed($1, $2);
+
+-- name: login_failures
+-- Failed logins of an e-mail since a moment.
+select app.login_failures_since($1, $2);
+
+-- name: session_identity
+-- Who a session belongs to, if it is alive and its user's roles have not changed since.
+select tenant_id, user_id, email, name, roles, role_version, expires_at from app.session_identity($1, $2);
+
+-- name: insert_session
+-- A new session.
+insert into sessions (token_hash, tenant_id, user_id, role_version, created_at, expires_at)
+values ($1, $2, $3, $4, $5, $6);
+
+-- name: delete_session
+-- Log out.
+delete from sessions where token_hash = $1;
+
+-- name: api_key_identity
+-- What a key may do, if it is valid.
+select tenant_id, secret_hash, scopes from app.api_key_identity($1, $2);
+
+-- name: insert_api_key
+-- A new key.
+insert into api_keys (key_id, tenant_id, secret_hash, label, scopes, created_by, created_at)
+values ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: list_api_keys
+-- All keys of the tenant, without secrets.
+select key_id, label, scopes, created_at, revoked_at from api_keys
+where tenant_id = app.tenant() order by created_at desc;
+
+-- name: revoke_api_key
+-- A revoked key stays listed.
+update api_keys set revoked_at = $2 where key_id = $1 and revoked_at is null;
+
+-- name: tenant_policy
+-- A tenant and its policy in force.
+select tenant_id, name, org_id, region, policy_version, document, paused from app.tenant_policy($1);
+
+-- name: tenant_list
+-- All tenants.
+select tenant_id, name, org_id, region, policy_version, document, paused from app.tenant_list();
+
+-- name: tenant_create
+-- False when it exists already.
+select app.tenant_create($1, $2, $3, $4, $5, $6, $7);
+
+-- name: policy_change
+-- The new policy version; null when there is no such tenant.
+select app.tenant_policy_change($1, $2, $3, $4);
+
+-- name: pause
+-- Stop or go on claiming a tenant's runs.
+select app.queue_pause($1, $2);
+
+-- name: user_create
+-- False when the e-mail is taken in that tenant.
+select app.user_create($1, $2, $3, $4, $5, $6, $7);

@@ -1,0 +1,309 @@
+"""Identity and policy: from a password, cookie or key to a ``TenantContext``; and the acts of operators.
+
+A session goes ``open`` → ``expired`` (12 h) or ``closed`` (logout, or any change of the user's roles). The
+token lives in the browser only; the database holds its SHA-256. Policies are cached per process for one
+second, so a busy process reads a tenant's policy once a second and an operator's change acts within one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections import OrderedDict
+from datetime import datetime, timedelta
+
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
+
+from core.audit.service import AuditService
+from core.clock import Clock
+from core.db.pool import Database
+from core.errors import Forbidden, InvalidInput, NotFound, RateLimited, Unauthenticated, WrongRegion
+from core.ids import TenantId, UserId, new_id
+from core.tenancy import PLATFORM, ActorKind, Policy, Role, Scope, TenantContext, scopes_of
+from core.tenants import store
+from core.tenants.model import (
+    KEY_PREFIX,
+    LOCKOUT_FAILURES,
+    LOCKOUT_WINDOW_S,
+    SESSION_LIFETIME_S,
+    ApiKeyView,
+    Identity,
+    Login,
+    TenantView,
+    hash_token,
+    new_token,
+    operator_only_changes,
+    split_key,
+)
+
+_POLICY_TTL_S = 1.0
+_POLICY_CACHE_SIZE = 10_000
+_MAX_PASSWORD = 1_024
+
+
+class TenantService:
+    """Organisations, people, keys and policies of one region."""
+
+    def __init__(
+        self, db: Database, audit: AuditService, clock: Clock, *, region: str, region_urls: dict[str, str]
+    ) -> None:
+        self._db = db
+        self._audit = audit
+        self._clock = clock
+        self._region = region
+        self._region_urls = region_urls
+        self._hash = PasswordHash((Argon2Hasher(),))
+        self._decoy = self._hash.hash(new_token())
+        self._policies: OrderedDict[TenantId, tuple[datetime, TenantView]] = OrderedDict()
+
+    # Identity -------------------------------------------------------------------------------------------
+
+    async def login(self, email: str, password: str, tenant: str | None = None) -> Login:
+        """Open a session. ``tenant`` chooses where the same e-mail exists in several.
+
+        Raises ``Unauthenticated`` for any wrong combination (in the same time), ``RateLimited`` after
+        10 failures of an e-mail in 15 minutes.
+        """
+        now = self._clock.now()
+        email = email.strip().lower()
+        since = now - timedelta(seconds=LOCKOUT_WINDOW_S)
+        async with self._db.control_transaction() as tx:
+            if await store.login_failures(tx, email, since) >= LOCKOUT_FAILURES:
+                raise RateLimited("Too many failed logins. Try again later.", retry_after_s=LOCKOUT_WINDOW_S)
+            accounts = [a for a in await store.login_candidates(tx, email) if tenant in (None, "", a.tenant_id)]
+        account = await asyncio.to_thread(self._matching, accounts, password[:_MAX_PASSWORD])
+        if account is None:
+            async with self._db.control_transaction() as tx:
+                await store.login_failed(tx, email, now)
+            raise Unauthenticated("E-mail or password is wrong.")
+        token = new_token()
+        ctx = await self.context_for(
+            account.tenant_id, actor_kind=ActorKind.USER, actor_id=account.user_id, user_id=account.user_id
+        )
+        async with self._db.tenant_transaction(ctx) as tx:
+            expires_at = now + timedelta(seconds=SESSION_LIFETIME_S)
+            await store.insert_session(tx, hash_token(token), account, now, expires_at)
+            await self._audit.record(tx, ctx, "session.open", f"user:{account.user_id}")
+        return Login(token, await self.identify_session(token))
+
+    def _matching(self, accounts: list[store.Account], password: str) -> store.Account | None:
+        # Always as many verifications as there are candidates, at least one: time tells nothing.
+        if not accounts:
+            self._hash.verify(password, self._decoy)
+            return None
+        matches = [a for a in accounts if self._hash.verify(password, a.password_hash)]
+        return matches[0] if matches else None
+
+    async def identify_session(self, token: str) -> Identity:
+        """Who holds this session. Raises ``Unauthenticated`` when it is over or was never one."""
+        async with self._db.control_transaction() as tx:
+            row = await store.session(tx, hash_token(token), self._clock.now())
+        if row is None:
+            raise Unauthenticated("The session is over. Log in again.")
+        ctx = await self.context_for(
+            row.tenant_id,
+            actor_kind=ActorKind.USER,
+            actor_id=row.user_id,
+            user_id=row.user_id,
+            scopes=scopes_of(row.roles),
+        )
+        tenant = await self.tenant(row.tenant_id)
+        return Identity(row.user_id, row.tenant_id, tenant.name, row.email, row.name, row.roles, ctx, row.expires_at)
+
+    async def logout(self, token: str) -> None:
+        """Close a session; nothing happens when it is closed already."""
+        try:
+            identity = await self.identify_session(token)
+        except Unauthenticated:
+            return
+        async with self._db.tenant_transaction(identity.ctx) as tx:
+            await store.delete_session(tx, hash_token(token))
+
+    async def identify_key(self, key: str) -> TenantContext:
+        """What an API key may do. Raises ``Unauthenticated`` when it is unknown, expired or revoked."""
+        parts = split_key(key)
+        found = None
+        if parts is not None:
+            async with self._db.control_transaction() as tx:
+                found = await store.api_key(tx, parts[0], self._clock.now())
+        if parts is None or found is None:
+            raise Unauthenticated("The API key is not valid.")
+        tenant_id, secret_hash, scopes = found
+        if not hmac.compare_digest(secret_hash, hash_token(parts[1])):
+            raise Unauthenticated("The API key is not valid.")
+        return await self.context_for(
+            tenant_id,
+            actor_kind=ActorKind.API_KEY,
+            actor_id=parts[0],
+            scopes=frozenset(Scope(scope) for scope in scopes),
+        )
+
+    async def context_for(
+        self,
+        tenant_id: TenantId,
+        *,
+        actor_kind: ActorKind,
+        actor_id: str,
+        user_id: UserId | None = None,
+        scopes: frozenset[Scope] = frozenset(),
+    ) -> TenantContext:
+        """A context under the policy in force. Raises ``NotFound``, or ``WrongRegion`` with the right address."""
+        tenant = await self.tenant(tenant_id)
+        if tenant.tenant_id != PLATFORM and tenant.region != self._region:
+            raise WrongRegion(
+                f"This tenant is served in {tenant.region}.",
+                region=tenant.region,
+                address=self._region_urls.get(tenant.region),
+            )
+        return TenantContext(
+            tenant_id=tenant.tenant_id,
+            user_id=user_id,
+            actor_kind=actor_kind,
+            actor_id=actor_id,
+            scopes=scopes,
+            policy=tenant.policy,
+            policy_version=tenant.policy_version,
+            org_id=tenant.org_id,
+            region=tenant.region,
+        )
+
+    async def tenant(self, tenant_id: TenantId) -> TenantView:
+        """A tenant and its policy, at most one second old. Raises ``NotFound``."""
+        now = self._clock.now()
+        cached = self._policies.get(tenant_id)
+        if cached is not None and abs((now - cached[0]).total_seconds()) < _POLICY_TTL_S:
+            self._policies.move_to_end(tenant_id)
+            return cached[1]
+        async with self._db.control_transaction() as tx:
+            found = await store.tenant(tx, tenant_id)
+        if found is None:
+            raise NotFound("There is no such tenant.")
+        self._policies[tenant_id] = (now, found)
+        self._policies.move_to_end(tenant_id)
+        if len(self._policies) > _POLICY_CACHE_SIZE:
+            self._policies.popitem(last=False)
+        return found
+
+    # Acts of operators and admins -----------------------------------------------------------------------
+
+    async def list_tenants(self, actor: TenantContext) -> list[TenantView]:
+        """All tenants for an operator, one's own for anybody else."""
+        if Scope.PLATFORM_OPERATE not in actor.scopes:
+            return [await self.tenant(actor.tenant_id)]
+        async with self._db.control_transaction() as tx:
+            return [t for t in await store.tenants(tx) if t.tenant_id != PLATFORM]
+
+    async def create_tenant(
+        self, actor: TenantContext, tenant_id: TenantId, name: str, org_id: str, region: str, policy: Policy
+    ) -> bool:
+        """Add an organisation; False when it exists already (nothing is changed then)."""
+        actor.require(Scope.PLATFORM_OPERATE)
+        now = self._clock.now()
+        async with self._db.control_transaction() as tx:
+            created = await store.create_tenant(tx, tenant_id, name, org_id, region, policy, actor.actor, now)
+        if created and actor.tenant_id != tenant_id:
+            await self._audit.append(actor, "tenant.create", f"tenant:{tenant_id}", after={"region": region})
+        return created
+
+    async def add_user(
+        self,
+        actor: TenantContext,
+        tenant_id: TenantId,
+        email: str,
+        name: str,
+        password: str,
+        roles: tuple[Role, ...],
+    ) -> bool:
+        """Add a person; False when the e-mail is taken there. Raises ``InvalidInput`` for a short password."""
+        self._require_over(actor, tenant_id)
+        if (Role.OPERATOR in roles) != (tenant_id == PLATFORM):
+            raise InvalidInput("The role operator exists in the tenant platform, and only it.")
+        if not 8 <= len(password) <= _MAX_PASSWORD:
+            raise InvalidInput("A password needs 8 to 1024 characters.")
+        now = self._clock.now()
+        hashed = await asyncio.to_thread(self._hash.hash, password)
+        user_id = UserId(new_id("usr", now))
+        async with self._db.control_transaction() as tx:
+            created = await store.create_user(tx, user_id, tenant_id, email.strip().lower(), name, hashed, roles, now)
+        if created:
+            await self._audit.append(actor, "user.create", f"user:{user_id}", after={"roles": list(roles)})
+        return created
+
+    async def change_policy(self, actor: TenantContext, tenant_id: TenantId, policy: Policy) -> int:
+        """Put a new policy in force; its version. Acts on queued runs at their next claim.
+
+        An admin may change their own tenant's pools, tools and time zone; weight, caps, quotas, budgets and
+        regions are the operator's (``Forbidden``).
+        """
+        self._require_over(actor, tenant_id)
+        before = await self.tenant(tenant_id)
+        if Scope.PLATFORM_OPERATE not in actor.scopes and (fields := operator_only_changes(before.policy, policy)):
+            raise Forbidden(f"Only the operator changes {', '.join(fields)}.", fields=list(fields))
+        now = self._clock.now()
+        async with self._db.control_transaction() as tx:
+            version = await store.change_policy(tx, tenant_id, policy, actor.actor, now)
+        if version is None:
+            raise NotFound("There is no such tenant.")
+        self._policies.pop(tenant_id, None)
+        await self._audit_over(
+            actor,
+            tenant_id,
+            "policy.change",
+            before.policy.model_dump(mode="json"),
+            policy.model_dump(mode="json"),
+        )
+        return version
+
+    async def pause(self, actor: TenantContext, tenant_id: TenantId, paused: bool) -> None:
+        """Stop claiming a tenant's queued runs, or go on. Running ones finish."""
+        actor.require(Scope.PLATFORM_OPERATE)
+        async with self._db.control_transaction() as tx:
+            if not await store.pause(tx, tenant_id, paused):
+                raise NotFound("There is no such tenant.")
+        self._policies.pop(tenant_id, None)
+        await self._audit_over(actor, tenant_id, "tenant.pause", None, {"paused": paused})
+
+    async def issue_key(self, ctx: TenantContext, label: str, scopes: tuple[Scope, ...]) -> str:
+        """A new API key of the caller's tenant, shown once. Nobody hands out rights they do not have."""
+        ctx.require(Scope.TENANT_WRITE)
+        if missing := [scope for scope in scopes if scope not in ctx.scopes]:
+            raise Forbidden("A key cannot have rights you do not have.", scopes=[s.value for s in missing])
+        if not label.strip() or len(label) > 100:
+            raise InvalidInput("A key needs a label of at most 100 characters.")
+        now = self._clock.now()
+        key_id, secret = new_id("key", now).removeprefix("key_"), new_token()
+        async with self._db.tenant_transaction(ctx) as tx:
+            await store.insert_api_key(
+                tx, ctx.tenant_id, key_id, hash_token(secret), label, tuple(scopes), ctx.actor, now
+            )
+            await self._audit.record(tx, ctx, "key.issue", f"key:{key_id}", after={"scopes": list(scopes)})
+        return f"{KEY_PREFIX}_{key_id}_{secret}"
+
+    async def list_keys(self, ctx: TenantContext) -> list[ApiKeyView]:
+        """All keys of the caller's tenant, without secrets."""
+        ctx.require(Scope.TENANT_READ)
+        async with self._db.tenant_transaction(ctx) as tx:
+            return await store.list_api_keys(tx)
+
+    async def revoke_key(self, ctx: TenantContext, key_id: str) -> None:
+        """Make a key useless at once. Raises ``NotFound`` for unknown and already revoked keys."""
+        ctx.require(Scope.TENANT_WRITE)
+        async with self._db.tenant_transaction(ctx) as tx:
+            if not await store.revoke_api_key(tx, key_id, self._clock.now()):
+                raise NotFound("There is no such key.")
+            await self._audit.record(tx, ctx, "key.revoke", f"key:{key_id}")
+
+    def _require_over(self, actor: TenantContext, tenant_id: TenantId) -> None:
+        if Scope.PLATFORM_OPERATE in actor.scopes:
+            return
+        actor.require(Scope.TENANT_WRITE)
+        if actor.tenant_id != tenant_id:
+            raise NotFound("There is no such tenant.")
+
+    async def _audit_over(
+        self, actor: TenantContext, tenant_id: TenantId, act: str, before: object, after: object
+    ) -> None:
+        """An operator's act on a tenant stands in that tenant's audit, under the operator's name."""
+        target = await self.context_for(tenant_id, actor_kind=actor.actor_kind, actor_id=actor.actor_id)
+        await self._audit.append(target, act, f"tenant:{tenant_id}", before, after)

@@ -1,0 +1,40 @@
+"""Money in micro-USD (1 USD = 1,000,000), and how much of it is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+MICRO = 1_000_000
+
+
+def usd(amount: str | Decimal) -> int:
+    """Micro-USD of a decimal amount, e.g. ``usd("0.50") == 500_000``. Floats are refused: they round."""
+    return int((Decimal(amount) * MICRO).to_integral_exact())
+
+
+def format_usd(microusd: int) -> str:
+    """For people: two digits, or as many as it takes to show a small amount."""
+    value = Decimal(microusd) / MICRO
+    return f"${value:.2f}" if microusd == 0 or abs(microusd) >= 10_000 else f"${value.normalize():f}"
+
+
+def month_of(now: datetime, timezone: str) -> str:
+    """The tenant's calendar month, ``YYYY-MM``; monthly budgets turn over at its local midnight."""
+    return now.astimezone(ZoneInfo(timezone)).strftime("%Y-%m")
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """One account: what may be spent, is promised, was spent."""
+
+    limit_microusd: int
+    reserved_microusd: int
+    spent_microusd: int
+
+    @property
+    def left_microusd(self) -> int:
+        """What can still be reserved."""
+        return max(0, self.limit_microusd - self.reserved_microusd - self.spent_microusd)

@@ -1,0 +1,16 @@
+-- name: reserve
+-- Promise an amount under a key; 'ok' or the account that does not cover it.
+select app.ledger_reserve($1, $2, $3, $4, $5, $6, $7);
+
+-- name: settle
+-- Replace the promise by what was really spent; false when that was done before.
+select app.ledger_settle($1, $2, $3, $4);
+
+-- name: abandon
+-- Give back what earlier attempts promised and never settled.
+select app.ledger_abandon($1, $2);
+
+-- name: balance
+-- One account of the tenant.
+select limit_microusd, reserved_microusd, spent_microusd
+from budget_accounts where tenant_id = app.tenant() and account = $1;

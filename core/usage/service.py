@@ -1,0 +1,95 @@
+"""Money before work: reserve an estimate, work, settle once.
+
+A key goes ``(none)`` → ``reserved`` → ``settled``. Reserving the same key again does nothing, settling it
+again does nothing, so a retried step neither double-charges nor pays twice. A crash between the two leaves
+the reservation standing: the next attempt abandons it (settles it at 0) before it reserves its own.
+"""
+
+from __future__ import annotations
+
+from core.clock import Clock
+from core.db.pool import Database, Transaction
+from core.errors import BudgetExceeded
+from core.tenancy import TenantContext
+from core.usage import store
+from core.usage.model import Balance, format_usd, month_of
+
+
+class UsageService:
+    """The ledger of one installation."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def reserve(
+        self,
+        ctx: TenantContext,
+        key: str,
+        amount_microusd: int,
+        *,
+        run_id: str | None = None,
+        run_limit_microusd: int | None = None,
+    ) -> None:
+        """Promise ``amount_microusd`` under ``key``, in a transaction of its own; see ``reserve_in``."""
+        async with self._db.tenant_transaction(ctx) as tx:
+            await self.reserve_in(tx, ctx, key, amount_microusd, run_id=run_id, run_limit_microusd=run_limit_microusd)
+
+    async def reserve_in(
+        self,
+        tx: Transaction,
+        ctx: TenantContext,
+        key: str,
+        amount_microusd: int,
+        *,
+        run_id: str | None = None,
+        run_limit_microusd: int | None = None,
+    ) -> None:
+        """Promise money in the caller's transaction.
+
+        ``run_limit_microusd`` is the run's budget (default: the policy's), fixed at the run's first
+        reservation. Raises ``BudgetExceeded`` with ``account`` = ``run`` or ``month`` and promises nothing.
+        """
+        now = self._clock.now()
+        policy = ctx.policy
+        limit = policy.budget_run_microusd if run_limit_microusd is None else run_limit_microusd
+        lacking = await store.reserve(
+            tx,
+            key,
+            run_id,
+            month_of(now, policy.timezone),
+            amount_microusd,
+            limit,
+            policy.budget_month_microusd,
+            now,
+        )
+        if lacking != "ok":
+            whole = limit if lacking == "run" else policy.budget_month_microusd
+            raise BudgetExceeded(
+                f"The {lacking}'s budget of {format_usd(whole)} does not cover {format_usd(amount_microusd)} more.",
+                account=lacking,
+                needed_microusd=amount_microusd,
+                limit_microusd=whole,
+            )
+
+    async def settle(self, ctx: TenantContext, key: str, amount_microusd: int, model: str | None = None) -> bool:
+        """Replace the promise under ``key`` by what was spent; False when it was settled before."""
+        async with self._db.tenant_transaction(ctx) as tx:
+            return await self.settle_in(tx, key, amount_microusd, model)
+
+    async def settle_in(self, tx: Transaction, key: str, amount_microusd: int, model: str | None = None) -> bool:
+        """Settle in the caller's transaction, so that a result and its cost are recorded together."""
+        return await store.settle(tx, key, amount_microusd, model, self._clock.now())
+
+    async def abandon(self, ctx: TenantContext, prefix: str) -> int:
+        """Give back what was promised under keys beginning with ``prefix`` and never settled."""
+        async with self._db.tenant_transaction(ctx) as tx:
+            return await store.abandon(tx, prefix, self._clock.now())
+
+    async def balance(self, ctx: TenantContext, run_id: str | None = None) -> Balance:
+        """The account of a run, or of the current month."""
+        policy = ctx.policy
+        account = f"run:{run_id}" if run_id else f"month:{month_of(self._clock.now(), policy.timezone)}"
+        async with self._db.tenant_transaction(ctx) as tx:
+            found = await store.balance(tx, account)
+        return found or Balance(policy.budget_run_microusd if run_id else policy.budget_month_microusd, 0, 0)

@@ -1,0 +1,44 @@
+"""Rows of the ledger and of the budget accounts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from core.db.pool import Transaction
+from core.db.queries import load_queries
+from core.usage.model import Balance
+
+SQL = load_queries(__file__)
+
+
+async def reserve(
+    tx: Transaction,
+    key: str,
+    run_id: str | None,
+    month: str,
+    amount_microusd: int,
+    run_limit_microusd: int,
+    month_limit_microusd: int,
+    now: datetime,
+) -> str:
+    """Promise money; ``ok``, ``run`` or ``month`` (the account that lacks it)."""
+    answer: str = await tx.fetchval(
+        SQL["reserve"], key, run_id, month, amount_microusd, run_limit_microusd, month_limit_microusd, now
+    )
+    return answer
+
+
+async def settle(tx: Transaction, key: str, amount_microusd: int, model: str | None, now: datetime) -> bool:
+    """Replace a promise by the real amount, once."""
+    return bool(await tx.fetchval(SQL["settle"], key, amount_microusd, model, now))
+
+
+async def abandon(tx: Transaction, prefix: str, now: datetime) -> int:
+    """Settle at 0 every open promise whose key begins with ``prefix``."""
+    return int(await tx.fetchval(SQL["abandon"], prefix, now))
+
+
+async def balance(tx: Transaction, account: str) -> Balance | None:
+    """One account, None when nothing was ever reserved on it."""
+    row = await tx.fetchrow(SQL["balance"], account)
+    return None if row is None else Balance(row["limit_microusd"], row["reserved_microusd"], row["spent_microusd"])
