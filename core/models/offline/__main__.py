@@ -1,0 +1,39 @@
+"""``python -m core.models.offline``: serve the offline model on this machine."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+
+from core.clock import SystemClock
+from core.errors import SetupError
+from core.models.embedding_local import MiniLM, find_weights
+from core.models.offline.server import OfflineServer
+from core.settings import Port, Settings
+
+
+def main() -> int:
+    """Listen until told to stop; 1 with one clear line when the embedding model is missing or not genuine."""
+    settings = Settings()
+    try:
+        embedder = MiniLM(find_weights())
+    except SetupError as problem:
+        sys.stderr.write(f"offline model: {problem.message}\n")
+        return 1
+    key = settings.model_api_key.get_secret_value() if settings.model_api_key else None
+    names = (settings.model_small, settings.model_large, settings.model_embedding)
+    server = OfflineServer(embedder, names, SystemClock(), api_key=key)
+    uvicorn.run(
+        server.app(),
+        host="127.0.0.1",
+        port=settings.port(Port.MODEL),
+        log_level=settings.log_level.lower(),
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
