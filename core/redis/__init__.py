@@ -1,0 +1,12 @@
+"""The only door to Redis. Nothing true lives there: every use declares what happens when Redis is gone.
+
+| use | module | without Redis |
+|---|---|---|
+| wake-ups | ``bus.signal`` / ``bus.listen`` | same-process listeners still wake; others re-check every second |
+| live events | ``bus.publish`` / ``bus.subscribe`` | readers get ``RESYNC`` every 5 s and at the return, and read again |
+| rate limits | ``limits.take`` | ``Unavailable``: the caller parks and asks again; a limit is never exceeded |
+| cache | ``cache.get`` / ``cache.set`` | every get misses, every set does nothing |
+
+A lost wake-up never loses work, because whoever is woken, or waits too long, reads the database again.
+All of them reconnect by themselves; while Redis is down a call fails at once instead of waiting for it.
+"""

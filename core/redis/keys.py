@@ -1,0 +1,53 @@
+"""Every name used in Redis, in one place.
+
+All names begin with region and logical database, because several installations may share a server and
+pub/sub channels, unlike keys, are shared by all logical databases. Names of a tenant's things carry the
+tenant in braces, so that a Redis Cluster keeps them on one node and one script may use several.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from core.ids import TenantId
+from core.tenancy import RateLimit
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of one installation."""
+
+    region: str
+    database: int
+
+    def topic(self, name: str) -> str:
+        """Channel of a wake-up shared by all tenants: it carries no data."""
+        return f"{self._prefix}:topic:{name}"
+
+    def events(self, tenant_id: TenantId) -> str:
+        """Channel of a tenant's live events."""
+        return f"{self._tenant(tenant_id)}:events"
+
+    def limit(self, tenant_id: TenantId, name: str, rate: RateLimit) -> str:
+        """State of one of a tenant's rate limits. A limit that is changed starts afresh."""
+        return f"{self._tenant(tenant_id)}:limit:{rate.limit}/{rate.window_s}:{_digest(name)}"
+
+    def place(self, tenant_id: TenantId, name: str, rate: RateLimit, holder: str) -> str:
+        """The place somebody keeps in the line of a rate limit."""
+        return f"{self.limit(tenant_id, name, rate)}:{_digest(holder)}"
+
+    def cache(self, tenant_id: TenantId, space: str, key: str) -> str:
+        """One cached value. ``key`` may be long: only its hash becomes part of the name."""
+        return f"{self._tenant(tenant_id)}:cache:{space}:{_digest(key)}"
+
+    @property
+    def _prefix(self) -> str:
+        return f"bailiwick:{self.region}:{self.database}"
+
+    def _tenant(self, tenant_id: TenantId) -> str:
+        return f"{self._prefix}:{{{tenant_id}}}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

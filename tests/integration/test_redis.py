@@ -1,0 +1,197 @@
+"""core.redis against the real server: with it, without it, and across its restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from core.clock import FakeClock
+from core.embedded.process import Reaper
+from core.embedded.redis import Redis
+from core.errors import Unavailable
+from core.ids import TenantId
+from core.redis.bus import RESYNC, Bus
+from core.redis.cache import Cache
+from core.redis.limits import Limits
+from core.settings import Settings
+from core.tenancy import ActorKind, Policy, RateLimit, TenantContext
+from tests.fixtures.ports import free_port_base
+
+NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+REGION = "us-east-1"
+BANK = TenantContext(
+    tenant_id=TenantId("regional-bank"),
+    user_id=None,
+    actor_kind=ActorKind.SYSTEM,
+    actor_id="test",
+    scopes=frozenset(),
+    policy=Policy(),
+    policy_version=1,
+    org_id="regional-bank",
+    region=REGION,
+)
+UNION = replace(BANK, tenant_id=TenantId("credit-union"))
+
+
+@pytest.fixture
+async def bus(settings: Settings) -> AsyncIterator[Bus]:
+    """A bus on this test's own logical database."""
+    assert settings.redis_url is not None
+    bus = await Bus.open(settings.redis_url.get_secret_value(), FakeClock(NOW), region=REGION)
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture
+async def own_server(server_home: Path, reaper: Reaper) -> AsyncIterator[Redis]:
+    """A server this test may stop and start; not running yet."""
+    port = free_port_base()
+    server = Redis(server_home / f"redis-{port}", port=port, password="own", reaper=reaper)
+    yield server
+    await server.stop()
+
+
+async def test_a_signal_wakes_every_process_that_listens_and_no_other_topic(bus: Bus, settings: Settings) -> None:
+    assert settings.redis_url is not None
+    other = await Bus.open(settings.redis_url.get_secret_value(), FakeClock(NOW), region=REGION)
+    elsewhere = await Bus.open(settings.redis_url.get_secret_value(), FakeClock(NOW), region="eu-west-1")
+    async with (
+        bus.listen("workers") as here,
+        other.listen("workers", "scheduler") as there,
+        bus.listen("scheduler") as quiet,
+        elsewhere.listen("workers") as abroad,
+    ):
+        await bus.signal("workers")
+        assert await here.wait(5)
+        assert await there.wait(5)
+        assert not await quiet.wait(0.05)
+        assert not await abroad.wait(0.05), "another region on the same server must not hear it"
+    await other.close()
+    await elsewhere.close()
+
+
+async def test_a_signal_sent_between_two_waits_is_kept_and_several_count_as_one(bus: Bus) -> None:
+    async with bus.listen("workers") as signals, bus.listen("workers") as witness:
+        await bus.signal("workers")
+        await bus.signal("workers")
+        assert await witness.wait(5)
+        assert await signals.wait(5)
+        await witness.wait(0.2)
+        await signals.wait(0.0)
+        assert not await signals.wait(0.05)
+
+
+async def test_listeners_that_come_and_go_at_once_never_lose_the_subscription(bus: Bus) -> None:
+    async def come_and_go() -> None:
+        for _ in range(20):
+            async with bus.listen("workers"):
+                pass
+
+    async def stay() -> None:
+        for _ in range(20):
+            async with bus.listen("workers") as signals:
+                await bus.signal("workers")
+                assert await signals.wait(5)
+
+    await asyncio.gather(come_and_go(), stay(), come_and_go())
+
+
+async def test_events_reach_the_screens_of_their_tenant_only(bus: Bus) -> None:
+    async with bus.subscribe(BANK.tenant_id) as bank, bus.subscribe(UNION.tenant_id) as union:
+        await bus.publish(BANK.tenant_id, "run", {"run_id": "run_1", "state": "queued"})
+        await bus.publish(UNION.tenant_id, "run", {"run_id": "run_2", "state": "failed"})
+        event = await asyncio.wait_for(anext(bank), 5)
+        assert (event.kind, event.data, event.at) == ("run", {"run_id": "run_1", "state": "queued"}, NOW)
+        assert (await asyncio.wait_for(anext(union), 5)).data["run_id"] == "run_2"
+
+
+async def test_a_reader_that_is_too_slow_is_told_to_read_again(bus: Bus) -> None:
+    async with bus.subscribe(BANK.tenant_id) as slow, bus.subscribe(BANK.tenant_id) as quick:
+        for number in range(1_001):
+            await bus.publish(BANK.tenant_id, "run", {"number": number})
+            assert (await asyncio.wait_for(anext(quick), 5)).data["number"] == number
+        assert (await asyncio.wait_for(anext(slow), 5)).kind == RESYNC
+
+
+async def test_the_bus_survives_a_restart_and_tells_its_listeners_that_they_may_have_missed_something(
+    own_server: Redis,
+) -> None:
+    bus = await Bus.open(own_server.url, FakeClock(NOW), region=REGION)
+    assert not await bus.healthy()
+    async with bus.listen("workers") as signals, bus.subscribe(BANK.tenant_id) as events:
+        await bus.signal("workers")
+        assert await signals.wait(5), "without Redis a signal reaches the listeners of its own process"
+        assert not await signals.wait(60), "without Redis a wait ends early, so that its caller looks for itself"
+        await own_server.start()
+        assert await signals.wait(30), "a listener that waited in vain is woken when Redis appears"
+        assert (await asyncio.wait_for(anext(events), 5)).kind == RESYNC
+        for _ in range(2):
+            await own_server.stop()
+            await own_server.start()
+            assert (await asyncio.wait_for(anext(events), 10)).kind == RESYNC
+            while not await bus.healthy():
+                await signals.wait(0.1)
+            async with asyncio.timeout(10):
+                delivered = False
+                while not delivered:
+                    await bus.publish(BANK.tenant_id, "run", {})
+                    delivered = (await anext(events)).kind == "run"
+    await bus.close()
+
+
+async def test_a_limit_allows_its_burst_and_then_one_call_per_interval(bus: Bus) -> None:
+    limits, rate = Limits(bus.connection), RateLimit(limit=5, window_s=100)
+    assert [await limits.take(BANK, "credit-bureau", rate, NOW) for _ in range(5)] == [0.0] * 5
+    assert await limits.take(BANK, "credit-bureau", rate, NOW) == 20.0
+    assert await limits.take(BANK, "credit-bureau", rate, NOW + timedelta(seconds=19)) == 1.0
+    assert await limits.take(BANK, "credit-bureau", rate, NOW + timedelta(seconds=20)) == 0.0
+    assert await limits.take(BANK, "credit-bureau", rate, NOW + timedelta(seconds=20)) == 20.0
+    assert await limits.take(UNION, "credit-bureau", rate, NOW) == 0.0, "tenants do not share a limit"
+    assert await limits.take(BANK, "identity", rate, NOW) == 0.0, "nor do names"
+    raised = RateLimit(limit=50, window_s=100)
+    assert await limits.take(BANK, "credit-bureau", raised, NOW) == 0.0, "a changed limit acts at once"
+
+
+async def test_those_who_keep_a_place_are_served_one_by_one_in_order(bus: Bus) -> None:
+    limits, rate = Limits(bus.connection), RateLimit(limit=2, window_s=20)
+    waits = {name: await limits.take(BANK, "bureau", rate, NOW, holder=name) for name in "abcde"}
+    assert waits == {"a": 0.0, "b": 0.0, "c": 10.0, "d": 20.0, "e": 30.0}
+    assert await limits.take(BANK, "bureau", rate, NOW + timedelta(seconds=4), holder="d") == 16.0
+    assert await limits.take(BANK, "bureau", rate, NOW + timedelta(seconds=10), holder="c") == 0.0
+    assert await limits.take(BANK, "bureau", rate, NOW + timedelta(seconds=10)) == 30.0, "no overtaking"
+    assert await limits.take(BANK, "bureau", rate, NOW + timedelta(seconds=20), holder="d") == 0.0
+
+
+async def test_a_hundred_callers_at_once_get_exactly_the_burst(bus: Bus) -> None:
+    limits, rate = Limits(bus.connection), RateLimit(limit=7, window_s=3600)
+    waits = await asyncio.gather(*(limits.take(BANK, "bureau", rate, NOW) for _ in range(100)))
+    assert waits.count(0.0) == 7
+
+
+async def test_the_cache_keeps_values_per_tenant_and_space_and_for_their_time(bus: Bus) -> None:
+    cache = Cache(bus.connection)
+    await cache.set(BANK, "model", "prompt", "answer", ttl_s=60)
+    assert await cache.get(BANK, "model", "prompt") == "answer"
+    assert await cache.get(UNION, "model", "prompt") is None
+    assert await cache.get(BANK, "other", "prompt") is None
+    name = bus.connection.keys.cache(BANK.tenant_id, "model", "prompt")
+    assert 0 < await bus.connection.client.pttl(name) <= 60_000
+    await cache.set(BANK, "model", "big", "x" * 1_000_001, ttl_s=60)
+    assert await cache.get(BANK, "model", "big") is None
+
+
+async def test_without_redis_limits_refuse_and_the_cache_misses_quickly(own_server: Redis) -> None:
+    bus = await Bus.open(own_server.url, FakeClock(NOW), region=REGION)
+    cache, limits = Cache(bus.connection), Limits(bus.connection)
+    async with asyncio.timeout(5):
+        for _ in range(200):
+            await cache.set(BANK, "model", "prompt", "answer", ttl_s=60)
+            assert await cache.get(BANK, "model", "prompt") is None
+            with pytest.raises(Unavailable):
+                await limits.take(BANK, "bureau", RateLimit(limit=1, window_s=1), NOW)
+    await bus.close()
