@@ -84,6 +84,7 @@ class Settings(BaseSettings):
         description="Base URL of each external service that workflows call by name (JSON object). "
         "A name that is missing is looked for at the demo's services.",
     )
+    demo_delay_ms: int = Field(4, ge=0, le=60_000, description="How long an answer of the demo's services takes.")
     allowed_hosts: tuple[str, ...] = Field(
         ("127.0.0.1", "localhost"), description="Host names the web process answers to."
     )
