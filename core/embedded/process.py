@@ -24,13 +24,15 @@ _LOG_LIMIT_BYTES = 20_000_000
 class Reaper:
     """Holds the pipe whose end tells ``reaper.py`` to stop what is left. One per supervising process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_open: Sequence[int] = ()) -> None:
+        """``keep_open``: file descriptors (a lock) that stay open until the last child has ended."""
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(Path(__file__).with_name("reaper.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=tuple(keep_open),
         )
 
     @property
@@ -137,10 +139,10 @@ class Process:
         """None while it runs; negative: the signal that ended it."""
         return self._popen.poll()
 
-    async def wait(self) -> int:
-        """Its exit code, once it has ended."""
+    async def wait(self, *, poll_s: float = _POLL_S) -> int:
+        """Its exit code, once it has ended; looked for every ``poll_s`` seconds."""
         while (code := self._popen.poll()) is None:  # noqa: ASYNC110 - the kernel sets no asyncio event
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(poll_s)
         self._end_group()
         return code
 
@@ -153,12 +155,15 @@ class Process:
         self._end_group()
         self._popen.wait()
 
-    def log_tail(self, lines: int = 3) -> str:
-        """The last lines it wrote since it was started, on one line."""
+    def output(self) -> str:
+        """What it wrote since it was started."""
         with self.log.open("rb") as file:
             file.seek(self._log_offset)
-            text = file.read().decode("utf-8", "replace")
-        return " / ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
+            return file.read().decode("utf-8", "replace")
+
+    def last_words(self, lines: int = 3) -> str:
+        """The last lines it wrote, as one."""
+        return " / ".join(line.strip() for line in self.output().splitlines()[-lines:] if line.strip())
 
     def _end_group(self) -> None:
         # The child is gone or past its deadline; what it started and left behind goes with it. Once only: the
@@ -183,7 +188,7 @@ async def until_ready(process: Process, probe: Callable[[], Awaitable[None]], *,
         except ConnectionError as error:
             if process.exit_code is not None:
                 raise SetupError(
-                    f"{process.name} ended at its start: {process.log_tail()} (see {process.log})"
+                    f"{process.name} ended at its start: {process.last_words()} (see {process.log})"
                 ) from error
             if time.monotonic() > deadline:
                 raise SetupError(
@@ -219,7 +224,7 @@ def require_writable(folder: Path) -> None:
 
 
 def _open_log(path: Path) -> IO[bytes]:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
         path.replace(path.with_suffix(".log.1"))
     file = path.open("ab")

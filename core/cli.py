@@ -1,0 +1,114 @@
+"""``bailiwick``: the command line. It starts processes by module name and imports none of them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from core.errors import BailiwickError
+from core.settings import APP_ROLE, ENGINE_ROLE, Port, Settings
+
+app = typer.Typer(
+    name="bailiwick",
+    help="Conversational agents and long-running workflows for many organisations on shared infrastructure.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console(highlight=False)
+
+
+@app.command()
+def up() -> None:
+    """Run a whole installation: its servers unless you name your own, and one process of each kind."""
+    from core.embedded import supervisor
+    from core.embedded.board import ConsoleBoard
+
+    began = time.monotonic()
+    with ConsoleBoard(console) as board:
+
+        def ready(settings: Settings, introduction: str) -> None:
+            board.close()
+            _introduce(settings, introduction)
+            console.print(f"Ready in {time.monotonic() - began:.1f} s. Ctrl-C stops everything.", style="bold")
+
+        asyncio.run(supervisor.up(Settings(), board, ready))
+    console.print("Stopped.")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the current schema. Needs BAILIWICK_DATABASE_URL of a role that may create roles."""
+    from core.db import migrate as migrations
+    from core.embedded.secrets import revealed, role_password
+    from core.embedded.servers import complete
+
+    settings = complete(Settings())
+    key = revealed(settings.secret_key)
+    applied = asyncio.run(
+        migrations.migrate(
+            revealed(settings.database_url),
+            app_password=role_password(key, APP_ROLE),
+            engine_password=role_password(key, ENGINE_ROLE),
+        )
+    )
+    for name in applied:
+        typer.echo(f"applied {name}")
+    typer.echo("The database is up to date.")
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """Say what is reachable, in which version, what is wrong and what to do. Exit code 1 when something is."""
+    from core import doctor as checks
+
+    findings = asyncio.run(checks.examine(Settings()))
+    if as_json:
+        typer.echo(checks.as_json(findings))
+    else:
+        console.print(checks.as_table(findings))
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _introduce(settings: Settings, introduction: str) -> None:
+    dashboard = f"http://127.0.0.1:{settings.port(Port.DASHBOARD)}"
+    table = Table.grid(padding=(0, 3))
+    table.add_row("Chat and API", settings.web_url())
+    table.add_row("Dashboard", dashboard)
+    table.add_row("Logs", str(settings.home / "logs"))
+    if settings.model_url is None:
+        table.add_row("Model", "offline: answers come from rules, not from a language model.")
+        table.add_row("", "Set BAILIWICK_MODEL_URL and BAILIWICK_MODEL_API_KEY to use a real one.")
+    else:
+        table.add_row("Model", settings.model_url)
+    console.print()
+    console.print(table)
+    console.print()
+    console.print(introduction, markup=False)
+
+
+def main() -> None:
+    """Entry point: every error that is ours ends in one line and exit code 1."""
+    try:
+        app()
+    except BailiwickError as error:
+        sys.exit(f"bailiwick: {error.message}")
+    except ValidationError as error:
+        for wrong in error.errors():
+            name = "_".join(str(part) for part in wrong["loc"]).upper()
+            typer.echo(f"bailiwick: BAILIWICK_{name}: {wrong['msg']}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The processes that ``bailiwick up`` starts, and the secret settings each of them is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.settings import Port
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A process of ours: what to run, where it listens, which secret settings it needs."""
+
+    name: str
+    module: str
+    port: Port
+    secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A ``bailiwick`` command that prepares the data and ends."""
+
+    name: str
+    secrets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What ``up`` runs, besides the embedded servers: helpers at once, the commands, then the platform."""
+
+    helpers: tuple[Program, ...]
+    commands: tuple[Command, ...]
+    platform: tuple[Program, ...]
+
+
+# Every process of the platform works on tenants' rows as the runtime role, and is woken over Redis.
+_COMMON = ("database_app_url", "redis_url", "secret_key")
+_MODELS_AND_MEMORY = ("model_api_key", "graph_password")
+
+OFFLINE_MODEL = Program("model", "core.models.offline", Port.MODEL)
+
+WHOLE = Plan(
+    helpers=(OFFLINE_MODEL, Program("demo", "core.demo.services", Port.DEMO)),
+    # Only these act as the owner.
+    commands=(
+        Command("migrate", ("database_url", "secret_key")),
+        Command("seed", ("database_url", "database_app_url", "secret_key")),
+    ),
+    platform=(
+        Program("web", "chat_app", Port.WEB, (*_COMMON, *_MODELS_AND_MEMORY)),
+        # Only the worker runs workflows, so only it gets the durable engine's role.
+        Program("worker", "scheduler.worker", Port.WORKER, (*_COMMON, *_MODELS_AND_MEMORY, "database_engine_url")),
+        Program("scheduler", "scheduler", Port.SCHEDULER, (*_COMMON, *_MODELS_AND_MEMORY)),
+        Program("dashboard", "ops_dashboard", Port.DASHBOARD, _COMMON),
+    ),
+)
