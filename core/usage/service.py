@@ -88,8 +88,17 @@ class UsageService:
 
     async def balance(self, ctx: TenantContext, run_id: str | None = None) -> Balance:
         """The account of a run, or of the current month."""
+        async with self._db.tenant_transaction(ctx) as tx:
+            return await self.balance_in(tx, ctx, run_id)
+
+    async def balance_in(self, tx: Transaction, ctx: TenantContext, run_id: str | None = None) -> Balance:
+        """The same, in the caller's transaction."""
         policy = ctx.policy
         account = f"run:{run_id}" if run_id else f"month:{month_of(self._clock.now(), policy.timezone)}"
-        async with self._db.tenant_transaction(ctx) as tx:
-            found = await store.balance(tx, account)
-        return found or Balance(policy.budget_run_microusd if run_id else policy.budget_month_microusd, 0, 0)
+        found = await store.balance(tx, account)
+        limit = policy.budget_run_microusd if run_id else policy.budget_month_microusd
+        return found or Balance(limit, 0, 0)
+
+    async def abandon_in(self, tx: Transaction, prefix: str) -> int:
+        """Give back, in the caller's transaction, what was promised under these keys and never settled."""
+        return await store.abandon(tx, prefix, self._clock.now())

@@ -43,6 +43,8 @@ create table runs (
     resume_step      integer,            -- engine step to rewind to when a wait is over
     cancel_requested boolean not null default false,
     worker_seconds   double precision not null default 0,
+    event_seq        integer not null default 0,
+    budget_microusd  bigint not null check (budget_microusd >= 0),
     submitted_at     timestamptz not null,
     queued_at        timestamptz not null,
     started_at       timestamptz,

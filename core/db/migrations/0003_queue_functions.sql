@@ -39,8 +39,8 @@ select app.control('app.queue_push(text[], boolean, timestamptz)');
 -- nothing running may take, so that a quiet tenant starts at once while others are backlogged.
 create function app.claim(p_worker text, p_max integer, p_headroom double precision, p_now timestamptz)
 returns table (run_id text, tenant_id text, user_id text, workflow text, version text, input jsonb,
-               attempt integer, resume_step integer, policy_version integer, thread_id text, batch_id text,
-               cancel_requested boolean, submitted_at timestamptz)
+               attempt integer, resume_step integer, thread_id text, batch_id text, budget_microusd bigint,
+               submitted_at timestamptz)
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -89,7 +89,7 @@ begin
     where w.worker_id = p_worker and cardinality(claimed) > 0;
     return query
         select r.run_id, r.tenant_id, r.user_id, r.workflow, r.version, r.input, r.attempt, r.resume_step,
-               r.policy_version, r.thread_id, r.batch_id, r.cancel_requested, r.submitted_at
+               r.thread_id, r.batch_id, r.budget_microusd, r.submitted_at
         from unnest(claimed) with ordinality as c(run_id, position) join runs r on r.run_id = c.run_id
         order by c.position;
 end $$;
@@ -236,6 +236,12 @@ create function app.live_slots(p_alive_since timestamptz) returns integer langua
     select coalesce(sum(slots), 0)::integer from workers where heartbeat_at >= p_alive_since and not draining
 $$;
 select app.control('app.live_slots(timestamptz)');
+
+-- Runs queued on the whole platform: admission sheds load by it.
+create function app.queue_depth() returns bigint language sql stable as $$
+    select coalesce(sum(queued), 0)::bigint from queue_tenants
+$$;
+select app.control('app.queue_depth()');
 
 -- Weight, cap and pause act on what is already queued: the next claim reads them.
 create function app.queue_policy(p_tenant text, p_weight double precision, p_cap integer) returns void

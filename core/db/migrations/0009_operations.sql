@@ -1,0 +1,353 @@
+-- What operations look at: how long runs waited and ran, who got how many worker-seconds, what stands now.
+--
+-- Every question is asked twice and answered by one function. app.NAME runs with the rights of its caller, so
+-- inside a tenant's transaction row-level security narrows it to that tenant. app.op_NAME is the same over all
+-- tenants: a control function, empty unless the transaction is one of the tenant 'platform', where only
+-- operators are. None of them returns content: counts, sums, percentiles, names of workflows and steps, times,
+-- money and error codes; never an input, output, evidence, message or title.
+--
+-- Times are parameters. "Since" is exclusive, "now" inclusive. A wait is the time between entering the queue and
+-- getting a slot, each time a run does so; a duration is the time from submission to the end, waits included.
+
+-- One row per slot that was given back; app.release writes it. This is the record behind "fair in worker-seconds".
+create table slot_uses (
+    tenant_id   text not null,
+    released_at timestamptz not null,
+    use_id      bigint generated always as identity,
+    run_id      text not null,
+    worker_id   text not null,
+    queued_at   timestamptz not null,
+    claimed_at  timestamptz not null,
+    primary key (tenant_id, released_at, use_id)
+);
+select app.fence('slot_uses', 'select');
+
+-- Uses are kept for plots only; housekeeping forgets the old ones. Returns how many.
+create function app.slot_uses_purge(p_before timestamptz, p_limit integer) returns integer language sql as $$
+    with old as (
+        select u.tenant_id, u.released_at, u.use_id from tenants t
+        cross join lateral (select * from slot_uses s where s.tenant_id = t.tenant_id and s.released_at < p_before
+                            order by s.released_at limit p_limit) u
+        limit p_limit
+    ), gone as (
+        delete from slot_uses s using old
+        where (s.tenant_id, s.released_at, s.use_id) = (old.tenant_id, old.released_at, old.use_id) returning 1
+    )
+    select count(*)::integer from gone
+$$;
+select app.control('app.slot_uses_purge(timestamptz, integer)');
+
+-- Everything that was in the queue or in a slot since p_since: one row per entry into the queue. claimed_at is
+-- null while it is queued, released_at while it holds a slot.
+create function app.queue_passages(p_since timestamptz)
+returns table (tenant_id text, queued_at timestamptz, claimed_at timestamptz, released_at timestamptz)
+language sql stable as $$
+    select u.tenant_id, u.queued_at, u.claimed_at, u.released_at
+    from tenants t cross join lateral
+        (select * from slot_uses s where s.tenant_id = t.tenant_id and s.released_at > p_since) u
+    union all
+    select s.tenant_id, r.queued_at, s.claimed_at, null
+    from slots s join runs r on r.run_id = s.run_id
+    union all
+    select e.tenant_id, r.queued_at, null, null
+    from queue_entries e join runs r on r.run_id = e.run_id
+$$;
+
+-- Now, per tenant: queue, slots, waits by cause, quota, budget of the month, reviews.
+create function app.pulse(p_now timestamptz)
+returns table (tenant_id text, queued integer, running integer, cap integer, weight double precision,
+               paused boolean, used_s double precision, oldest_queued_at timestamptz, waiting jsonb,
+               runs_today integer, month_limit_microusd bigint, month_reserved_microusd bigint,
+               month_spent_microusd bigint, reviews_open integer, reviews_overdue integer,
+               review_next_due timestamptz)
+language sql stable as $$
+    select t.tenant_id, coalesce(q.queued, 0), coalesce(q.running, 0), coalesce(q.cap, 0), coalesce(q.weight, 1),
+           coalesce(q.paused, false), coalesce(q.used_s, 0), oldest.queued_at, coalesce(w.waiting, '{}'),
+           coalesce(d.runs, 0), coalesce(b.limit_microusd, 0), coalesce(b.reserved_microusd, 0),
+           coalesce(b.spent_microusd, 0), v.open, v.overdue, v.next_due
+    from tenants t
+    join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
+    cross join lateral (select coalesce(p.document ->> 'timezone', 'UTC') as name) zone
+    left join queue_tenants q on q.tenant_id = t.tenant_id
+    left join run_days d on d.tenant_id = t.tenant_id and d.day = (p_now at time zone zone.name)::date
+    left join budget_accounts b on b.tenant_id = t.tenant_id
+        and b.account = 'month:' || to_char(p_now at time zone zone.name, 'YYYY-MM')
+    -- The oldest entry is the first of its lane, among the resumed ones (rank below 0) or the others.
+    left join lateral (
+        select min(r.queued_at) as queued_at
+        from (values (0), (1), (2)) lanes (lane)
+        cross join lateral (
+            (select e.run_id from queue_entries e
+             where e.tenant_id = t.tenant_id and e.lane = lanes.lane order by e.rank limit 1)
+            union all
+            (select e.run_id from queue_entries e
+             where e.tenant_id = t.tenant_id and e.lane = lanes.lane and e.rank >= 0 order by e.rank limit 1)
+        ) first
+        join runs r on r.run_id = first.run_id
+    ) oldest on true
+    left join lateral (
+        select jsonb_object_agg(c.cause, c.count) as waiting
+        from (select w.cause, count(*) as count from waits w where w.tenant_id = t.tenant_id group by w.cause) c
+    ) w on true
+    cross join lateral (
+        select count(*)::integer as open, (count(*) filter (where r.due_at < p_now))::integer as overdue,
+               min(r.due_at) as next_due
+        from reviews r where r.tenant_id = t.tenant_id and r.state = 'open'
+    ) v
+    where t.tenant_id <> 'platform'
+    order by t.tenant_id
+$$;
+
+-- Service in a window, per tenant with demand (something queued or running at any moment of it): worker-seconds
+-- used, seconds during which at least one run was queued, and how long runs had to wait for a slot.
+create function app.service(p_since timestamptz, p_now timestamptz)
+returns table (tenant_id text, worker_s double precision, backlog_s double precision, starts integer,
+               wait_p50_s double precision, wait_p95_s double precision, wait_p99_s double precision)
+language sql stable as $$
+    with passages as (
+        select q.*, case when q.claimed_at > p_since and q.claimed_at <= p_now
+                         then greatest(0, extract(epoch from q.claimed_at - q.queued_at))::double precision end as wait_s
+        from app.queue_passages(p_since) q where q.queued_at <= p_now
+    ), queues as (
+        select p.tenant_id, range_agg(tstzrange(greatest(p.queued_at, p_since), least(coalesce(p.claimed_at, p_now), p_now)))
+               as backlog
+        from passages p where p.queued_at < coalesce(p.claimed_at, p_now) and coalesce(p.claimed_at, p_now) > p_since
+        group by p.tenant_id
+    )
+    select p.tenant_id,
+           coalesce(sum(extract(epoch from least(coalesce(p.released_at, p_now), p_now) - greatest(p.claimed_at, p_since)))
+                    filter (where p.claimed_at < p_now), 0)::double precision,
+           coalesce((select sum(extract(epoch from upper(span) - lower(span))) from queues q, unnest(q.backlog) span
+                     where q.tenant_id = p.tenant_id), 0)::double precision,
+           count(p.wait_s)::integer,
+           percentile_cont(0.5) within group (order by p.wait_s),
+           percentile_cont(0.95) within group (order by p.wait_s),
+           percentile_cont(0.99) within group (order by p.wait_s)
+    from passages p
+    group by p.tenant_id
+$$;
+
+-- What ended in a window, per tenant. Within the SLA: ended before submission + the policy's run_sla_s; runs that
+-- are still open past that count as late in every window, or a starving tenant would look healthy.
+create function app.endings(p_since timestamptz, p_now timestamptz)
+returns table (tenant_id text, succeeded integer, failed integer, cancelled integer, in_time integer, late integer,
+               duration_p50_s double precision, duration_p95_s double precision, duration_p99_s double precision)
+language sql stable as $$
+    select t.tenant_id, ended.succeeded, ended.failed, ended.cancelled, ended.in_time,
+           ended.late + overdue.count, ended.p50, ended.p95, ended.p99
+    from tenants t
+    join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
+    cross join lateral (select make_interval(secs => coalesce((p.document ->> 'run_sla_s')::integer, 86400)) as span) sla
+    cross join lateral (
+        select (count(*) filter (where r.state = 'succeeded'))::integer as succeeded,
+               (count(*) filter (where r.state = 'failed'))::integer as failed,
+               (count(*) filter (where r.state = 'cancelled'))::integer as cancelled,
+               (count(*) filter (where r.state <> 'cancelled' and r.finished_at - r.submitted_at <= sla.span))::integer
+                   as in_time,
+               (count(*) filter (where r.state <> 'cancelled' and r.finished_at - r.submitted_at > sla.span))::integer
+                   as late,
+               percentile_cont(0.5) within group (order by extract(epoch from r.finished_at - r.submitted_at)) as p50,
+               percentile_cont(0.95) within group (order by extract(epoch from r.finished_at - r.submitted_at)) as p95,
+               percentile_cont(0.99) within group (order by extract(epoch from r.finished_at - r.submitted_at)) as p99
+        from runs r
+        where r.tenant_id = t.tenant_id and r.finished_at > p_since and r.finished_at <= p_now
+    ) ended
+    cross join lateral (
+        select count(*)::integer as count from runs r
+        where r.tenant_id = t.tenant_id and r.state in ('queued', 'running', 'waiting')
+          and r.submitted_at < p_now - sla.span
+    ) overdue
+    where t.tenant_id <> 'platform'
+$$;
+
+-- Failures in a window by workflow and error code.
+create function app.failures(p_since timestamptz, p_now timestamptz)
+returns table (tenant_id text, workflow text, code text, count integer)
+language sql stable as $$
+    select t.tenant_id, r.workflow, coalesce(r.error ->> 'code', 'unknown'), count(*)::integer
+    from tenants t
+    join runs r on r.tenant_id = t.tenant_id and r.finished_at > p_since and r.finished_at <= p_now
+    where r.state = 'failed'
+    group by 1, 2, 3
+$$;
+
+-- Worker-seconds per tenant and bucket of time; buckets without service have no row.
+create function app.service_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer)
+returns table (tenant_id text, bucket timestamptz, worker_s double precision)
+language sql stable as $$
+    with uses as (
+        select q.tenant_id, greatest(q.claimed_at, p_since) as began, least(coalesce(q.released_at, p_now), p_now) as ended
+        from app.queue_passages(p_since) q where q.claimed_at < p_now
+    )
+    select u.tenant_id, p_since + make_interval(secs => n * p_bucket_s),
+           sum(extract(epoch from least(u.ended, p_since + make_interval(secs => (n + 1) * p_bucket_s))
+                                  - greatest(u.began, p_since + make_interval(secs => n * p_bucket_s))))::double precision
+    from uses u
+    cross join lateral generate_series(
+        floor(extract(epoch from u.began - p_since) / p_bucket_s)::integer,
+        (ceil(extract(epoch from u.ended - p_since) / p_bucket_s) - 1)::integer) n
+    group by 1, 2
+$$;
+
+-- Runs in the queue at the end of each bucket of time, per tenant that had any in the window. Entries cancelled
+-- while they were queued are not in the past of this plot.
+create function app.depth_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer)
+returns table (tenant_id text, bucket timestamptz, queued integer)
+language sql stable as $$
+    with passages as (
+        select * from app.queue_passages(p_since) q
+        where q.queued_at <= p_now and (q.claimed_at is null or q.claimed_at > p_since)
+    ), changes as (
+        select p.tenant_id, greatest(0, ceil(extract(epoch from p.queued_at - p_since) / p_bucket_s)) as n, 1 as change
+        from passages p
+        union all
+        select p.tenant_id, ceil(extract(epoch from p.claimed_at - p_since) / p_bucket_s), -1
+        from passages p where p.claimed_at <= p_now
+    ), grid as (
+        select c.tenant_id, n from (select distinct tenant_id from changes) c
+        cross join generate_series(0, ceil(extract(epoch from p_now - p_since) / p_bucket_s)::integer) n
+    )
+    select g.tenant_id, p_since + make_interval(secs => g.n * p_bucket_s),
+           (sum(coalesce(c.change, 0)) over (partition by g.tenant_id order by g.n))::integer
+    from grid g
+    left join (select tenant_id, n, sum(change) as change from changes group by 1, 2) c
+        on c.tenant_id = g.tenant_id and c.n = g.n
+$$;
+
+-- Runs, newest first, without their content. Null arguments do not filter. p_search is a whole run id, batch id
+-- or idempotency key; p_before_… continue after the last row of the page before.
+create function app.run_rows(p_tenant text, p_user text, p_state text, p_workflow text, p_batch text, p_outcome text,
+                             p_search text, p_before_at timestamptz, p_before_id text, p_limit integer)
+returns table (run_id text, tenant_id text, workflow text, version text, lane smallint, state text, cause text,
+               source text, batch_id text, outcome text, error_code text, attempt integer,
+               worker_seconds double precision, cost_microusd bigint, budget_microusd bigint,
+               submitted_at timestamptz, started_at timestamptz, finished_at timestamptz)
+language sql stable as $$
+    select page.run_id, page.tenant_id, page.workflow, page.version, page.lane, page.state,
+           coalesce((select min(w.cause) from waits w where w.run_id = page.run_id), page.cause), page.source,
+           page.batch_id, page.outcome, page.error ->> 'code', page.attempt, page.worker_seconds,
+           coalesce(b.spent_microusd, 0), page.budget_microusd, page.submitted_at, page.started_at, page.finished_at
+    from tenants t
+    cross join lateral (
+        select r.* from runs r
+        where r.tenant_id = t.tenant_id
+          and (p_user is null or r.user_id = p_user)
+          and (p_state is null or r.state = p_state)
+          and (p_workflow is null or r.workflow = p_workflow)
+          and (p_batch is null or r.batch_id = p_batch)
+          and (p_outcome is null or r.outcome = p_outcome)
+          and (p_search is null or p_search in (r.run_id, r.batch_id, r.idempotency_key))
+          and (p_before_at is null or (r.submitted_at, r.run_id) < (p_before_at, p_before_id))
+        order by r.submitted_at desc, r.run_id desc limit p_limit
+    ) page
+    left join budget_accounts b on b.tenant_id = page.tenant_id and b.account = 'run:' || page.run_id
+    where p_tenant is null or t.tenant_id = p_tenant
+    order by page.submitted_at desc, page.run_id desc
+    limit p_limit
+$$;
+
+-- Attempts of the steps of one run, without results.
+create function app.step_rows(p_run_id text)
+returns table (step integer, attempt integer, name text, kind text, state text, cost_microusd bigint, model text,
+               started_at timestamptz, finished_at timestamptz, error_code text)
+language sql stable as $$
+    select s.step, s.attempt, s.name, s.kind, s.state, s.cost_microusd, s.model, s.started_at, s.finished_at,
+           s.error ->> 'code'
+    from run_steps s where s.run_id = p_run_id order by s.step, s.attempt
+$$;
+
+-- Transitions of one run: when it did what, and the named cause where there is one.
+create function app.transition_rows(p_run_id text)
+returns table (seq integer, at timestamptz, kind text, cause text)
+language sql stable as $$
+    select e.seq, e.at, e.kind, e.data ->> 'cause' from run_events e where e.run_id = p_run_id order by e.seq
+$$;
+
+-- The same over all tenants, for operators: empty outside the tenant 'platform'.
+
+create function app.op_pulse(p_now timestamptz)
+returns table (tenant_id text, queued integer, running integer, cap integer, weight double precision,
+               paused boolean, used_s double precision, oldest_queued_at timestamptz, waiting jsonb,
+               runs_today integer, month_limit_microusd bigint, month_reserved_microusd bigint,
+               month_spent_microusd bigint, reviews_open integer, reviews_overdue integer,
+               review_next_due timestamptz)
+language sql stable as $$ select * from app.pulse(p_now) where app.tenant() = 'platform' $$;
+select app.control('app.op_pulse(timestamptz)');
+
+create function app.op_service(p_since timestamptz, p_now timestamptz)
+returns table (tenant_id text, worker_s double precision, backlog_s double precision, starts integer,
+               wait_p50_s double precision, wait_p95_s double precision, wait_p99_s double precision)
+language sql stable as $$ select * from app.service(p_since, p_now) where app.tenant() = 'platform' $$;
+select app.control('app.op_service(timestamptz, timestamptz)');
+
+create function app.op_endings(p_since timestamptz, p_now timestamptz)
+returns table (tenant_id text, succeeded integer, failed integer, cancelled integer, in_time integer, late integer,
+               duration_p50_s double precision, duration_p95_s double precision, duration_p99_s double precision)
+language sql stable as $$ select * from app.endings(p_since, p_now) where app.tenant() = 'platform' $$;
+select app.control('app.op_endings(timestamptz, timestamptz)');
+
+create function app.op_failures(p_since timestamptz, p_now timestamptz)
+returns table (tenant_id text, workflow text, code text, count integer)
+language sql stable as $$ select * from app.failures(p_since, p_now) where app.tenant() = 'platform' $$;
+select app.control('app.op_failures(timestamptz, timestamptz)');
+
+create function app.op_service_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer)
+returns table (tenant_id text, bucket timestamptz, worker_s double precision)
+language sql stable as $$
+    select * from app.service_over_time(p_since, p_now, p_bucket_s) where app.tenant() = 'platform'
+$$;
+select app.control('app.op_service_over_time(timestamptz, timestamptz, integer)');
+
+create function app.op_depth_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer)
+returns table (tenant_id text, bucket timestamptz, queued integer)
+language sql stable as $$
+    select * from app.depth_over_time(p_since, p_now, p_bucket_s) where app.tenant() = 'platform'
+$$;
+select app.control('app.op_depth_over_time(timestamptz, timestamptz, integer)');
+
+create function app.op_run_rows(p_tenant text, p_user text, p_state text, p_workflow text, p_batch text,
+                                p_outcome text, p_search text, p_before_at timestamptz, p_before_id text,
+                                p_limit integer)
+returns table (run_id text, tenant_id text, workflow text, version text, lane smallint, state text, cause text,
+               source text, batch_id text, outcome text, error_code text, attempt integer,
+               worker_seconds double precision, cost_microusd bigint, budget_microusd bigint,
+               submitted_at timestamptz, started_at timestamptz, finished_at timestamptz)
+language sql stable as $$
+    select * from app.run_rows(p_tenant, p_user, p_state, p_workflow, p_batch, p_outcome, p_search, p_before_at,
+                               p_before_id, p_limit)
+    where app.tenant() = 'platform'
+$$;
+select app.control('app.op_run_rows(text, text, text, text, text, text, text, timestamptz, text, integer)');
+
+create function app.op_step_rows(p_run_id text)
+returns table (step integer, attempt integer, name text, kind text, state text, cost_microusd bigint, model text,
+               started_at timestamptz, finished_at timestamptz, error_code text)
+language sql stable as $$ select * from app.step_rows(p_run_id) where app.tenant() = 'platform' $$;
+select app.control('app.op_step_rows(text)');
+
+create function app.op_transition_rows(p_run_id text)
+returns table (seq integer, at timestamptz, kind text, cause text)
+language sql stable as $$ select * from app.transition_rows(p_run_id) where app.tenant() = 'platform' $$;
+select app.control('app.op_transition_rows(text)');
+
+-- Workers, whether they live, and how full they are.
+create function app.op_workers()
+returns table (worker_id text, slots integer, held integer, draining boolean, started_at timestamptz,
+               heartbeat_at timestamptz)
+language sql stable as $$
+    select w.worker_id, w.slots, w.held, w.draining, w.started_at, w.heartbeat_at
+    from workers w where app.tenant() = 'platform' order by w.started_at, w.worker_id
+$$;
+select app.control('app.op_workers()');
+
+-- Length and state of each tenant's audit chain.
+create function app.op_audit()
+returns table (tenant_id text, sealed bigint, unsealed bigint, last_at timestamptz)
+language sql stable as $$
+    select t.tenant_id, coalesce(h.seq, 0),
+           (select count(*) from audit a where a.tenant_id = t.tenant_id and a.seq is null),
+           (select max(a.at) from audit a where a.tenant_id = t.tenant_id)
+    from tenants t left join audit_heads h on h.tenant_id = t.tenant_id
+    where app.tenant() = 'platform' order by t.tenant_id
+$$;
+select app.control('app.op_audit()');

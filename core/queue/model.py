@@ -1,0 +1,52 @@
+"""What the fair queue hands out: claims, and runs that were woken or recovered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from core.ids import RunId, TenantId, UserId
+
+HEADROOM = 0.05
+"""Share of all slots, at least one, that only tenants with nothing running may take."""
+
+HEARTBEAT_S = 2.0
+"""How often a worker that holds runs says that it lives."""
+
+DEAD_AFTER_S = 8.0
+"""Silence after which a worker's runs are taken over by others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that this worker now holds a slot for. ``attempt`` counts claims, from 1."""
+
+    run_id: RunId
+    tenant_id: TenantId
+    user_id: UserId | None
+    workflow: str
+    version: str
+    input: dict[str, Any]
+    attempt: int
+    resume_step: int | None
+    thread_id: str | None
+    batch_id: str | None
+    budget_microusd: int
+    submitted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """A run that is queued again: its wait was over, or its worker died."""
+
+    tenant_id: TenantId
+    run_id: RunId
+    reason: str
+
+
+class Topic:
+    """Names of the wake-up signals."""
+
+    WORKERS = "workers"
+    SCHEDULER = "scheduler"

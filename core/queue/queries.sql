@@ -1,0 +1,55 @@
+-- The fair queue's verbs are functions of the database; core/db/migrations/0003_queue_functions.sql
+-- explains each. How a claim chooses, in short: among tenants that have something queued, are below their
+-- cap and are not paused, the one with the least virtual time; inside it the lowest lane number, oldest
+-- first. Virtual time grows by worker-seconds / weight, so in the long run every backlogged tenant gets
+-- seconds in proportion to its weight, whatever its runs' number or length.
+
+-- name: push
+-- Queue runs in state 'queued'; $2 true: at the head of their lanes.
+select app.queue_push($1, $2, $3);
+
+-- name: claim
+-- Up to $2 runs for a worker.
+select run_id, tenant_id, user_id, workflow, version, input, attempt, resume_step, thread_id, batch_id,
+       budget_microusd, submitted_at
+from app.claim($1, $2, $3, $4);
+
+-- name: release
+-- Give the slot back; the seconds used, null when the worker does not own the run any more.
+select app.release($1, $2, $3);
+
+-- name: wake
+-- A wait is over.
+select app.wake($1, $2, $3);
+
+-- name: wake_due
+-- All waits whose time has come.
+select tenant_id, run_id, cause from app.wake_due($1, $2);
+
+-- name: next_wake
+-- When the next wait is over by itself.
+select app.next_wake();
+
+-- name: cancel
+-- Cancel a run; the state it was in.
+select app.queue_cancel($1, $2);
+
+-- name: heartbeat
+-- A worker lives.
+select app.worker_heartbeat($1, $2, $3, $4);
+
+-- name: leave
+-- A worker that holds nothing goes away; false when it does hold something.
+select app.worker_leave($1);
+
+-- name: recover
+-- Queue the runs of dead workers again.
+select tenant_id, run_id, worker_id from app.recover($1, $2, $3);
+
+-- name: live_slots
+-- Slots of workers heard of since a moment.
+select app.live_slots($1);
+
+-- name: depth
+-- Runs queued on the whole platform.
+select app.queue_depth();

@@ -1,0 +1,99 @@
+"""The fair queue, as workers and the scheduler use it.
+
+A worker goes ``absent`` → ``live`` (first heartbeat) → ``draining`` (claims nothing more) → ``absent``
+(leaves, holding nothing). One that falls silent for 8 s is dead: ``recover`` queues its runs again at the
+head of their lanes, and whatever it still tries to write about them is refused, because it owns no slot.
+Wake-ups travel through Redis; without it workers look by themselves every second.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from core.clock import Clock
+from core.db.pool import Database, Transaction
+from core.ids import RunId, WorkerId
+from core.queue import store
+from core.queue.model import DEAD_AFTER_S, HEADROOM, Claim, Requeued, Topic
+from core.redis.bus import Bus
+
+_ALIVE = timedelta(minutes=1)
+_DEPTH_TTL = timedelta(seconds=1)
+
+
+class QueueService:
+    """Claim, release, wake, recover: each one transaction, each safe to repeat."""
+
+    def __init__(self, db: Database, bus: Bus, clock: Clock) -> None:
+        self._db = db
+        self._bus = bus
+        self._clock = clock
+        self._depth: tuple[datetime, int] | None = None
+
+    async def claim(self, worker_id: WorkerId, limit: int) -> list[Claim]:
+        """Up to ``limit`` runs that this worker must now execute."""
+        async with self._db.control_transaction() as tx:
+            return await store.claim(tx, worker_id, limit, HEADROOM, self._clock.now())
+
+    async def push_in(self, tx: Transaction, run_ids: list[RunId], *, head: bool = False) -> None:
+        """Queue runs in the caller's transaction. Call ``signal_workers`` after the commit."""
+        await store.push(tx, run_ids, head, self._clock.now())
+
+    async def release_in(self, tx: Transaction, run_id: RunId, worker_id: WorkerId) -> float | None:
+        """Give a slot back in the caller's transaction; None: the run is somebody else's now."""
+        return await store.release(tx, run_id, worker_id, self._clock.now())
+
+    async def wake_in(self, tx: Transaction, run_id: RunId, step: int) -> bool:
+        """End a wait in the caller's transaction. Call ``signal_workers`` after the commit."""
+        return await store.wake(tx, run_id, step, self._clock.now())
+
+    async def cancel_in(self, tx: Transaction, run_id: RunId) -> str | None:
+        """Cancel a run in the caller's transaction; the state it was in."""
+        return await store.cancel(tx, run_id, self._clock.now())
+
+    async def signal_workers(self) -> None:
+        """Wake idle workers: something was queued or a slot became free."""
+        await self._bus.signal(Topic.WORKERS)
+
+    async def wake_due(self, limit: int = 500) -> list[Requeued]:
+        """Queue every parked run whose time has come, and wake workers for them."""
+        async with self._db.control_transaction() as tx:
+            woken = await store.wake_due(tx, self._clock.now(), limit)
+        if woken:
+            await self.signal_workers()
+        return woken
+
+    async def next_wake(self) -> datetime | None:
+        """When the next wait is over by itself."""
+        async with self._db.control_transaction() as tx:
+            return await store.next_wake(tx)
+
+    async def heartbeat(self, worker_id: WorkerId, slots: int, *, draining: bool = False) -> None:
+        """Say that a worker lives and how many slots it has."""
+        async with self._db.control_transaction() as tx:
+            await store.heartbeat(tx, worker_id, slots, draining, self._clock.now())
+
+    async def leave(self, worker_id: WorkerId) -> bool:
+        """A worker goes; False when it still holds runs (they are recovered later)."""
+        async with self._db.control_transaction() as tx:
+            return await store.leave(tx, worker_id)
+
+    async def recover(self, worker_id: WorkerId | None = None) -> list[Requeued]:
+        """Take back the runs of all dead workers, or of one that starts again under its old name."""
+        now = self._clock.now()
+        async with self._db.control_transaction() as tx:
+            lost = await store.recover(tx, worker_id, now - timedelta(seconds=DEAD_AFTER_S), now)
+        if lost:
+            await self.signal_workers()
+        return lost
+
+    async def live_slots_in(self, tx: Transaction) -> int:
+        """Slots of all workers heard of in the last minute."""
+        return await store.live_slots(tx, self._clock.now() - _ALIVE)
+
+    async def depth_in(self, tx: Transaction) -> int:
+        """Runs queued on the whole platform, at most a second old."""
+        now = self._clock.now()
+        if self._depth is None or not timedelta(0) <= now - self._depth[0] < _DEPTH_TTL:
+            self._depth = (now, await store.depth(tx))
+        return self._depth[1]

@@ -1,0 +1,94 @@
+"""The fair queue's verbs, one call each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from core.db.pool import Transaction
+from core.db.queries import load_queries
+from core.ids import RunId, TenantId, UserId, WorkerId
+from core.queue.model import Claim, Requeued
+
+SQL = load_queries(__file__)
+
+
+async def push(tx: Transaction, run_ids: Sequence[str], head: bool, now: datetime) -> int:
+    """Queue runs of the transaction's tenant; how many entered."""
+    return int(await tx.fetchval(SQL["push"], list(run_ids), head, now))
+
+
+async def claim(tx: Transaction, worker_id: WorkerId, limit: int, headroom: float, now: datetime) -> list[Claim]:
+    """Turn up to ``limit`` queue entries into slots of this worker, fairly."""
+    return [
+        Claim(
+            run_id=RunId(row["run_id"]),
+            tenant_id=TenantId(row["tenant_id"]),
+            user_id=UserId(row["user_id"]) if row["user_id"] else None,
+            workflow=row["workflow"],
+            version=row["version"],
+            input=row["input"],
+            attempt=row["attempt"],
+            resume_step=row["resume_step"],
+            thread_id=row["thread_id"],
+            batch_id=row["batch_id"],
+            budget_microusd=row["budget_microusd"],
+            submitted_at=row["submitted_at"],
+        )
+        for row in await tx.fetch(SQL["claim"], worker_id, limit, headroom, now)
+    ]
+
+
+async def release(tx: Transaction, run_id: str, worker_id: WorkerId, now: datetime) -> float | None:
+    """Seconds the slot was held; None when this worker does not own the run any more."""
+    used_s: float | None = await tx.fetchval(SQL["release"], run_id, worker_id, now)
+    return used_s
+
+
+async def wake(tx: Transaction, run_id: str, step: int, now: datetime) -> bool:
+    """Whether there was such a wait."""
+    return bool(await tx.fetchval(SQL["wake"], run_id, step, now))
+
+
+async def wake_due(tx: Transaction, now: datetime, limit: int) -> list[Requeued]:
+    """Waits whose time has come."""
+    rows = await tx.fetch(SQL["wake_due"], now, limit)
+    return [Requeued(TenantId(r["tenant_id"]), RunId(r["run_id"]), r["cause"]) for r in rows]
+
+
+async def next_wake(tx: Transaction) -> datetime | None:
+    """When the next wait is over by itself."""
+    when: datetime | None = await tx.fetchval(SQL["next_wake"])
+    return when
+
+
+async def cancel(tx: Transaction, run_id: str, now: datetime) -> str | None:
+    """The state the run was in; None when there is no such run."""
+    state: str | None = await tx.fetchval(SQL["cancel"], run_id, now)
+    return state
+
+
+async def heartbeat(tx: Transaction, worker_id: WorkerId, slots: int, draining: bool, now: datetime) -> None:
+    """Say that a worker lives."""
+    await tx.execute(SQL["heartbeat"], worker_id, slots, draining, now)
+
+
+async def leave(tx: Transaction, worker_id: WorkerId) -> bool:
+    """Forget a worker that holds nothing."""
+    return bool(await tx.fetchval(SQL["leave"], worker_id))
+
+
+async def recover(tx: Transaction, worker_id: WorkerId | None, dead_before: datetime, now: datetime) -> list[Requeued]:
+    """Take back the runs of one worker, or of all not heard of since ``dead_before``."""
+    rows = await tx.fetch(SQL["recover"], worker_id, dead_before, now)
+    return [Requeued(TenantId(r["tenant_id"]), RunId(r["run_id"]), r["worker_id"]) for r in rows]
+
+
+async def live_slots(tx: Transaction, alive_since: datetime) -> int:
+    """Slots that are alive."""
+    return int(await tx.fetchval(SQL["live_slots"], alive_since))
+
+
+async def depth(tx: Transaction) -> int:
+    """Runs queued on the whole platform."""
+    return int(await tx.fetchval(SQL["depth"]))

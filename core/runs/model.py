@@ -1,0 +1,240 @@
+"""Runs: their states, what is asked for, what is seen of them; and the pure rules of admission.
+
+States and the verbs between them are drawn in ``core/db/migrations/0002_runs_queue.sql``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from core.errors import InvalidInput, Overloaded, PayloadTooLarge, QuotaExceeded
+from core.ids import RunId
+from core.tenancy import Policy
+
+MAX_INPUT_BYTES = 256 * 1024
+MAX_KEY_LENGTH = 200
+
+
+class RunState(StrEnum):
+    """Where a run stands. The last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing happens any more."""
+        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+
+
+class Lane(IntEnum):
+    """Priority inside a tenant; it means nothing to other tenants."""
+
+    URGENT = 0
+    NORMAL = 1
+    BACKGROUND = 2
+
+
+class Cause(StrEnum):
+    """Why a run does not execute right now. Queued: cap, share, no_worker, paused. Waiting: the others."""
+
+    CAP = "cap"
+    SHARE = "share"
+    NO_WORKER = "no_worker"
+    PAUSED = "paused"
+    REVIEW = "review"
+    TIMER = "timer"
+    EVENT = "event"
+    RATE = "rate"
+    BUDGET = "budget"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a submission asks for. ``input`` is JSON; ``lane`` and ``version`` default to the workflow's."""
+
+    workflow: str
+    input: Mapping[str, Any]
+    version: str | None = None
+    lane: Lane | None = None
+    idempotency_key: str | None = None
+    batch_id: str | None = None
+    thread_id: str | None = None
+    parent_run_id: str | None = None
+    source: str = "api"
+
+    def digest(self) -> bytes:
+        """What must agree when an idempotency key comes again: workflow, version, lane, batch and input."""
+        body = [self.workflow, self.version, self.lane, self.batch_id, self.input]
+        return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as its tenant sees it. Money in micro-USD, times in UTC."""
+
+    run_id: RunId
+    workflow: str
+    version: str
+    lane: Lane
+    state: RunState
+    cause: Cause | None
+    source: str
+    batch_id: str | None
+    thread_id: str | None
+    user_id: str | None
+    input: dict[str, Any]
+    output: Any
+    outcome: str | None
+    error: dict[str, Any] | None
+    progress: dict[str, Any] | None
+    attempt: int
+    cost_microusd: int
+    budget_microusd: int
+    worker_seconds: float
+    submitted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """One attempt of one step."""
+
+    step: int
+    attempt: int
+    name: str
+    kind: str
+    state: str
+    cost_microusd: int
+    model: str | None
+    started_at: datetime
+    finished_at: datetime | None
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Something that happened to a run; ``seq`` counts from 1 without gaps."""
+
+    seq: int
+    at: datetime
+    kind: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonCount:
+    """How often a reason was given."""
+
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How far the runs of one batch are."""
+
+    batch_id: str
+    total: int
+    queued: int
+    running: int
+    waiting_by_cause: dict[str, int]
+    succeeded: int
+    failed: int
+    cancelled: int
+    by_outcome: dict[str, int]
+    cost_microusd: int
+    queued_by_cause: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> int:
+        """Parked, whatever the cause."""
+        return sum(self.waiting_by_cause.values())
+
+    @property
+    def finished(self) -> int:
+        """In a final state."""
+        return self.succeeded + self.failed + self.cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What admission looks at: the tenant's runs admitted today (these included) and queue depths."""
+
+    admitted_today: int
+    tenant_queued: int
+    platform_queued: int
+
+
+PLATFORM_QUEUE_LIMITS = {Lane.URGENT: 2_000_000, Lane.NORMAL: 1_000_000, Lane.BACKGROUND: 500_000}
+"""Total queue depth at which each lane is refused: the lowest is shed first."""
+
+
+def admit(policy: Policy, lane: Lane, count: int, load: Load, now: datetime) -> None:
+    """Decide whether ``count`` more runs may enter the queue. Pure.
+
+    Raises ``QuotaExceeded`` (daily quota, with the time until the tenant's midnight; queue depth) or
+    ``Overloaded`` (the platform's queues are full for this lane).
+    """
+    if load.admitted_today > policy.daily_runs:
+        raise QuotaExceeded(
+            f"The daily quota of {policy.daily_runs} runs is used up.",
+            retry_after_s=seconds_to_midnight(now, policy.timezone),
+            quota="daily_runs",
+            limit=policy.daily_runs,
+        )
+    if load.tenant_queued + count > policy.queue_depth:
+        raise QuotaExceeded(
+            f"At most {policy.queue_depth} runs may be queued; {load.tenant_queued} are.",
+            retry_after_s=30.0,
+            quota="queue_depth",
+            limit=policy.queue_depth,
+        )
+    if load.platform_queued + count > PLATFORM_QUEUE_LIMITS[lane]:
+        raise Overloaded("The platform is overloaded for this lane.", retry_after_s=60.0, lane=lane.name.lower())
+
+
+def seconds_to_midnight(now: datetime, timezone: str) -> float:
+    """Seconds until the next local midnight; correct across clock changes."""
+    zone = ZoneInfo(timezone)
+    local = now.astimezone(zone)
+    midnight = datetime.combine(local.date() + timedelta(days=1), datetime.min.time(), zone)
+    return (midnight - now).total_seconds()
+
+
+def check_request(request: RunRequest) -> None:
+    """Raise ``InvalidInput`` or ``PayloadTooLarge`` for what can never be admitted."""
+    try:
+        size = len(json.dumps(request.input, ensure_ascii=False, allow_nan=False).encode())
+    except (TypeError, ValueError) as error:
+        raise InvalidInput("The input is not JSON.") from error
+    if size > MAX_INPUT_BYTES:
+        raise PayloadTooLarge(
+            f"The input has {size} bytes; at most {MAX_INPUT_BYTES} are taken.", limit=MAX_INPUT_BYTES
+        )
+    key = request.idempotency_key
+    if key is not None and not 1 <= len(key) <= MAX_KEY_LENGTH:
+        raise InvalidInput(f"An idempotency key has 1 to {MAX_KEY_LENGTH} characters.")
+
+
+def queued_cause(paused: bool, running: int, cap: int, live_slots: int) -> Cause:
+    """Why a queued run of a tenant has not started yet: the first of these that is true."""
+    if paused:
+        return Cause.PAUSED
+    if live_slots == 0:
+        return Cause.NO_WORKER
+    if running >= cap:
+        return Cause.CAP
+    return Cause.SHARE

@@ -1,0 +1,166 @@
+-- name: insert_run
+-- A run in state 'queued'. Nothing is inserted when the idempotency key is taken.
+insert into runs (run_id, tenant_id, user_id, workflow, version, lane, state, source, batch_id, thread_id,
+                  parent_run_id, idempotency_key, request_hash, input, policy_version, budget_microusd,
+                  submitted_at, queued_at)
+values ($1, app.tenant(), $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)
+on conflict (tenant_id, idempotency_key) where idempotency_key is not null do nothing
+returning run_id;
+
+-- name: by_idempotency_keys
+-- Runs submitted before under these keys.
+select run_id, idempotency_key, request_hash from runs
+where tenant_id = app.tenant() and idempotency_key = any($1);
+
+-- name: count_day
+-- Count runs admitted on a local day; the row serialises submissions, so the quota is exact.
+insert into run_days as d (tenant_id, day, runs) values (app.tenant(), $1, $2)
+on conflict (tenant_id, day) do update set runs = d.runs + excluded.runs
+returning runs;
+
+-- name: queue_row
+-- The tenant's place in the fair queue: why its queued runs wait follows from it.
+select queued, running, cap, paused from queue_tenants where tenant_id = app.tenant();
+
+-- name: views
+-- Runs, newest first, after a cursor (submitted_at, run_id). Every filter is optional.
+select r.run_id, r.workflow, r.version, r.lane, r.state, r.cause, r.source, r.batch_id, r.thread_id, r.user_id,
+       r.input, r.output, r.outcome, r.error, r.progress, r.attempt, r.worker_seconds, r.budget_microusd,
+       r.submitted_at, r.started_at, r.finished_at, coalesce(b.spent_microusd, 0) as cost_microusd
+from runs r
+left join budget_accounts b on b.tenant_id = r.tenant_id and b.account = 'run:' || r.run_id
+where r.tenant_id = app.tenant()
+  and ($1::text is null or r.state = $1)
+  and ($2::text is null or r.workflow = $2)
+  and ($3::text is null or r.batch_id = $3)
+  and ($4::text is null or r.outcome = $4)
+  and ($5::timestamptz is null or (r.submitted_at, r.run_id) < ($5, $6::text))
+order by r.submitted_at desc, r.run_id desc
+limit $7;
+
+-- name: views_by_id
+-- These runs.
+select r.run_id, r.workflow, r.version, r.lane, r.state, r.cause, r.source, r.batch_id, r.thread_id, r.user_id,
+       r.input, r.output, r.outcome, r.error, r.progress, r.attempt, r.worker_seconds, r.budget_microusd,
+       r.submitted_at, r.started_at, r.finished_at, coalesce(b.spent_microusd, 0) as cost_microusd
+from runs r
+left join budget_accounts b on b.tenant_id = r.tenant_id and b.account = 'run:' || r.run_id
+where r.tenant_id = app.tenant() and r.run_id = any($1)
+order by r.submitted_at desc, r.run_id desc;
+
+-- name: steps
+-- Every attempt of every step of a run.
+select step, attempt, name, kind, state, cost_microusd, model, started_at, finished_at, error
+from run_steps where run_id = $1 order by step, attempt;
+
+-- name: events
+-- What happened to a run after a position.
+select seq, at, kind, data from run_events where run_id = $1 and seq > $2 order by seq limit 1000;
+
+-- name: append_event
+-- The next event of a run; its number comes from the run's row, so there are no gaps and no races.
+with counted as (
+    update runs set event_seq = event_seq + 1 where run_id = $1 and tenant_id = app.tenant() returning event_seq
+)
+insert into run_events (tenant_id, run_id, seq, at, kind, data)
+select app.tenant(), $1, event_seq, $2, $3, $4 from counted;
+
+-- name: batch_counts
+-- How far a batch is: one row per state, cause and outcome.
+select r.state, r.cause, r.outcome, count(*) as runs, coalesce(sum(b.spent_microusd), 0)::bigint as cost_microusd
+from runs r
+left join budget_accounts b on b.tenant_id = r.tenant_id and b.account = 'run:' || r.run_id
+where r.tenant_id = app.tenant() and r.batch_id = $1
+group by r.state, r.cause, r.outcome;
+
+-- name: declined_reasons
+-- How often each reason was given for a refusal, over all runs or one batch.
+select reason, count(*) as runs
+from runs r, jsonb_array_elements_text(r.output -> 'reasons') as reason
+where r.tenant_id = app.tenant() and r.state = 'succeeded' and r.outcome = 'declined'
+  and ($1::text is null or r.batch_id = $1)
+group by reason order by runs desc, reason;
+
+-- name: lock_run
+-- State of a run, locked until the transaction ends.
+select state, workflow, version, resume_step, budget_microusd from runs
+where tenant_id = app.tenant() and run_id = $1 for update;
+
+-- name: finish
+-- A final state. Only a running run reaches it.
+update runs set state = $2, cause = null, output = $3, outcome = $4, error = $5, finished_at = $6, resume_step = null
+where tenant_id = app.tenant() and run_id = $1 and state = 'running';
+
+-- name: open_waits
+-- What a run is about to park on.
+select step, cause, wake_at from waits where run_id = $1 order by since, step;
+
+-- name: park
+-- The run waits; it goes on at the given step of the engine.
+update runs set state = 'waiting', cause = $2, resume_step = $3
+where tenant_id = app.tenant() and run_id = $1 and state = 'running';
+
+-- name: requeue
+-- The run goes on at once: its wait was over before it had parked.
+update runs set state = 'queued', cause = null, resume_step = $2, queued_at = $3
+where tenant_id = app.tenant() and run_id = $1 and state = 'running';
+
+-- name: retry
+-- A failed or cancelled run starts over, keeping what its finished steps recorded.
+update runs set state = 'queued', cause = null, error = null, output = null, outcome = null, finished_at = null,
+                resume_step = 1, cancel_requested = false, queued_at = $2
+where tenant_id = app.tenant() and run_id = $1 and state in ('failed', 'cancelled');
+
+-- name: set_progress
+-- What a run says about how far it is.
+update runs set progress = $2 where tenant_id = app.tenant() and run_id = $1;
+
+-- name: cancel_requested
+-- Whether somebody wants a running run to stop.
+select cancel_requested from runs where tenant_id = app.tenant() and run_id = $1;
+
+-- name: recorded_step
+-- The recorded result of a step, if it finished once.
+select attempt, result from run_steps where run_id = $1 and step = $2 and state = 'done';
+
+-- name: last_attempt
+-- How often a step was begun.
+select coalesce(max(attempt), 0) from run_steps where run_id = $1 and step = $2;
+
+-- name: begin_step
+-- An attempt of a step begins.
+insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, started_at)
+values (app.tenant(), $1, $2, $3, $4, $5, 'started', $6);
+
+-- name: finish_step
+-- The attempt succeeded: its result, in the transaction that settles its cost.
+update run_steps set state = 'done', result = $4, cost_microusd = $5, model = $6, finished_at = $7
+where run_id = $1 and step = $2 and attempt = $3 and state = 'started';
+
+-- name: fail_step
+-- The attempt failed.
+update run_steps set state = 'failed', error = $4, cost_microusd = $5, finished_at = $6
+where run_id = $1 and step = $2 and attempt = $3 and state = 'started';
+
+-- name: arm_wait
+-- What the run will park on. Armed before it parks, so that a wake-up in between is not lost.
+insert into waits (run_id, step, tenant_id, cause, key, wake_at, since)
+values ($1, $2, app.tenant(), $3, $4, $5, $6)
+on conflict (run_id, step) do nothing;
+
+-- name: disarm_wait
+-- The wait is over without having been woken (its answer was there).
+delete from waits where run_id = $1 and step = $2;
+
+-- name: event_payload
+-- An event that was sent, if it was.
+select payload from events where tenant_id = app.tenant() and name = $1 and key = $2;
+
+-- name: send_event
+-- Keep an event; the first one under a name and key wins.
+insert into events (tenant_id, name, key, payload, created_at) values (app.tenant(), $1, $2, $3, $4)
+on conflict do nothing;
+
+-- name: waits_on_key
+-- Runs that wait for something under this key.
+select run_id, step from waits where tenant_id = app.tenant() and cause = $1 and key = $2 order by since limit 1000;

@@ -1,0 +1,391 @@
+"""Runs as people and programs use them: submit, look, cancel, retry, send an event.
+
+Submission is one transaction: replays are answered, quota and load decide, the runs and their queue
+entries are written, or nothing is. Workers are woken after the commit; a lost wake-up costs time, never a run.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
+
+from core.audit.service import AuditService
+from core.clock import Clock
+from core.db.pool import Database, Transaction
+from core.errors import (
+    BailiwickError,
+    BudgetExceeded,
+    Conflict,
+    IdempotencyConflict,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    QuotaExceeded,
+)
+from core.ids import RunId, new_id
+from core.queue.service import QueueService
+from core.redis.bus import Bus
+from core.runs import store
+from core.runs.model import (
+    BatchProgress,
+    Cause,
+    Lane,
+    Load,
+    ReasonCount,
+    RunEvent,
+    RunRequest,
+    RunState,
+    RunView,
+    StepView,
+    admit,
+    check_request,
+    queued_cause,
+)
+from core.tenancy import Scope, TenantContext
+from core.usage.service import UsageService
+
+MAX_BATCH = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowInfo:
+    """What submission needs to know of a workflow. ``budget_microusd`` None: the policy's."""
+
+    name: str
+    version: str
+    lane: Lane
+    budget_microusd: int | None
+
+
+class Catalog(Protocol):
+    """The registered workflows."""
+
+    def resolve(self, name: str, version: str | None) -> WorkflowInfo:
+        """The workflow of this name and version (None: the newest). Raises ``WorkflowUnknown``."""
+        ...
+
+    def validate(self, info: WorkflowInfo, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The input in its canonical JSON form. Raises ``InvalidInput`` with a pointer to each fault."""
+        ...
+
+
+class RunService:
+    """The runs of one region."""
+
+    def __init__(
+        self,
+        db: Database,
+        bus: Bus,
+        queue: QueueService,
+        usage: UsageService,
+        audit: AuditService,
+        catalog: Catalog,
+        clock: Clock,
+    ) -> None:
+        self._db = db
+        self._bus = bus
+        self._queue = queue
+        self._usage = usage
+        self._audit = audit
+        self._catalog = catalog
+        self._clock = clock
+
+    # Submit ---------------------------------------------------------------------------------------------
+
+    async def submit(self, ctx: TenantContext, request: RunRequest) -> tuple[RunView, bool]:
+        """Submit one run; the run, and whether it is new (False: the idempotency key was used before).
+
+        Raises ``Forbidden``, ``WorkflowUnknown``, ``InvalidInput``, ``PayloadTooLarge``,
+        ``IdempotencyConflict``, ``QuotaExceeded``, ``BudgetExceeded``, ``Overloaded``.
+        """
+        views, created = await self._submit(ctx, [request])
+        return views[0], bool(created)
+
+    async def submit_many(self, ctx: TenantContext, requests: Sequence[RunRequest]) -> list[RunView]:
+        """Submit up to 5,000 runs, all or none; the runs in the order of the requests."""
+        return (await self._submit(ctx, requests))[0]
+
+    async def _submit(self, ctx: TenantContext, requests: Sequence[RunRequest]) -> tuple[list[RunView], list[RunId]]:
+        ctx.require(Scope.RUNS_WRITE)
+        if not 1 <= len(requests) <= MAX_BATCH:
+            raise InvalidInput(f"A batch has 1 to {MAX_BATCH} runs.")
+        prepared = [self._prepare(request) for request in requests]
+        try:
+            async with self._db.tenant_transaction(ctx) as tx:
+                run_ids, created = await self._insert(tx, ctx, prepared)
+        except (QuotaExceeded, BudgetExceeded, Overloaded) as refusal:
+            await self._audit.append(
+                ctx, "refusal", f"workflow:{requests[0].workflow}", after=_refusal(refusal, len(requests))
+            )
+            raise
+        if created:
+            await self._queue.signal_workers()
+            for run_id in created[:100]:
+                await self._bus.publish(ctx.tenant_id, "run", {"run_id": run_id, "state": RunState.QUEUED})
+        by_id = {view.run_id: view for view in await self._views(ctx, run_ids)}
+        return [by_id[run_id] for run_id in run_ids], created
+
+    def _prepare(self, request: RunRequest) -> tuple[RunRequest, WorkflowInfo, dict[str, Any]]:
+        check_request(request)
+        info = self._catalog.resolve(request.workflow, request.version)
+        return request, info, self._catalog.validate(info, request.input)
+
+    async def _insert(
+        self,
+        tx: Transaction,
+        ctx: TenantContext,
+        prepared: Sequence[tuple[RunRequest, WorkflowInfo, dict[str, Any]]],
+    ) -> tuple[list[RunId], list[RunId]]:
+        keys = [request.idempotency_key for request, _, _ in prepared if request.idempotency_key]
+        if len(set(keys)) != len(keys):
+            raise InvalidInput("Two runs of one batch have the same idempotency key.")
+        known = await store.by_idempotency_keys(tx, keys) if keys else {}
+        now = self._clock.now()
+        fresh = [item for item in prepared if item[0].idempotency_key not in known]
+        if fresh:
+            await self._admit(tx, ctx, fresh, now)
+        run_ids: list[RunId] = []
+        created: list[RunId] = []
+        for request, info, document in prepared:
+            if request.idempotency_key in known:
+                run_ids.append(_replayed(request, known[request.idempotency_key]))
+                continue
+            run_id = RunId(new_id("run", now))
+            lane = info.lane if request.lane is None else request.lane
+            budget = min(
+                ctx.policy.budget_run_microusd,
+                ctx.policy.budget_run_microusd if info.budget_microusd is None else info.budget_microusd,
+            )
+            if not await store.insert_run(
+                tx, run_id, ctx.user_id, request, info.version, lane, document, ctx.policy_version, budget, now
+            ):
+                raise Conflict("The same submission is under way.", retry_after_s=1.0)
+            run_ids.append(run_id)
+            created.append(run_id)
+            submitted = {"source": request.source, "lane": lane.name.lower(), "actor": ctx.actor}
+            await store.append_event(tx, run_id, now, "submitted", submitted)
+        if created:
+            await self._queue.push_in(tx, created)
+        return run_ids, created
+
+    async def _admit(
+        self,
+        tx: Transaction,
+        ctx: TenantContext,
+        fresh: Sequence[tuple[RunRequest, WorkflowInfo, dict[str, Any]]],
+        now: datetime,
+    ) -> None:
+        balance = await self._usage.balance_in(tx, ctx)
+        if balance.left_microusd <= 0:
+            raise BudgetExceeded(
+                "The month's budget is used up.", account="month", limit_microusd=balance.limit_microusd
+            )
+        today = now.astimezone(ZoneInfo(ctx.policy.timezone)).date()
+        load = Load(
+            admitted_today=await store.count_day(tx, today, len(fresh)),
+            tenant_queued=(await store.queue_row(tx)).queued,
+            platform_queued=await self._queue.depth_in(tx),
+        )
+        lowest = max(info.lane if request.lane is None else request.lane for request, info, _ in fresh)
+        admit(ctx.policy, Lane(lowest), len(fresh), load, now)
+
+    # Look -----------------------------------------------------------------------------------------------
+
+    async def get(self, ctx: TenantContext, run_id: str) -> RunView:
+        """One run. Raises ``NotFound`` for foreign and missing alike."""
+        ctx.require(Scope.RUNS_READ)
+        found = await self._views(ctx, [run_id])
+        if not found:
+            raise NotFound("There is no such run.")
+        return found[0]
+
+    async def list(
+        self,
+        ctx: TenantContext,
+        *,
+        state: str | None = None,
+        workflow: str | None = None,
+        batch_id: str | None = None,
+        outcome: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> tuple[Sequence[RunView], str | None]:
+        """Runs that pass the filters, newest first, and the cursor of the next page (None: the last)."""
+        ctx.require(Scope.RUNS_READ)
+        limit = max(1, min(limit, 1_000))
+        after = _decode_cursor(cursor) if cursor else None
+        async with self._db.tenant_transaction(ctx) as tx:
+            cause = await self._queued_cause(tx)
+            views = await store.views(
+                tx,
+                cause,
+                state=state,
+                workflow=workflow,
+                batch_id=batch_id,
+                outcome=outcome,
+                after=after,
+                limit=limit + 1,
+            )
+        page = views[:limit]
+        return page, _encode_cursor(page[-1]) if len(views) > limit else None
+
+    async def steps(self, ctx: TenantContext, run_id: str) -> Sequence[StepView]:
+        """All attempts of all steps of a run. Raises ``NotFound``."""
+        await self.get(ctx, run_id)
+        async with self._db.tenant_transaction(ctx) as tx:
+            return await store.steps(tx, run_id)
+
+    async def events(self, ctx: TenantContext, run_id: str, after_seq: int = 0) -> Sequence[RunEvent]:
+        """Up to 1,000 events after a position. Raises ``NotFound``."""
+        await self.get(ctx, run_id)
+        async with self._db.tenant_transaction(ctx) as tx:
+            return await store.events(tx, run_id, after_seq)
+
+    async def batch_progress(self, ctx: TenantContext, batch_id: str) -> BatchProgress:
+        """How far a batch is. Raises ``NotFound`` when the tenant has no run of it."""
+        ctx.require(Scope.RUNS_READ)
+        async with self._db.tenant_transaction(ctx) as tx:
+            rows = await store.batch_counts(tx, batch_id)
+            cause = await self._queued_cause(tx)
+        if not rows:
+            raise NotFound("There is no such batch.")
+        return _progress(batch_id, [dict(row) for row in rows], cause)
+
+    async def declined_summary(self, ctx: TenantContext, batch_id: str | None = None) -> Sequence[ReasonCount]:
+        """Reasons of refused applications, most frequent first; of one batch or of all."""
+        ctx.require(Scope.RUNS_READ)
+        async with self._db.tenant_transaction(ctx) as tx:
+            return await store.declined_reasons(tx, batch_id)
+
+    async def _views(self, ctx: TenantContext, run_ids: Sequence[str]) -> Sequence[RunView]:
+        async with self._db.tenant_transaction(ctx) as tx:
+            return await store.views_by_id(tx, await self._queued_cause(tx), run_ids)
+
+    async def _queued_cause(self, tx: Transaction) -> Cause:
+        row = await store.queue_row(tx)
+        if not row.queued:
+            return Cause.SHARE
+        return queued_cause(row.paused, row.running, row.cap, await self._queue.live_slots_in(tx))
+
+    # Act ------------------------------------------------------------------------------------------------
+
+    async def cancel(self, ctx: TenantContext, run_id: str) -> RunView:
+        """Cancel a run: at once when it is queued or waits, at its next step when it executes.
+
+        Raises ``NotFound``; ``Conflict`` when it has ended.
+        """
+        ctx.require(Scope.RUNS_WRITE)
+        async with self._db.tenant_transaction(ctx) as tx:
+            was = await self._queue.cancel_in(tx, RunId(run_id))
+            if was is None:
+                raise NotFound("There is no such run.")
+            if RunState(was).final:
+                raise Conflict(f"The run has ended: {was}.", state=was)
+            now = self._clock.now()
+            kind = "cancel_requested" if was == RunState.RUNNING else "cancelled"
+            await store.append_event(tx, run_id, now, kind, {"actor": ctx.actor})
+            await self._audit.record(tx, ctx, "run.cancel", f"run:{run_id}", before={"state": was})
+        view = await self.get(ctx, run_id)
+        await self._publish(ctx, view)
+        await self._bus.publish(ctx.tenant_id, "cancel", {"run_id": run_id})
+        return view
+
+    async def retry(self, ctx: TenantContext, run_id: str) -> RunView:
+        """Queue a failed or cancelled run again; steps that finished are not repeated.
+
+        Raises ``NotFound``; ``Conflict`` in any other state.
+        """
+        ctx.require(Scope.RUNS_WRITE)
+        before = await self.get(ctx, run_id)
+        async with self._db.tenant_transaction(ctx) as tx:
+            if not await store.retry(tx, run_id, self._clock.now()):
+                raise Conflict(f"Only a failed or cancelled run is retried; this one is {before.state}.")
+            await self._queue.push_in(tx, [RunId(run_id)], head=True)
+            await store.append_event(tx, run_id, self._clock.now(), "retried", {"actor": ctx.actor})
+            await self._audit.record(tx, ctx, "run.retry", f"run:{run_id}", before={"state": before.state})
+        await self._queue.signal_workers()
+        view = await self.get(ctx, run_id)
+        await self._publish(ctx, view)
+        return view
+
+    async def send_event(self, ctx: TenantContext, name: str, key: str, payload: Any) -> bool:
+        """Send an event to the runs that wait, or will wait, for it; False when it was sent before."""
+        ctx.require(Scope.RUNS_WRITE)
+        async with self._db.tenant_transaction(ctx) as tx:
+            waiting = await store.waits_on_key(tx, Cause.EVENT, f"{name}/{key}")
+            for run_id, step in waiting:
+                await self._queue.wake_in(tx, run_id, step)
+            sent = await store.send_event(tx, name, key, payload, self._clock.now())
+        if waiting:
+            await self._queue.signal_workers()
+        return sent
+
+    async def _publish(self, ctx: TenantContext, view: RunView) -> None:
+        await self._bus.publish(
+            ctx.tenant_id,
+            "run",
+            {
+                "run_id": view.run_id,
+                "state": view.state,
+                "cause": view.cause,
+                "batch_id": view.batch_id,
+                "thread_id": view.thread_id,
+            },
+        )
+
+
+def _replayed(request: RunRequest, known: tuple[RunId, bytes]) -> RunId:
+    run_id, digest = known
+    if digest != request.digest():
+        raise IdempotencyConflict(
+            "This idempotency key was used before with another body.", idempotency_key=request.idempotency_key
+        )
+    return run_id
+
+
+def _refusal(error: BailiwickError, count: int) -> dict[str, Any]:
+    return {"code": error.code, "runs": count, **error.details}
+
+
+def _progress(batch_id: str, rows: Sequence[Mapping[str, Any]], cause: Cause) -> BatchProgress:
+    states = dict.fromkeys(RunState, 0)
+    waiting: dict[str, int] = {}
+    outcomes: dict[str, int] = {}
+    for row in rows:
+        states[RunState(row["state"])] += row["runs"]
+        if row["state"] == RunState.WAITING:
+            waiting[row["cause"]] = waiting.get(row["cause"], 0) + row["runs"]
+        if row["outcome"]:
+            outcomes[row["outcome"]] = outcomes.get(row["outcome"], 0) + row["runs"]
+    queued = states[RunState.QUEUED]
+    return BatchProgress(
+        batch_id=batch_id,
+        total=sum(states.values()),
+        queued=queued,
+        running=states[RunState.RUNNING],
+        waiting_by_cause=waiting,
+        succeeded=states[RunState.SUCCEEDED],
+        failed=states[RunState.FAILED],
+        cancelled=states[RunState.CANCELLED],
+        by_outcome=outcomes,
+        cost_microusd=sum(row["cost_microusd"] for row in rows),
+        queued_by_cause={cause.value: queued} if queued else {},
+    )
+
+
+def _encode_cursor(view: RunView) -> str:
+    return base64.urlsafe_b64encode(json.dumps([view.submitted_at.isoformat(), view.run_id]).encode()).decode()
+
+
+def _decode_cursor(cursor: str) -> tuple[datetime, str]:
+    try:
+        moment, run_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        return datetime.fromisoformat(moment), str(run_id)
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise InvalidInput("The cursor is not one of ours.") from error

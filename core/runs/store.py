@@ -1,0 +1,176 @@
+"""Rows of runs as their tenant reads and submits them. What a worker writes is in ``execution_store``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from core.db.pool import Row, Transaction
+from core.db.queries import load_queries
+from core.ids import RunId
+from core.runs.model import (
+    Cause,
+    Lane,
+    ReasonCount,
+    RunEvent,
+    RunRequest,
+    RunState,
+    RunView,
+    StepView,
+)
+
+SQL = load_queries(__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """The tenant's place in the fair queue."""
+
+    queued: int
+    running: int
+    cap: int
+    paused: bool
+
+
+async def insert_run(
+    tx: Transaction,
+    run_id: RunId,
+    user_id: str | None,
+    request: RunRequest,
+    version: str,
+    lane: Lane,
+    input_document: dict[str, Any],
+    policy_version: int,
+    budget_microusd: int,
+    now: datetime,
+) -> bool:
+    """False when the idempotency key is taken."""
+    inserted = await tx.fetchval(
+        SQL["insert_run"],
+        run_id,
+        user_id,
+        request.workflow,
+        version,
+        int(lane),
+        request.source,
+        request.batch_id,
+        request.thread_id,
+        request.parent_run_id,
+        request.idempotency_key,
+        request.digest(),
+        input_document,
+        policy_version,
+        budget_microusd,
+        now,
+    )
+    return inserted is not None
+
+
+async def by_idempotency_keys(tx: Transaction, keys: Sequence[str]) -> dict[str, tuple[RunId, bytes]]:
+    """Run and digest of each key that was used before."""
+    rows = await tx.fetch(SQL["by_idempotency_keys"], list(keys))
+    return {row["idempotency_key"]: (RunId(row["run_id"]), row["request_hash"]) for row in rows}
+
+
+async def count_day(tx: Transaction, day: date, runs: int) -> int:
+    """Runs admitted on this day, these included."""
+    return int(await tx.fetchval(SQL["count_day"], day, runs))
+
+
+async def queue_row(tx: Transaction) -> QueueRow:
+    """The tenant's queue counters; zeros for a tenant that has no queue (the platform's own)."""
+    row = await tx.fetchrow(SQL["queue_row"])
+    return QueueRow(0, 0, 0, False) if row is None else QueueRow(**row)
+
+
+def _view(row: Row, queued_cause: Cause) -> RunView:
+    state = RunState(row["state"])
+    cause = Cause(row["cause"]) if row["cause"] else None
+    return RunView(
+        run_id=RunId(row["run_id"]),
+        workflow=row["workflow"],
+        version=row["version"],
+        lane=Lane(row["lane"]),
+        state=state,
+        cause=queued_cause if state is RunState.QUEUED else cause,
+        source=row["source"],
+        batch_id=row["batch_id"],
+        thread_id=row["thread_id"],
+        user_id=row["user_id"],
+        input=row["input"],
+        output=row["output"],
+        outcome=row["outcome"],
+        error=row["error"],
+        progress=row["progress"],
+        attempt=row["attempt"],
+        cost_microusd=row["cost_microusd"],
+        budget_microusd=row["budget_microusd"],
+        worker_seconds=row["worker_seconds"],
+        submitted_at=row["submitted_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
+
+
+async def views(
+    tx: Transaction,
+    queued_cause: Cause,
+    *,
+    state: str | None,
+    workflow: str | None,
+    batch_id: str | None,
+    outcome: str | None,
+    after: tuple[datetime, str] | None,
+    limit: int,
+) -> list[RunView]:
+    """Runs that pass the filters, newest first."""
+    moment, run_id = after or (None, None)
+    rows = await tx.fetch(SQL["views"], state, workflow, batch_id, outcome, moment, run_id, limit)
+    return [_view(row, queued_cause) for row in rows]
+
+
+async def views_by_id(tx: Transaction, queued_cause: Cause, run_ids: Sequence[str]) -> list[RunView]:
+    """These runs of the tenant; unknown ids are left out."""
+    return [_view(row, queued_cause) for row in await tx.fetch(SQL["views_by_id"], list(run_ids))]
+
+
+async def steps(tx: Transaction, run_id: str) -> list[StepView]:
+    """All attempts of all steps."""
+    return [StepView(**row) for row in await tx.fetch(SQL["steps"], run_id)]
+
+
+async def events(tx: Transaction, run_id: str, after_seq: int) -> list[RunEvent]:
+    """At most 1,000 events after a position."""
+    return [RunEvent(**row) for row in await tx.fetch(SQL["events"], run_id, after_seq)]
+
+
+async def append_event(tx: Transaction, run_id: str, now: datetime, kind: str, data: dict[str, Any]) -> None:
+    """Write the next event of a run."""
+    await tx.execute(SQL["append_event"], run_id, now, kind, data)
+
+
+async def batch_counts(tx: Transaction, batch_id: str) -> list[Row]:
+    """Rows of state, cause, outcome, runs, cost_microusd."""
+    return await tx.fetch(SQL["batch_counts"], batch_id)
+
+
+async def declined_reasons(tx: Transaction, batch_id: str | None) -> list[ReasonCount]:
+    """Reasons of refusals, most frequent first."""
+    return [ReasonCount(r["reason"], r["runs"]) for r in await tx.fetch(SQL["declined_reasons"], batch_id)]
+
+
+async def retry(tx: Transaction, run_id: str, now: datetime) -> bool:
+    """Put a failed or cancelled run back into state 'queued'; False in any other state."""
+    return await tx.execute(SQL["retry"], run_id, now) == 1
+
+
+async def send_event(tx: Transaction, name: str, key: str, payload: Any, now: datetime) -> bool:
+    """False when an event of this name and key exists already."""
+    return await tx.execute(SQL["send_event"], name, key, payload, now) == 1
+
+
+async def waits_on_key(tx: Transaction, cause: Cause, key: str) -> list[tuple[RunId, int]]:
+    """Runs and steps that wait under a key."""
+    return [(RunId(r["run_id"]), r["step"]) for r in await tx.fetch(SQL["waits_on_key"], cause.value, key)]
