@@ -1,0 +1,35 @@
+# Every target sets up what it needs: `make up` in a fresh clone is enough.
+PYTHON_FILES := chat_app core memory ops_dashboard scheduler tests
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up test lint fmt lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make .venv from the lock file; does nothing when it is up to date
+	@.ci/setup
+
+up: setup ## Run the whole product on this machine; Ctrl-C stops it
+	@exec $(BIN)/bailiwick up
+
+test: setup ## Check format, lint and types, then run all tests (ARGS="-k word" narrows them)
+	@.ci/test $(ARGS)
+
+lint: setup ## Check lint, types and import contracts
+	@$(BIN)/ruff check $(PYTHON_FILES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+fmt: setup ## Format, and mend what can be mended
+	@$(BIN)/ruff format $(PYTHON_FILES)
+	@$(BIN)/ruff check --fix $(PYTHON_FILES)
+
+lock: setup ## Compile requirements.lock from pyproject.toml (UPGRADE=--upgrade takes the newest versions)
+	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --quiet $(UPGRADE) --output-file requirements.lock
+
+clean: ## Remove .venv and caches; the data in .bailiwick stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	@find $(PYTHON_FILES) -name __pycache__ -type d -prune -exec rm -rf {} +
