@@ -1,0 +1,1 @@
+"""Models: the gateway every model call goes through, local embeddings, and the offline model."""

@@ -7,6 +7,7 @@ import re
 from core.models.offline.prompt import Tool
 from core.models.offline.rules.arguments import Missing, fit
 from core.models.offline.rules.goals import Goal, Reply, Scene, Wish, memories_in
+from core.models.offline.rules.statements import is_statement
 from core.models.offline.rules.words import as_sentence, has, is_question, relevant, starts
 
 WHO_I_AM = "I am the offline model: I answer from fixed rules, not from a language model."
@@ -61,9 +62,11 @@ def from_memory(text: str, scene: Scene) -> Wish | None:
     return Reply(f"I know nothing about that. {WHO_I_AM}")
 
 
-def statement(text: str, _scene: Scene) -> Wish | None:
-    """A plain statement is acknowledged; the memory learns from the conversation by itself."""
-    return Reply(f"Understood: {as_sentence(text)}", courtesy=True) if len(text.split()) >= 3 else None
+def statement(text: str, scene: Scene) -> Wish | None:
+    """A plain statement is acknowledged ; the rest is not understood."""
+    if is_statement(text):
+        return Reply(f"Understood: {as_sentence(text)}", courtesy=True)
+    return Reply(f"I did not understand that. {abilities(scene)}", courtesy=True)
 
 
 def named_tool(text: str, scene: Scene) -> Wish | None:

@@ -1,8 +1,9 @@
 """Assesses a loan application from its credit report: approve, decline, or a person should look.
 
 A finding is certain (confidence of 0.9 or more) when all signals point one way, and uncertain when they
-contradict each other or there are too few. Protected attributes decide nothing: dependents, sex, origin and
-marital status are not read, and an age is only checked for being possible at all.
+contradict each other or there are too few. Reasons are few, stable texts, so that they can be counted.
+Protected attributes decide nothing: dependents, sex, origin and marital status are not read, and an age is
+only checked for being possible at all.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Finding:
     def words(self) -> tuple[str, ...]:
         """Names other schemas use for the same outcome, in order of preference."""
         return {
-            "approve": ("approve", "pass", "clear", "compliant", "accept", "ok"),
-            "decline": ("decline", "concern", "reject", "fail", "refuse", "deny", "violation", "non_compliant"),
+            "approve": ("approve", "clear", "pass", "compliant", "accept", "ok"),
+            "decline": ("decline", "concern", "reject", "fail", "refuse", "deny", "concern", "violation"),
             "review": ("review", "refer", "uncertain", "unsure", "unclear", "escalate", "manual", "decline"),
         }[self.outcome]
 
@@ -52,7 +53,7 @@ class Finding:
 def assess(data: Mapping[str, Any], instructions: str = "") -> Finding:
     """Weigh a credit report and an identity check; policies may be in the data or the instructions."""
     facts = _flat(data)
-    for rule in (_by_policy, _by_identity, _by_reports, _by_score):
+    for rule in (_by_policy, _by_identity, _by_screening, _by_reports, _by_score):
         if finding := rule(facts, f"{instructions}\n{data}"):
             return finding
     return Finding("review", 0.5, ("The credit report holds too little to decide on.",))
@@ -65,7 +66,7 @@ def _by_policy(facts: Mapping[str, Any], text: str) -> Finding | None:
     minimum = max([*named, *([stated] if stated is not None else [])], default=None)
     if score is None or minimum is None or score >= minimum:
         return None
-    return Finding("decline", 0.98, (f"The credit score of {score:.0f} is below the minimum of {minimum:.0f}.",))
+    return Finding("decline", 0.98, (f"The credit score is below {minimum:.0f}.",))
 
 
 def _by_identity(facts: Mapping[str, Any], _text: str) -> Finding | None:
@@ -77,26 +78,28 @@ def _by_identity(facts: Mapping[str, Any], _text: str) -> Finding | None:
     return None
 
 
+def _by_screening(facts: Mapping[str, Any], _text: str) -> Finding | None:
+    flags = facts.get("flags")
+    if not isinstance(flags, list) or not flags:
+        return None
+    named = ", ".join(sorted(str(flag).replace("_", " ") for flag in flags[:5]))
+    return Finding("review", 0.7, (f"The screening found: {named}.",))
+
+
 def _by_reports(facts: Mapping[str, Any], _text: str) -> Finding | None:
     reports = _number(facts, _REPORTS)
     if reports is None:
         return None
     income = _income_usd(facts)
-    noun = "major derogatory report" if reports == 1 else "major derogatory reports"
     if reports > _MAX_REPORTS:
-        reason = f"The credit report holds {reports:.0f} {noun}; more than {_MAX_REPORTS} are not accepted."
-        return Finding("decline", 0.97, (reason,))
+        return Finding("decline", 0.97, ("The credit report holds more than two major derogatory reports.",))
     if reports and income is not None and income >= _GOOD_INCOME_USD:
-        reason = f"{reports:.0f} {noun} contradict a good yearly income of ${income:,.0f}."
-        return Finding("review", 0.65, (reason,))
+        return Finding("review", 0.65, ("Major derogatory reports contradict a good income.",))
     if reports:
-        reason = f"{reports:.0f} {noun} and no yearly income of ${_GOOD_INCOME_USD:,.0f} or more to outweigh them."
-        return Finding("decline", 0.93, (reason,))
+        return Finding("decline", 0.93, ("Major derogatory reports, and no good income to outweigh them.",))
     if _thin(facts):
-        return Finding("review", 0.75, ("The credit history is too thin: no active account and little else to go by.",))
-    accounts = _number(facts, _ACCOUNTS)
-    known = f" and {accounts:.0f} active credit accounts" if accounts else ""
-    return Finding("approve", 0.96, (f"No major derogatory report{known}.",))
+        return Finding("review", 0.75, ("The credit history is too thin to judge.",))
+    return Finding("approve", 0.96, ("No major derogatory report and a sufficient credit history.",))
 
 
 def _thin(facts: Mapping[str, Any]) -> bool:
@@ -110,20 +113,20 @@ def _by_score(facts: Mapping[str, Any], _text: str) -> Finding | None:
     if score is None:
         return None
     if score < 580:
-        return Finding("decline", 0.95, (f"The credit score of {score:.0f} is poor.",))
+        return Finding("decline", 0.95, ("The credit score is poor.",))
     if score < 640:
-        return Finding("review", 0.7, (f"The credit score of {score:.0f} is neither good nor poor.",))
-    return Finding("approve", 0.95, (f"The credit score of {score:.0f} is good.",))
+        return Finding("review", 0.7, ("The credit score is neither good nor poor.",))
+    return Finding("approve", 0.95, ("The credit score is good.",))
 
 
 def _flat(data: Any) -> dict[str, Any]:
-    """Every plain value by its lower-case name, wherever it is nested; outer ones win."""
+    """Every value that is no object by its lower-case name, wherever it is nested; outer ones win."""
     found: dict[str, Any] = {}
     level = [data]
     while level:
         for node in level:
             for key, value in node.items():
-                if not isinstance(value, Mapping | list):
+                if not isinstance(value, Mapping):
                     found.setdefault(str(key).lower(), value)
         level = [child for node in level for child in node.values() if isinstance(child, Mapping)]
     return found

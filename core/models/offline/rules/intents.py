@@ -7,17 +7,20 @@ it); ``PARTS`` intents may also be found in the halves of "do this and then that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from core.models.offline.rules import asking, scheduling
 from core.models.offline.rules.goals import ATTACHMENT, Goal, Lookup, Reply, Scene, Wish
 from core.models.offline.rules.words import NUMBER, has, identifier, is_question, number, sentences, starts
+
+Recogniser = Callable[[str, Scene], Wish | list[Wish] | None]
 
 POLITE = re.compile(
     r"^(?:(?:please|ok|okay|now|then|also|and|hey|hi|hello|yes|great|thanks|can you|could you|would you|will you|"
     r"i want (?:you )?to|i would like (?:you )?to|i'd like (?:you )?to|let's|let us|go ahead and)[,!.]?\s+)+",
     re.IGNORECASE,
 )
+_AND = re.compile(r"\s*,?\s+(?:and then|and also|and|then)\s+")
 _START = re.compile(
     r"^(?:re-?)?(?:start|run|process|submit|launch|begin|kick off|evaluate|assess|handle|decide|work through|"
     r"go through|execute|import|do|check|screen|score|take)\b",
@@ -69,19 +72,25 @@ def wishes(text: str, scene: Scene) -> list[Wish]:
 
 def _of_sentence(sentence: str, scene: Scene) -> list[Wish]:
     bare = POLITE.sub("", sentence).strip()
-    for recognise in WHOLE:
-        if wish := recognise(bare, scene):
-            return [wish] if isinstance(wish, Goal | Reply) else wish
-    halves = re.split(r"\s*,?\s+(?:and then|and also|and|then)\s+", bare)
-    by_half = [_of_part(POLITE.sub("", half), scene) for half in halves]
-    if len(halves) > 1 and all(by_half):
-        return [wish for part in by_half for wish in part]
-    return _of_part(bare, scene)
+    if whole := _first_of(WHOLE, bare, scene):
+        return whole
+    for cut in _AND.finditer(bare):
+        before, after = bare[: cut.start()], POLITE.sub("", bare[cut.end() :])
+        first = _first_of(PARTS, before, scene)
+        second = _first_of(WHOLE, after, scene) or _first_of(PARTS, after, scene)
+        if _independent(before, first) and _independent(after, second):
+            return [*first, *second]
+    return _first_of(PARTS, bare, scene)
 
 
-def _of_part(part: str, scene: Scene) -> list[Wish]:
-    for recognise in PARTS:
-        if wish := recognise(part, scene):
+def _independent(part: str, found: list[Wish]) -> bool:
+    """Is this half of a sentence a request of its own, rather than a part of the other half's?"""
+    return len(part.split()) > 1 and bool(found) and not any(isinstance(w, Reply) and w.courtesy for w in found)
+
+
+def _first_of(recognisers: Sequence[Recogniser], text: str, scene: Scene) -> list[Wish]:
+    for recognise in recognisers:
+        if wish := recognise(text, scene):
             return [wish] if isinstance(wish, Goal | Reply) else wish
     return []
 
@@ -141,7 +150,10 @@ def _split_reason(text: str) -> tuple[str, str]:
 
 def start_runs(text: str, scene: Scene) -> Wish | list[Wish] | None:
     """ "Process the applications", "run the first 20 only"."""
-    agreed = starts(r"(?:yes|yep|sure|ok|okay|go ahead|do it|please do)\b", text) and "Shall I start" in scene.previous
+    agreed = (
+        starts(r"(?:yes|yep|sure|ok|okay|go ahead|do it|please|start)\b.{0,20}$", text)
+        and "Shall I start" in scene.previous
+    )
     begins = _START.match(text) and (_MATERIAL.search(text) or limit_in(text) or scene.fresh)
     only = scene.fresh and limit_in(text) is not None and not is_question(text)
     if not (agreed or begins or only) or identifier(text):
@@ -211,14 +223,13 @@ def progress(text: str, _scene: Scene) -> Wish | None:
     """ "How far is it?"."""
     asked = (
         r"\bhow far\b|\bprogress\b|\bstatus\b|\bhow (?:is|are) (?:it|they|the \w+|things) (?:going|doing|coming)\b|"
-        r"\b(?:is|are) (?:it|they|the runs|the applications|all|everything) (?:all )?(?:done|finished|ready|complete)\b|"
+        r"\b(?:is|are) (?:it|they|the runs|the applications|all|everything) (?:all )?(?:done|finished|ready)\b|"
         r"\b(?:done|finished|ready) yet\b|\bhow many (?:runs |applications |of them )?(?:are|is|have|were)\b|"
         r"\bhow long (?:will|does|until)\b|\bwhere (?:are|do) (?:we|things|the runs)\b"
     )
     return Goal("runs_progress") if has(asked, text) else None
 
 
-Recogniser = Callable[[str, Scene], Wish | list[Wish] | None]
 WHOLE: tuple[Recogniser, ...] = (
     remember,
     forget,
@@ -233,8 +244,8 @@ PARTS: tuple[Recogniser, ...] = (
     summarise_declined,
     list_reviews,
     get_run,
-    list_runs,
     progress,
+    list_runs,
     asking.named_tool,
     asking.small_talk,
     asking.from_memory,

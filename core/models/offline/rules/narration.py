@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.models.offline.prompt import Call
-from core.models.offline.rules.words import as_sentence, plural, relevant
+from core.models.offline.rules.words import as_sentence, plural, relevant, stems
 
 _STATEMENTS = ("statement", "text", "content", "memory", "fact")
 _LIMIT = 30
@@ -163,7 +163,8 @@ def _recalled(arguments: Mapping[str, Any], data: Any) -> str | None:
     known = [text for text in dict.fromkeys(texts) if text]
     if not known:
         return "I know nothing about that: no memory answers it."
-    fitting = relevant(str(arguments.get("query", "")), known)
+    asked = str(arguments.get("query", ""))
+    fitting = relevant(asked, known) if stems(asked) else known
     if fitting:
         return "From what I remember: " + " ".join(as_sentence(text) for text in fitting)
     return "No memory answers that directly. The closest I have:\n" + "\n".join(

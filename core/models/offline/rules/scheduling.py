@@ -36,12 +36,17 @@ def create_schedule(text: str, scene: Scene) -> Wish | None:
     return Goal(
         "create_schedule",
         {
-            "name": task[:1].upper() + task[1:],
+            "name": _name_of(task),
             "workflow": workflow,
             "cron": rhythm.cron(names=by_name),
             "timezone": rhythm.timezone or _timezone_in(scene.prompt.instructions),
         },
     )
+
+
+def _name_of(task: str) -> str:
+    bare = re.sub(r"^(?:schedule|run|start)\s+(?:the\s+)?", "", task, flags=re.IGNORECASE) or task
+    return bare[:1].upper() + bare[1:]
 
 
 def workflow_for(task: str, scene: Scene) -> str | None:

@@ -106,7 +106,7 @@ _PATTERNS = (_AUXILIARY, _BEING, _DOING)
 
 
 def _entity(text: str) -> str:
-    bare = re.sub(r"^(?:our|the|a|an|my)\s+", "", text.strip(" ,.;:\"“”'"), flags=re.IGNORECASE)
+    bare = re.sub(r"^(?:our|the|a|an)\s+", "", text.strip(" ,.;:\"“”'"), flags=re.IGNORECASE)
     return bare.lower() if bare.lower() in ("we", "i", "you", "they") else bare
 
 
