@@ -31,10 +31,16 @@ class Recalled:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One side of a turn, as memory learns from it. ``role`` is ``user`` or ``assistant``."""
+    """One side of a turn, as memory learns from it.
+
+    Attributes:
+        role: ``user`` or ``assistant``.
+        entry_id: the message in its conversation, where it is one.
+    """
 
     role: str
     text: str
+    entry_id: str | None = None
 
 
 class MemoryPort(Protocol):
