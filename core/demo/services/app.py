@@ -34,8 +34,8 @@ Body = TypeVar("Body", bound=BaseModel)
 
 class _RefusalError(Exception):
     def __init__(self, status: HTTPStatus, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+        super().__init__(status, message)
+        self.status, self.message = status, message
 
 
 class DemoServices:
@@ -78,7 +78,7 @@ class DemoServices:
             try:
                 response = await endpoint(request)
             except _RefusalError as refused:
-                response = JSONResponse({"error": str(refused)}, refused.status)
+                response = JSONResponse({"error": refused.message}, refused.status)
             self._requests.labels(route, str(response.status_code)).inc()
             return response
 
