@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from http import HTTPStatus
 
 import httpx
+from rich.markup import escape
 from rich.table import Table
 
 from core.embedded import bolt, postgres, redis
-from core.embedded.process import LOCALHOST, require_writable
+from core.embedded.process import LOCALHOST, reason, require_writable
 from core.embedded.programs import WHOLE
 from core.embedded.run_folder import is_held
 from core.embedded.secrets import revealed
@@ -55,12 +56,12 @@ async def examine(given: Settings) -> list[Finding]:
 
 def as_table(findings: list[Finding]) -> Table:
     """For people."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "part", "version", "what is wrong", "what to do"):
-        table.add_column(heading, overflow="fold")
+    table = Table.grid(padding=(0, 2, 0, 0))
     for item in findings:
-        mark = "[green]✓[/]" if item.ok else "[red]✗[/]"
-        table.add_row(mark, item.part, item.version, item.problem, item.advice)
+        if item.ok:
+            table.add_row("[green]✓[/]", item.part, escape(item.version))
+        else:
+            table.add_row("[red]✗[/]", item.part, f"{escape(item.problem)}\n[dim]{escape(item.advice)}[/]")
     return table
 
 
@@ -100,7 +101,7 @@ async def _redis(settings: Settings) -> list[Finding]:
 
 
 async def _graph(settings: Settings) -> list[Finding]:
-    advice = f"{_START}, or check BAILIWICK_GRAPH_URL, _USER and _PASSWORD."
+    advice = f"{_START}, or check BAILIWICK_GRAPH_URL, BAILIWICK_GRAPH_USER and BAILIWICK_GRAPH_PASSWORD."
     password = revealed(settings.graph_password) if settings.graph_password else ""
     asked = bolt.server_version(str(settings.graph_url), settings.graph_user, password)
     return [await _version("graph", asked, advice)]
@@ -137,7 +138,7 @@ async def _get(url: str, headers: dict[str, str]) -> httpx.Response:
         async with httpx.AsyncClient(timeout=8, headers=headers) as http:
             response = await http.get(url)
     except httpx.HTTPError as error:
-        raise ConnectionError(f"{url} does not answer: {error!r}") from error
+        raise ConnectionError(f"{url} does not answer: {reason(error)}") from error
     if response.status_code != HTTPStatus.OK:
         raise ConnectionError(f"{url} answers {response.status_code}")
     return response

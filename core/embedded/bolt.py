@@ -11,6 +11,7 @@ import ssl
 import struct
 from urllib.parse import urlsplit
 
+from core.embedded.process import reason
 from core.errors import SetupError
 
 _MAGIC = 0x6060B017
@@ -40,7 +41,7 @@ async def server_version(url: str, user: str, password: str, *, timeout_s: float
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
     except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-        raise ConnectionError(f"the graph server does not answer: {str(error) or type(error).__name__}") from error
+        raise ConnectionError(f"the graph server does not answer: {reason(error)}") from error
 
 
 async def _hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, user: str, password: str) -> str:

@@ -13,7 +13,7 @@ import psutil
 from core.db.queries import load_queries
 from core.embedded.account import Account, reachable_data, reachable_programs, server_account
 from core.embedded.packages import shipped
-from core.embedded.process import LOCALHOST, Process, Reaper, require_free_port
+from core.embedded.process import LOCALHOST, Process, Reaper, reason, require_free_port
 from core.embedded.server import Server
 from core.errors import SetupError
 
@@ -147,7 +147,7 @@ async def connect(url: str) -> asyncpg.Connection[asyncpg.Record]:
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise SetupError(f"Postgres refuses the password: {error}. Was secrets.json replaced?") from error
     except (OSError, asyncpg.CannotConnectNowError) as error:
-        raise ConnectionError(f"Postgres does not take connections: {error}") from error
+        raise ConnectionError(f"Postgres does not answer: {reason(error)}") from error
 
 
 async def versions(url: str) -> dict[str, str]:

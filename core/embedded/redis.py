@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from core.embedded.packages import shipped
-from core.embedded.process import LOCALHOST, Process, Reaper, require_free_port
+from core.embedded.process import LOCALHOST, Process, Reaper, reason, require_free_port
 from core.embedded.server import Server
 from core.errors import SetupError
 
@@ -89,7 +89,7 @@ async def server_version(url: str, *, timeout_s: float = 5.0) -> str:
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
     except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-        raise ConnectionError(f"Redis does not answer: {str(error) or type(error).__name__}") from error
+        raise ConnectionError(f"Redis does not answer: {reason(error)}") from error
     fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
     return (
         f"valkey {fields['valkey_version']}" if "valkey_version" in fields else fields.get("redis_version", "unknown")
