@@ -49,6 +49,7 @@ def migrate() -> None:
     from core.db import migrate as migrations
     from core.embedded.secrets import revealed, role_password
     from core.embedded.servers import complete
+    from core.engine import migrate_engine
 
     settings = complete(Settings())
     key = revealed(settings.secret_key)
@@ -59,6 +60,7 @@ def migrate() -> None:
             engine_password=role_password(key, ENGINE_ROLE),
         )
     )
+    asyncio.run(migrate_engine(revealed(settings.database_engine_url)))
     for name in applied:
         typer.echo(f"applied {name}")
     typer.echo("The database is up to date.")

@@ -50,3 +50,4 @@ class Topic:
 
     WORKERS = "workers"
     SCHEDULER = "scheduler"
+    CANCEL = "cancel"

@@ -53,3 +53,7 @@ select app.live_slots($1);
 -- name: depth
 -- Runs queued on the whole platform.
 select app.queue_depth();
+
+-- name: cancelled_here
+-- Runs that a worker executes and somebody wants to stop.
+select run_id from app.cancelled_here($1);

@@ -87,6 +87,15 @@ class QueueService:
             await self.signal_workers()
         return lost
 
+    async def cancelled_here(self, worker_id: WorkerId) -> list[RunId]:
+        """Runs that this worker executes and somebody wants to stop."""
+        async with self._db.control_transaction() as tx:
+            return await store.cancelled_here(tx, worker_id)
+
+    async def signal_cancel(self) -> None:
+        """Tell workers to look at ``cancelled_here``."""
+        await self._bus.signal(Topic.CANCEL)
+
     async def live_slots_in(self, tx: Transaction) -> int:
         """Slots of all workers heard of in the last minute."""
         return await store.live_slots(tx, self._clock.now() - _ALIVE)

@@ -92,3 +92,8 @@ async def live_slots(tx: Transaction, alive_since: datetime) -> int:
 async def depth(tx: Transaction) -> int:
     """Runs queued on the whole platform."""
     return int(await tx.fetchval(SQL["depth"]))
+
+
+async def cancelled_here(tx: Transaction, worker_id: WorkerId) -> list[RunId]:
+    """Runs of a worker that somebody wants to stop."""
+    return [RunId(row["run_id"]) for row in await tx.fetch(SQL["cancelled_here"], worker_id)]

@@ -19,7 +19,7 @@ from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.reviews import store
 from core.reviews.model import ReviewView, Verdict, check_decision
-from core.runs.execution import Executing, RunExecution
+from core.runs.execution import Executing, RunExecution, Wait, WaitPhase
 from core.runs.model import Cause
 from core.tenancy import Scope, TenantContext
 
@@ -57,13 +57,17 @@ class ReviewService:
         """The decision at this step of a run; None: it is asked for and the run's wait is armed."""
         now = self._clock.now()
         review_id = ReviewId(new_id("rev", now))
+        wait = Wait(step, f"review: {pool}", Cause.REVIEW)
         async with self._db.tenant_transaction(on.ctx) as tx:
             created = await store.request(
                 tx, review_id, on.run_id, step, pool, title, evidence, choices, now, now + timedelta(seconds=sla_s)
             )
+            phase = await self._execution.begin_wait_in(tx, on, wait)
             verdict = await store.verdict(tx, on.run_id, step)
-            if verdict is None:
-                await self._execution.arm_wait_in(tx, on, step, Cause.REVIEW, key=review_id)
+            if verdict is not None:
+                await self._execution.finish_wait_in(tx, on, step, {"verdict": verdict.verdict})
+            elif phase is WaitPhase.OVER:
+                await self._execution.rearm_wait_in(tx, on, wait)
         if created:
             await self._publish(on.ctx, review_id, on.run_id, "open", on.thread_id)
         return verdict

@@ -9,7 +9,8 @@ the transaction that changes the state; when this worker no longer owns the slot
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from core.clock import Clock
@@ -33,6 +34,25 @@ class StepStart:
     attempt: int
     recorded: bool
     result: Any = None
+
+
+class WaitPhase(StrEnum):
+    """How far a wait is: armed just now, still armed, or ended by whoever ends it."""
+
+    NEW = "new"
+    OPEN = "open"
+    OVER = "over"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A step that waits. ``wake_at`` None: only somebody else ends it."""
+
+    step: int
+    name: str
+    cause: Cause
+    key: str | None = None
+    wake_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,32 +160,46 @@ class RunExecution:
     ) -> None:
         """Write what the run is about to park on; whoever ends the wait deletes it, parked or not yet."""
         async with self._db.tenant_transaction(on.ctx) as tx:
-            await self.arm_wait_in(tx, on, step, cause, key=key, wake_at=wake_at)
+            await store.arm_wait(tx, on.run_id, step, cause, key, wake_at, self._clock.now())
 
-    async def arm_wait_in(
-        self,
-        tx: Transaction,
-        on: Executing,
-        step: int,
-        cause: Cause,
-        *,
-        key: str | None = None,
-        wake_at: datetime | None = None,
-    ) -> None:
-        """The same, in the caller's transaction."""
-        await store.arm_wait(tx, on.run_id, step, cause, key, wake_at, self._clock.now())
-
-    async def await_event(
-        self, on: Executing, step: int, name: str, key: str, timeout_s: float
-    ) -> dict[str, Any] | None:
-        """``{"payload": …}`` of an event that was sent; None: the wait for it is armed."""
+    async def begin_wait_in(self, tx: Transaction, on: Executing, wait: Wait) -> WaitPhase:
+        """Arm a wait that is a step of its own, once; how far it is. In the caller's transaction."""
         now = self._clock.now()
+        if await store.last_attempt(tx, on.run_id, wait.step) == 0:
+            await store.begin_step(tx, on.run_id, wait.step, 1, wait.name, wait.cause.value, now)
+            await store.arm_wait(tx, on.run_id, wait.step, wait.cause, wait.key, wait.wake_at, now)
+            return WaitPhase.NEW
+        return WaitPhase.OPEN if await store.wait_is_open(tx, on.run_id, wait.step) else WaitPhase.OVER
+
+    async def rearm_wait_in(self, tx: Transaction, on: Executing, wait: Wait) -> None:
+        """Park once more: somebody ended the wait, but what was waited for is not there."""
+        await store.arm_wait(tx, on.run_id, wait.step, wait.cause, wait.key, wait.wake_at, self._clock.now())
+
+    async def finish_wait_in(self, tx: Transaction, on: Executing, step: int, result: Any) -> None:
+        """What was waited for is there. In the caller's transaction."""
+        now = self._clock.now()
+        await store.disarm_wait(tx, on.run_id, step)
+        if await store.finish_step(tx, on.run_id, step, 1, result, 0, None, now):
+            await append_event(tx, on.run_id, now, "step_done", {"step": step, "attempt": 1, "cost_microusd": 0})
+
+    async def sleep(self, on: Executing, wait: Wait) -> bool:
+        """Whether the timer has run out; False: the run must park."""
         async with self._db.tenant_transaction(on.ctx) as tx:
+            over = await self.begin_wait_in(tx, on, wait) is WaitPhase.OVER
+            if over:
+                await self.finish_wait_in(tx, on, wait.step, None)
+            return over
+
+    async def await_event(self, on: Executing, wait: Wait, name: str, key: str) -> dict[str, Any] | None:
+        """``{"payload": …}`` of the event, ``{"timed_out": true}``, or None: the run must park."""
+        async with self._db.tenant_transaction(on.ctx) as tx:
+            phase = await self.begin_wait_in(tx, on, wait)
             found = await store.event_payload(tx, name, key)
-            if found is None:
-                wake_at = now + timedelta(seconds=timeout_s)
-                await self.arm_wait_in(tx, on, step, Cause.EVENT, key=f"{name}/{key}", wake_at=wake_at)
-            return found
+            if found is None and phase is not WaitPhase.OVER:
+                return None
+            result = found or {"timed_out": True}
+            await self.finish_wait_in(tx, on, wait.step, result)
+            return result
 
     async def progress(self, on: Executing, progress: dict[str, Any]) -> None:
         """Say how far the run is."""

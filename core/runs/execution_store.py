@@ -119,6 +119,11 @@ async def arm_wait(
     await tx.execute(SQL["arm_wait"], run_id, step, cause.value, key, wake_at, now)
 
 
+async def wait_is_open(tx: Transaction, run_id: str, step: int) -> bool:
+    """Whether the wait is still armed."""
+    return bool(await tx.fetchval(SQL["wait_is_open"], run_id, step))
+
+
 async def disarm_wait(tx: Transaction, run_id: str, step: int) -> None:
     """Forget a wait whose answer came before the run parked."""
     await tx.execute(SQL["disarm_wait"], run_id, step)

@@ -148,6 +148,10 @@ insert into waits (run_id, step, tenant_id, cause, key, wake_at, since)
 values ($1, $2, app.tenant(), $3, $4, $5, $6)
 on conflict (run_id, step) do nothing;
 
+-- name: wait_is_open
+-- Whether a wait of a run is still armed.
+select exists (select 1 from waits where run_id = $1 and step = $2);
+
 -- name: disarm_wait
 -- The wait is over without having been woken (its answer was there).
 delete from waits where run_id = $1 and step = $2;

@@ -293,7 +293,7 @@ class RunService:
             await self._audit.record(tx, ctx, "run.cancel", f"run:{run_id}", before={"state": was})
         view = await self.get(ctx, run_id)
         await self._publish(ctx, view)
-        await self._bus.publish(ctx.tenant_id, "cancel", {"run_id": run_id})
+        await self._queue.signal_cancel()
         return view
 
     async def retry(self, ctx: TenantContext, run_id: str) -> RunView:

@@ -101,25 +101,28 @@ create function app.release(p_run_id text, p_worker text, p_now timestamptz) ret
 language plpgsql as $$
 #variable_conflict use_column
 declare
-    held   slots%rowtype;
-    used_s double precision;
+    held     slots%rowtype;
+    served_s double precision;
 begin
     perform 1 from queue_tenants where tenant_id = app.tenant() for update;
     delete from slots s where s.run_id = p_run_id and s.worker_id = p_worker and s.tenant_id = app.tenant()
     returning * into held;
     if not found then return null; end if;
-    used_s := greatest(0, extract(epoch from p_now - held.claimed_at));
+    served_s := greatest(0, extract(epoch from p_now - held.claimed_at));
     update queue_tenants q
-    set running = q.running - 1, used_s = q.used_s + release.used_s,
-        virtual_time = q.virtual_time + (release.used_s - held.estimate_s) / q.weight
+    set running = q.running - 1, used_s = q.used_s + served_s,
+        virtual_time = q.virtual_time + (served_s - held.estimate_s) / q.weight
     where q.tenant_id = held.tenant_id;
-    update runs r set worker_seconds = r.worker_seconds + release.used_s where r.run_id = p_run_id;
+    update runs r set worker_seconds = r.worker_seconds + served_s where r.run_id = p_run_id;
+    insert into slot_uses (tenant_id, released_at, run_id, worker_id, queued_at, claimed_at)  -- see 0009
+    select held.tenant_id, p_now, held.run_id, held.worker_id, r.queued_at, held.claimed_at
+    from runs r where r.run_id = held.run_id;
     insert into run_estimates as e (tenant_id, workflow, estimate_s)
-    select r.tenant_id, r.workflow, greatest(0.001, release.used_s) from runs r where r.run_id = p_run_id
+    select r.tenant_id, r.workflow, greatest(0.001, served_s) from runs r where r.run_id = p_run_id
     on conflict (tenant_id, workflow) do update
         set estimate_s = greatest(0.001, 0.8 * e.estimate_s + 0.2 * excluded.estimate_s);
     update workers w set held = w.held - 1 where w.worker_id = p_worker;
-    return used_s;
+    return served_s;
 end $$;
 select app.control('app.release(text, text, timestamptz)');
 
@@ -187,6 +190,13 @@ begin
     return was;
 end $$;
 select app.control('app.queue_cancel(text, timestamptz)');
+
+-- Runs that a worker executes and somebody wants to stop.
+create function app.cancelled_here(p_worker text) returns table (run_id text) language sql stable as $$
+    select s.run_id from slots s join runs r on r.run_id = s.run_id
+    where s.worker_id = p_worker and r.cancel_requested
+$$;
+select app.control('app.cancelled_here(text)');
 
 -- A worker says that it lives, with how many slots.
 create function app.worker_heartbeat(p_worker text, p_slots integer, p_draining boolean, p_now timestamptz)

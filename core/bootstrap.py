@@ -1,0 +1,107 @@
+"""The only opener of connections: settings in, a ready ``Platform`` out, everything closed at the end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from core.audit.service import AuditService
+from core.clock import Clock, SystemClock
+from core.conversations.service import ConversationService
+from core.db.pool import Database
+from core.errors import SetupError
+from core.models.gateway import ModelGateway
+from core.queue.service import QueueService
+from core.redis.bus import Bus
+from core.redis.cache import Cache
+from core.redis.limits import Limits
+from core.reviews.service import ReviewService
+from core.runs.execution import RunExecution
+from core.runs.service import RunService
+from core.schedules.service import ScheduleService
+from core.settings import Settings
+from core.tenants.service import TenantService
+from core.usage.service import UsageService
+from core.workflows.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Every service of one process, wired. One per process; pass it, never look it up."""
+
+    settings: Settings
+    clock: Clock
+    db: Database
+    bus: Bus
+    limits: Limits
+    cache: Cache
+    tenants: TenantService
+    queue: QueueService
+    runs: RunService
+    execution: RunExecution
+    reviews: ReviewService
+    usage: UsageService
+    audit: AuditService
+    conversations: ConversationService
+    schedules: ScheduleService
+    models: ModelGateway
+    workflows: Registry
+
+
+@asynccontextmanager
+async def open_platform(settings: Settings, *, process: str, clock: Clock | None = None) -> AsyncIterator[Platform]:
+    """Connect to Postgres and Redis and wire all services.
+
+    Raises ``Unavailable`` when Postgres does not answer, ``SetupError`` when an address is missing. Redis
+    may be absent: each use says what happens without it.
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        db = await Database.open(
+            required(settings.database_app_url, "BAILIWICK_DATABASE_APP_URL"),
+            size=settings.database_pool_size,
+            name=f"bailiwick-{process}",
+        )
+        stack.push_async_callback(db.close)
+        redis_url = required(settings.redis_url, "BAILIWICK_REDIS_URL")
+        bus = await Bus.open(redis_url, clock, region=settings.region)
+        stack.push_async_callback(bus.close)
+        limits, cache = Limits(bus.connection), Cache(bus.connection)
+        workflows = Registry.load(settings)
+        audit = AuditService(db, clock)
+        usage = UsageService(db, clock)
+        tenants = TenantService(db, audit, clock, region=settings.region, region_urls=settings.region_urls)
+        queue = QueueService(db, bus, clock)
+        execution = RunExecution(db, bus, queue, usage, clock)
+        runs = RunService(db, bus, queue, usage, audit, workflows, clock)
+        models = ModelGateway(settings, audit, cache, clock)
+        stack.push_async_callback(models.close)
+        yield Platform(
+            settings=settings,
+            clock=clock,
+            db=db,
+            bus=bus,
+            limits=limits,
+            cache=cache,
+            tenants=tenants,
+            queue=queue,
+            runs=runs,
+            execution=execution,
+            reviews=ReviewService(db, bus, queue, execution, audit, clock),
+            usage=usage,
+            audit=audit,
+            conversations=ConversationService(db, clock),
+            schedules=ScheduleService(db, bus, runs, audit, workflows, clock),
+            models=models,
+            workflows=workflows,
+        )
+
+
+def required(value: SecretStr | None, name: str) -> str:
+    """The secret's text. Raises ``SetupError`` when it is not set."""
+    if value is None:
+        raise SetupError(f"{name} is not set. `bailiwick up` sets it; a process started alone needs it.")
+    return value.get_secret_value()

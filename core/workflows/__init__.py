@@ -1,0 +1,13 @@
+"""The authoring API: everything a package of workflows imports.
+
+from core.workflows import Retry, Run, Step, usd, workflow
+"""
+
+from core.runs.model import Lane
+from core.usage.model import usd
+from core.workflows.definition import Retry, WorkflowDefinition, hours, workflow
+from core.workflows.registry import Registry
+from core.workflows.run import Run
+from core.workflows.step import Step
+
+__all__ = ["Lane", "Registry", "Retry", "Run", "Step", "WorkflowDefinition", "hours", "usd", "workflow"]

@@ -1,0 +1,86 @@
+"""What a workflow is: a typed function with a name and a version.
+
+    @workflow("greeting", version="1")
+    async def greeting(run: Run, who: Person) -> Greeting: ...
+
+The decorator returns a ``WorkflowDefinition``; the registry finds those in the modules it is given. Nothing
+is registered by importing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
+
+from pydantic import BaseModel, TypeAdapter
+
+from core.runs.model import Lane
+
+if TYPE_CHECKING:
+    from core.workflows.run import Run
+
+In = TypeVar("In", bound=BaseModel)
+Out = TypeVar("Out")
+
+MAX_NAME = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a step is tried, and how long apart: exponential back-off with jitter, in seconds."""
+
+    attempts: int = 1
+    initial_s: float = 0.2
+    max_s: float = 10.0
+
+
+def hours(count: float) -> float:
+    """Seconds."""
+    return count * 3600.0
+
+
+@dataclass(frozen=True)
+class WorkflowDefinition(Generic[In, Out]):
+    """A workflow, ready to be registered. ``budget_microusd`` None: the tenant's budget per run."""
+
+    name: str
+    version: str
+    lane: Lane
+    budget_microusd: int | None
+    function: Callable[[Run, In], Awaitable[Out]]
+    input_model: type[In]
+    output: TypeAdapter[Out]
+
+
+def workflow(
+    name: str, *, version: str, lane: Lane = Lane.NORMAL, budget: int | None = None
+) -> Callable[[Callable[[Run, In], Awaitable[Out]]], WorkflowDefinition[In, Out]]:
+    """Declare a workflow. ``budget`` is in micro-USD (``usd("0.50")``) and never exceeds the tenant's own.
+
+    The function takes ``run`` and one pydantic model, and returns anything pydantic can write as JSON.
+    Raises ``TypeError`` at import when it does not.
+    """
+    if not name or len(name) > MAX_NAME or not version:
+        raise TypeError(f"A workflow needs a version and a name of at most {MAX_NAME} characters.")
+
+    def declare(function: Callable[[Run, In], Awaitable[Out]]) -> WorkflowDefinition[In, Out]:
+        return WorkflowDefinition(
+            name, version, lane, budget, function, _input_model(name, function), TypeAdapter(_output(function))
+        )
+
+    return declare
+
+
+def _input_model(name: str, function: Callable[..., Any]) -> Any:
+    hints = get_type_hints(function, localns={"Run": Any})
+    parameters = list(inspect.signature(function).parameters)
+    model = hints.get(parameters[1]) if len(parameters) == 2 else None
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise TypeError(f"Workflow {name}: write it as (run: Run, input: YourModel) with a pydantic model.")
+    return model
+
+
+def _output(function: Callable[..., Any]) -> Any:
+    return get_type_hints(function, localns={"Run": Any}).get("return", Any)

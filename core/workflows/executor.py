@@ -1,0 +1,122 @@
+"""Executing claimed runs: from a claim to an end, a wait, or somebody else's run.
+
+The engine calls ``body`` with a run id; what it needs to know about the run is kept here between the claim
+and the end. ``body`` never raises what a workflow raised: it returns an end as JSON. A run whose code is not
+installed here fails with a clear error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from core.clock import Clock
+from core.engine import JSON, Engine
+from core.errors import WorkflowUnknown
+from core.ids import RunId, WorkerId
+from core.queue.model import Claim
+from core.redis.limits import Limits
+from core.reviews.service import ReviewService
+from core.runs.execution import Executing, RunExecution
+from core.runs.model import RunState
+from core.tenancy import ROLE_SCOPES, ActorKind, Role
+from core.tenants.service import TenantService
+from core.workflows.faults import Cancelled, Parked, describe
+from core.workflows.registry import Definition, Registry
+from core.workflows.run import Run, Tools
+from core.workflows.step import Services
+
+log = structlog.get_logger(__name__)
+
+
+class RunExecutor:
+    """Executes the runs that one worker claimed."""
+
+    def __init__(
+        self,
+        engine_dsn: str,
+        worker_id: WorkerId,
+        *,
+        registry: Registry,
+        tenants: TenantService,
+        execution: RunExecution,
+        reviews: ReviewService,
+        limits: Limits,
+        models: Any,
+        services: Services,
+        clock: Clock,
+        pool_size: int,
+    ) -> None:
+        self.engine = Engine(engine_dsn, worker_id, self._body, pool_size=pool_size)
+        self._worker_id = worker_id
+        self._registry = registry
+        self._tenants = tenants
+        self._execution = execution
+        self._reviews = reviews
+        self._tools = Tools(self.engine, execution, reviews, limits, models, services, clock)
+        self._runs: dict[str, tuple[Run, Claim, Definition]] = {}
+
+    async def execute(self, claim: Claim) -> None:
+        """Execute one claimed run until its slot is given back."""
+        on = await self._executing(claim)
+        definition = self._registry.find(claim.workflow, claim.version)
+        if definition is None:
+            missing = WorkflowUnknown(f"No worker here has workflow {claim.workflow} version {claim.version}.")
+            await self._execution.end(on, RunState.FAILED, error=describe(missing))
+            return
+        run = Run(on, claim.workflow, self._tools)
+        self._runs[claim.run_id] = (run, claim, definition)
+        try:
+            end = await self.engine.execute(claim.run_id, claim.resume_step)
+        finally:
+            del self._runs[claim.run_id]
+        await self._conclude(on, end)
+
+    def cancel(self, run_id: str) -> None:
+        """Stop a run that executes here; nothing happens when it does not."""
+        if (held := self._runs.get(run_id)) is not None:
+            held[0].cancel()
+
+    async def hand_back(self, claim: Claim) -> None:
+        """Queue a run again whose execution broke; it goes on after its last checkpoint."""
+        await self._execution.hand_back(await self._executing(claim))
+
+    async def _executing(self, claim: Claim) -> Executing:
+        ctx = await self._tenants.context_for(
+            claim.tenant_id,
+            actor_kind=ActorKind.RUN,
+            actor_id=claim.run_id,
+            user_id=claim.user_id,
+            scopes=ROLE_SCOPES[Role.MEMBER],
+        )
+        return Executing(
+            ctx, RunId(claim.run_id), self._worker_id, claim.budget_microusd, claim.batch_id, claim.thread_id
+        )
+
+    async def _body(self, run_id: str) -> JSON:
+        run, claim, definition = self._runs[run_id]
+        try:
+            if await self._execution.cancel_requested(run.on):
+                raise Cancelled
+            argument = definition.input_model.model_validate(claim.input)
+            output = await definition.function(run, argument)
+            document = definition.output.dump_python(output, mode="json")
+            return {"end": RunState.SUCCEEDED, "output": document, "outcome": run.ended_as}
+        except Parked as parked:
+            return {"end": RunState.WAITING, "step": parked.step}
+        except Cancelled:
+            return {"end": RunState.CANCELLED}
+        except Exception as error:
+            log.info("run.failed", run_id=run_id, error=type(error).__name__)
+            return {"end": RunState.FAILED, "error": describe(error)}
+
+    async def _conclude(self, on: Executing, end: JSON) -> None:
+        state = RunState(end["end"])
+        if state is RunState.WAITING:
+            await self._execution.park(on, int(end["step"]))
+            return
+        if await self._execution.end(
+            on, state, output=end.get("output"), outcome=end.get("outcome"), error=end.get("error")
+        ):
+            await self._reviews.cancel_of_run(on.ctx, on.run_id)

@@ -1,0 +1,45 @@
+"""How a run is interrupted, and what of an error is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from core.errors import BailiwickError, StepFailed
+
+MAX_MESSAGE = 2_000
+
+
+class Parked(BaseException):
+    """The run waits at this step. A ``BaseException``, so that no ``except Exception`` of a workflow stops it."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+
+class Cancelled(BaseException):
+    """Somebody cancelled the run."""
+
+
+def retryable(error: Exception) -> bool:
+    """Whether trying the same step again may help."""
+    if isinstance(error, BailiwickError):
+        return error.retryable
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in (408, 425, 429) or error.response.status_code >= 500
+    return isinstance(error, (httpx.TransportError, TimeoutError, ConnectionError))
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """An error as JSON: what people and programs need of it, no stack."""
+    if isinstance(error, BailiwickError):
+        return {"code": error.code, "message": error.message[:MAX_MESSAGE], "details": dict(error.details)}
+    message = str(error) or type(error).__name__
+    return {"code": "step_failed", "message": f"{type(error).__name__}: {message}"[:MAX_MESSAGE], "details": {}}
+
+
+def step_failed(name: str, error: dict[str, Any]) -> StepFailed:
+    """The error that a workflow sees when a step has failed for good."""
+    return StepFailed(f"Step {name}: {error['message']}", step=name, cause=error["code"])

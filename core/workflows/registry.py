@@ -1,0 +1,93 @@
+"""The registered workflows: ours, those of installed packages, those of the configured modules."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from core.errors import InvalidInput, SetupError, WorkflowUnknown
+from core.runs.service import WorkflowInfo
+from core.settings import Settings
+from core.workflows.definition import WorkflowDefinition
+
+ENTRY_POINT = "bailiwick.workflows"
+OURS = ("core.workflows.loans", "core.workflows.recheck")
+
+Definition = WorkflowDefinition[Any, Any]
+
+
+class Registry:
+    """Workflows by name and version. Immutable once made."""
+
+    def __init__(self, definitions: Iterable[Definition]) -> None:
+        self._by_name: dict[str, dict[str, Definition]] = {}
+        for definition in definitions:
+            versions = self._by_name.setdefault(definition.name, {})
+            known = versions.setdefault(definition.version, definition)
+            if known is not definition:
+                raise SetupError(f"Workflow {definition.name} version {definition.version} is defined twice.")
+
+    @classmethod
+    def load(cls, settings: Settings) -> Self:
+        """Everything that this installation knows. Raises ``SetupError`` for a module that cannot be imported."""
+        modules = [_import(name) for name in (*OURS, *settings.workflow_modules)]
+        for point in entry_points(group=ENTRY_POINT):
+            loaded = point.load()
+            modules.append(loaded if isinstance(loaded, ModuleType) else _import(loaded.__module__))
+        found: dict[int, Definition] = {}
+        for module in modules:
+            for value in vars(module).values():
+                if isinstance(value, WorkflowDefinition):
+                    found[id(value)] = value
+        return cls(found.values())
+
+    def names(self) -> list[str]:
+        """All workflows, by name."""
+        return sorted(self._by_name)
+
+    def find(self, name: str, version: str) -> Definition | None:
+        """One definition; None when its code is not here."""
+        return self._by_name.get(name, {}).get(version)
+
+    def resolve(self, name: str, version: str | None) -> WorkflowInfo:
+        """What admission needs of a workflow; ``version`` None: the newest. Raises ``WorkflowUnknown``."""
+        versions = self._by_name.get(name, {})
+        chosen = version or max(versions, key=_order, default="")
+        definition = versions.get(chosen)
+        if definition is None:
+            raise WorkflowUnknown(
+                f"There is no workflow {name!r}" + (f" version {version!r}." if version else "."),
+                known=self.names(),
+            )
+        return WorkflowInfo(name, chosen, definition.lane, definition.budget_microusd)
+
+    def validate(self, info: WorkflowInfo, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The input as the workflow's model writes it. Raises ``InvalidInput`` pointing at each fault."""
+        model = self._by_name[info.name][info.version].input_model
+        try:
+            value: dict[str, Any] = model.model_validate(dict(document)).model_dump(mode="json")
+        except ValidationError as error:
+            raise InvalidInput(
+                f"The input does not fit workflow {info.name}.",
+                errors=[
+                    {"pointer": "/input/" + "/".join(str(part) for part in fault["loc"]), "message": fault["msg"]}
+                    for fault in error.errors(include_url=False, include_input=False, include_context=False)
+                ],
+            ) from None
+        return value
+
+
+def _order(version: str) -> tuple[int, str]:
+    return (int(version), "") if version.isdigit() else (-1, version)
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise SetupError(f"Cannot import the workflow module {name}: {error}") from error

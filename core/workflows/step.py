@@ -1,0 +1,61 @@
+"""What a step function receives besides its argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx
+
+from core.ids import RunId
+from core.settings import Settings
+from core.tenancy import TenantContext
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+
+
+class Services:
+    """One HTTP client per external service, shared by all runs of a process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clients: dict[str, httpx.AsyncClient] = {}
+
+    def client(self, service: str) -> httpx.AsyncClient:
+        """The client of a service; its addresses come from the configuration, never from a run."""
+        if service not in self._clients:
+            self._clients[service] = httpx.AsyncClient(
+                base_url=self._settings.service_url(service),
+                timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+                follow_redirects=False,
+            )
+        return self._clients[service]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for client in self._clients.values():
+            await client.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One attempt of a step.
+
+    ``idempotency_key`` is the same in every attempt of the step: give it to whatever has an effect, because
+    after a crash the step may be executed again.
+    """
+
+    run_id: RunId
+    number: int
+    attempt: int
+    tenant: TenantContext
+    services: Services
+
+    @property
+    def idempotency_key(self) -> str:
+        """Unique to this step of this run."""
+        return f"{self.run_id}/{self.number}"
+
+    def http(self, service: str) -> httpx.AsyncClient:
+        """The client of an external service: base address and timeouts are set."""
+        return self.services.client(service)

@@ -1,0 +1,222 @@
+"""The worker: turns claimed runs into executed ones. ``python -m scheduler.worker``
+
+    starting ──engine launched──► working ──SIGTERM──► draining ──nothing held, or deadline──► gone
+
+- Working: claims as many runs as it has free slots, executes each in a task, and sleeps until a wake-up
+  (a submission, a release, a decision) when there is nothing to claim. While it holds runs it says every
+  2 s that it lives; an idle worker asks Postgres nothing.
+- Draining: claims nothing more and gives what it holds the deadline to finish.
+- Killed: nobody hears from it for 8 s, then the scheduler queues its runs again and another worker goes on
+  after their last checkpoint.
+- Postgres gone: a claim or heartbeat fails, is logged and tried again; executions wait in their own calls.
+- A run whose execution itself breaks (not its workflow: our code, the engine) is handed back to the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from core.bootstrap import Platform, open_platform, required
+from core.errors import BailiwickError, Unavailable
+from core.ids import WorkerId
+from core.queue.model import HEARTBEAT_S, Claim, Topic
+from core.redis.bus import Signals
+from core.settings import Port, Settings
+from core.telemetry import configure_logging, serve_ops
+from core.workflows.executor import RunExecutor
+from core.workflows.step import Services
+
+log = structlog.get_logger(__name__)
+
+_IDLE_LOOK_S = 300.0
+_BUSY_LOOK_S = 5.0
+_RETRY_S = 1.0
+_DRAIN_S = 30.0
+
+
+class Worker:
+    """One worker process: claims, executes, heartbeats."""
+
+    def __init__(self, platform: Platform, executor: RunExecutor, worker_id: WorkerId) -> None:
+        self._platform = platform
+        self._executor = executor
+        self.worker_id = worker_id
+        self._slots = platform.settings.worker_slots
+        self._held: dict[str, asyncio.Task[None]] = {}
+        self._freed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._last_heartbeat = float("-inf")
+
+    def stop(self) -> None:
+        """Begin to drain."""
+        self._stopping.set()
+        self._freed.set()
+
+    async def run(self) -> None:
+        """Work until ``stop``, then drain."""
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(self._heartbeats(), name="heartbeats"),
+                tasks.create_task(self._cancellations(), name="cancellations"),
+            ]
+            try:
+                async with self._platform.bus.listen(Topic.WORKERS) as signals:
+                    while not self._stopping.is_set():
+                        await self._claim_all()
+                        await self._wait(signals)
+                await self._drain()
+            finally:
+                for task in background:
+                    task.cancel()
+
+    async def _claim_all(self) -> None:
+        """Claim until the slots are full or nothing is eligible."""
+        try:
+            while (free := self._slots - len(self._held)) > 0 and not self._stopping.is_set():
+                await self._heartbeat()
+                claims = await self._platform.queue.claim(self.worker_id, free)
+                for claim in claims:
+                    self._held[claim.run_id] = asyncio.create_task(self._execute(claim), name=claim.run_id)
+                if len(claims) < free:
+                    return
+        except BailiwickError as error:
+            log.warning("worker.claim_failed", error=error.message)
+            await self._pause(_RETRY_S)
+
+    async def _wait(self, signals: Signals) -> None:
+        """Until a wake-up, a free slot, or the slow look that nothing should ever need."""
+        timeout_s = _BUSY_LOOK_S if self._held else _IDLE_LOOK_S
+        self._freed.clear()
+        woken = asyncio.create_task(signals.wait(timeout_s))
+        freed = asyncio.create_task(self._freed.wait())
+        if self._stopping.is_set():
+            self._freed.set()
+        await asyncio.wait({woken, freed}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (woken, freed):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _execute(self, claim: Claim) -> None:
+        try:
+            await self._executor.execute(claim)
+        except Exception:
+            # The slot stays ours until somebody gives it back: hand the run over to a fresh claim.
+            log.exception("worker.execution_broke", run_id=claim.run_id)
+            await self._hand_back(claim)
+        finally:
+            self._held.pop(claim.run_id, None)
+            self._freed.set()
+
+    async def _hand_back(self, claim: Claim) -> None:
+        await self._pause(_RETRY_S)
+        with contextlib.suppress(BailiwickError):
+            await self._executor.hand_back(claim)
+
+    async def _heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            if self._held:
+                try:
+                    await self._heartbeat()
+                except BailiwickError as error:
+                    log.warning("worker.heartbeat_failed", error=error.message)
+
+    async def _heartbeat(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._last_heartbeat < HEARTBEAT_S / 2:
+            return
+        await self._platform.queue.heartbeat(self.worker_id, self._slots, draining=self._stopping.is_set())
+        self._last_heartbeat = now
+
+    async def _cancellations(self) -> None:
+        async with self._platform.bus.listen(Topic.CANCEL) as signals:
+            while True:
+                if await signals.wait(_IDLE_LOOK_S) and self._held:
+                    await self._cancel_requested()
+
+    async def _cancel_requested(self) -> None:
+        try:
+            for run_id in await self._platform.queue.cancelled_here(self.worker_id):
+                self._executor.cancel(run_id)
+        except BailiwickError as error:
+            log.warning("worker.cancel_failed", error=error.message)
+
+    async def _drain(self) -> None:
+        self._last_heartbeat = float("-inf")
+        with contextlib.suppress(BailiwickError):
+            await self._heartbeat()
+        if self._held:
+            log.info("worker.draining", runs=len(self._held))
+            await asyncio.wait(self._held.values(), timeout=_DRAIN_S)
+        for task in list(self._held.values()):
+            task.cancel()
+        with contextlib.suppress(BailiwickError):
+            if not await self._platform.queue.leave(self.worker_id):
+                await self._platform.queue.recover(self.worker_id)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+
+@asynccontextmanager
+async def open_worker(platform: Platform) -> AsyncIterator[Worker]:
+    """A worker with its engine launched. Its id is new at every start, so no two processes share slots."""
+    settings = platform.settings
+    name = settings.worker_id or socket.gethostname()
+    worker_id = WorkerId(f"{name}-{secrets.token_hex(4)}")
+    services = Services(settings)
+    executor = RunExecutor(
+        required(settings.database_engine_url, "BAILIWICK_DATABASE_ENGINE_URL"),
+        worker_id,
+        registry=platform.workflows,
+        tenants=platform.tenants,
+        execution=platform.execution,
+        reviews=platform.reviews,
+        limits=platform.limits,
+        models=platform.models,
+        services=services,
+        clock=platform.clock,
+        pool_size=settings.database_pool_size,
+    )
+    await executor.engine.launch()
+    try:
+        yield Worker(platform, executor, worker_id)
+    finally:
+        await executor.engine.close()
+        await services.close()
+
+
+async def main(settings: Settings) -> None:
+    """Run one worker until SIGTERM or SIGINT."""
+    configure_logging(settings, "worker")
+    async with open_platform(settings, process="worker") as platform, open_worker(platform) as worker:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.stop)
+
+        async def postgres() -> None:
+            async with platform.db.control_transaction():
+                pass
+
+        async def redis() -> None:
+            if not await platform.bus.healthy():
+                raise Unavailable("Redis does not answer.")
+
+        async with serve_ops(settings.port(Port.WORKER), {"postgres": postgres, "redis": redis}):
+            log.info("worker.started", worker_id=worker.worker_id, slots=settings.worker_slots)
+            await worker.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Settings()))
