@@ -20,6 +20,7 @@ create table slot_uses (
     claimed_at  timestamptz not null,
     primary key (tenant_id, released_at, use_id)
 );
+create index slot_uses_run on slot_uses (run_id);
 select app.fence('slot_uses', 'select');
 
 -- Uses are kept for plots only; housekeeping forgets the old ones. Returns how many.
@@ -56,13 +57,13 @@ $$;
 -- Now, per tenant: queue, slots, waits by cause, quota, budget of the month, reviews.
 create function app.pulse(p_now timestamptz)
 returns table (tenant_id text, queued integer, running integer, cap integer, weight double precision,
-               paused boolean, used_s double precision, oldest_queued_at timestamptz, waiting jsonb,
+               paused boolean, oldest_queued_at timestamptz, waiting jsonb,
                runs_today integer, month_limit_microusd bigint, month_reserved_microusd bigint,
                month_spent_microusd bigint, reviews_open integer, reviews_overdue integer,
                review_next_due timestamptz)
 language sql stable as $$
     select t.tenant_id, coalesce(q.queued, 0), coalesce(q.running, 0), coalesce(q.cap, 0), coalesce(q.weight, 1),
-           coalesce(q.paused, false), coalesce(q.used_s, 0), oldest.queued_at, coalesce(w.waiting, '{}'),
+           coalesce(q.paused, false), oldest.queued_at, coalesce(w.waiting, '{}'),
            coalesce(d.runs, 0), coalesce(b.limit_microusd, 0), coalesce(b.reserved_microusd, 0),
            coalesce(b.spent_microusd, 0), v.open, v.overdue, v.next_due
     from tenants t
@@ -263,11 +264,23 @@ language sql stable as $$
     select e.seq, e.at, e.kind, e.data ->> 'cause' from run_events e where e.run_id = p_run_id order by e.seq
 $$;
 
+-- Every time one run was in the queue and in a slot, oldest first; between two of them it was parked.
+create function app.passage_rows(p_run_id text)
+returns table (queued_at timestamptz, claimed_at timestamptz, released_at timestamptz)
+language sql stable as $$
+    select u.queued_at, u.claimed_at, u.released_at from slot_uses u where u.run_id = p_run_id
+    union all
+    select r.queued_at, s.claimed_at, null from slots s join runs r on r.run_id = s.run_id where s.run_id = p_run_id
+    union all
+    select r.queued_at, null, null from queue_entries e join runs r on r.run_id = e.run_id where e.run_id = p_run_id
+    order by 1
+$$;
+
 -- The same over all tenants, for operators: empty outside the tenant 'platform'.
 
 create function app.op_pulse(p_now timestamptz)
 returns table (tenant_id text, queued integer, running integer, cap integer, weight double precision,
-               paused boolean, used_s double precision, oldest_queued_at timestamptz, waiting jsonb,
+               paused boolean, oldest_queued_at timestamptz, waiting jsonb,
                runs_today integer, month_limit_microusd bigint, month_reserved_microusd bigint,
                month_spent_microusd bigint, reviews_open integer, reviews_overdue integer,
                review_next_due timestamptz)
@@ -329,6 +342,11 @@ create function app.op_transition_rows(p_run_id text)
 returns table (seq integer, at timestamptz, kind text, cause text)
 language sql stable as $$ select * from app.transition_rows(p_run_id) where app.tenant() = 'platform' $$;
 select app.control('app.op_transition_rows(text)');
+
+create function app.op_passage_rows(p_run_id text)
+returns table (queued_at timestamptz, claimed_at timestamptz, released_at timestamptz)
+language sql stable as $$ select * from app.passage_rows(p_run_id) where app.tenant() = 'platform' $$;
+select app.control('app.op_passage_rows(text)');
 
 -- Workers, whether they live, and how full they are.
 create function app.op_workers()

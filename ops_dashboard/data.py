@@ -1,0 +1,313 @@
+"""What the screens show, read from Postgres: snapshots of now and of a window, runs and their timelines.
+
+A tenant's user reads in their tenant's transaction, so row-level security narrows everything to it. An
+operator reads through the control functions ``app.op_…``, which answer in the tenant ``platform`` only and
+hold no content. Every reader checks the right it needs; none of them writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pandas as pd
+
+from core.db.pool import Database, Row, Transaction
+from core.db.queries import Query, load_queries
+from core.queue.model import DEAD_AFTER_S
+from core.runs.model import queued_cause
+from core.tenancy import PLATFORM, Scope, TenantContext
+from core.tenants.model import TenantView
+from ops_dashboard.measures import Service
+
+SQL = load_queries(__file__)
+
+_ALIVE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantPulse:
+    """One tenant now. Money in micro-USD; ``waiting`` counts parked runs by cause."""
+
+    tenant_id: str
+    name: str
+    tier: str
+    weight: float
+    cap: int
+    paused: bool
+    queued: int
+    queued_cause: str | None
+    running: int
+    waiting: dict[str, int]
+    oldest_queued_at: datetime | None
+    runs_today: int
+    daily_runs: int
+    month_limit_microusd: int
+    month_reserved_microusd: int
+    month_spent_microusd: int
+    reviews_open: int
+    reviews_overdue: int
+    review_next_due: datetime | None
+
+    @property
+    def waiting_total(self) -> int:
+        """Parked runs, whatever the cause."""
+        return sum(self.waiting.values())
+
+    @property
+    def causes(self) -> dict[str, int]:
+        """Everything that does not execute, by cause: parked and queued runs."""
+        queued = {self.queued_cause: self.queued} if self.queued and self.queued_cause else {}
+        return {**self.waiting, **queued}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPulse:
+    """One worker now; ``silent_s`` is the age of its last sign of life."""
+
+    worker_id: str
+    slots: int
+    held: int
+    draining: bool
+    started_at: datetime
+    silent_s: float
+
+    @property
+    def state(self) -> str:
+        """``live``, ``draining`` or ``silent``. An idle worker need not speak; one that holds runs must."""
+        if self.draining:
+            return "draining"
+        return "silent" if self.held and self.silent_s > DEAD_AFTER_S else "live"
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What stands now."""
+
+    at: datetime
+    tenants: tuple[TenantPulse, ...]
+    live_slots: int
+    workers: tuple[WorkerPulse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What happened in the ``seconds`` before ``at``. The frames are shared: do not change them.
+
+    ``service``: tenant_id, worker_s, backlog_s, starts, wait_p50_s, wait_p95_s, wait_p99_s.
+    ``endings``: tenant_id, succeeded, failed, cancelled, in_time, late, duration_p50_s, …_p95_s, …_p99_s.
+    ``failures``: tenant_id, workflow, code, count. ``service_over_time``: tenant_id, bucket, worker_s.
+    ``depth_over_time``: tenant_id, bucket, queued.
+    """
+
+    at: datetime
+    seconds: int
+    bucket_s: int
+    service: pd.DataFrame
+    endings: pd.DataFrame
+    failures: pd.DataFrame
+    service_over_time: pd.DataFrame
+    depth_over_time: pd.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs to list; None does not filter. ``search`` is a whole run id, batch id or idempotency key."""
+
+    tenant_id: str | None = None
+    user_id: str | None = None
+    state: str | None = None
+    workflow: str | None = None
+    batch_id: str | None = None
+    outcome: str | None = None
+    search: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    """One run without its content. ``row`` as in ``run_rows``; the frames may be empty."""
+
+    row: dict[str, Any]
+    steps: pd.DataFrame
+    passages: pd.DataFrame
+    transitions: pd.DataFrame
+
+
+def is_operator(ctx: TenantContext) -> bool:
+    """Whether this context sees all tenants."""
+    return Scope.PLATFORM_OPERATE in ctx.scopes
+
+
+def _query(ctx: TenantContext, name: str) -> Query:
+    """The operator's block of that name, or the tenant's own."""
+    if not is_operator(ctx):
+        ctx.require(Scope.RUNS_READ)
+        return SQL[name]
+    if ctx.tenant_id != PLATFORM:
+        raise ValueError("an operator belongs to the tenant platform")
+    return SQL[f"op_{name}"]
+
+
+async def pulse(db: Database, ctx: TenantContext, tenants: Iterable[TenantView], now: datetime) -> Pulse:
+    """What stands now in ``tenants``, as far as this context sees them."""
+    async with db.tenant_transaction(ctx) as tx:
+        rows = {row["tenant_id"]: row for row in await tx.fetch(_query(ctx, "pulse"), now)}
+        live_slots = int(await tx.fetchval(SQL["live_slots"], now - _ALIVE))
+        workers = await tx.fetch(SQL["op_workers"]) if is_operator(ctx) else []
+    known = [(tenant, rows[tenant.tenant_id]) for tenant in tenants if tenant.tenant_id in rows]
+    return Pulse(
+        at=now,
+        tenants=tuple(_tenant(tenant, row, live_slots) for tenant, row in known),
+        live_slots=live_slots,
+        workers=tuple(_worker(row, now) for row in workers),
+    )
+
+
+def _tenant(tenant: TenantView, row: Row, live_slots: int) -> TenantPulse:
+    policy = tenant.policy
+    cause = queued_cause(row["paused"], row["running"], row["cap"], live_slots) if row["queued"] else None
+    return TenantPulse(
+        tenant_id=tenant.tenant_id,
+        name=tenant.name,
+        tier=policy.tier,
+        weight=row["weight"],
+        cap=row["cap"],
+        paused=row["paused"],
+        queued=row["queued"],
+        queued_cause=cause,
+        running=row["running"],
+        waiting=row["waiting"],
+        oldest_queued_at=row["oldest_queued_at"],
+        runs_today=row["runs_today"],
+        daily_runs=policy.daily_runs,
+        month_limit_microusd=policy.budget_month_microusd,
+        month_reserved_microusd=row["month_reserved_microusd"],
+        month_spent_microusd=row["month_spent_microusd"],
+        reviews_open=row["reviews_open"],
+        reviews_overdue=row["reviews_overdue"],
+        review_next_due=row["review_next_due"],
+    )
+
+
+def _worker(row: Row, now: datetime) -> WorkerPulse:
+    return WorkerPulse(
+        worker_id=row["worker_id"],
+        slots=row["slots"],
+        held=row["held"],
+        draining=row["draining"],
+        started_at=row["started_at"],
+        silent_s=max(0.0, (now - row["heartbeat_at"]).total_seconds()),
+    )
+
+
+async def window(db: Database, ctx: TenantContext, now: datetime, seconds: int, bucket_s: int) -> Window:
+    """What happened in the last ``seconds``, in buckets of ``bucket_s``."""
+    since = now - timedelta(seconds=seconds)
+    async with db.tenant_transaction(ctx) as tx:
+        return Window(
+            at=now,
+            seconds=seconds,
+            bucket_s=bucket_s,
+            service=await _frame(tx, _query(ctx, "service"), _SERVICE, since, now),
+            endings=await _frame(tx, _query(ctx, "endings"), _ENDINGS, since, now),
+            failures=await _frame(tx, _query(ctx, "failures"), _FAILURES, since, now),
+            service_over_time=await _frame(
+                tx, _query(ctx, "service_over_time"), ("tenant_id", "bucket", "worker_s"), since, now, bucket_s
+            ),
+            depth_over_time=await _frame(
+                tx, _query(ctx, "depth_over_time"), ("tenant_id", "bucket", "queued"), since, now, bucket_s
+            ),
+        )
+
+
+async def services(
+    db: Database, ctx: TenantContext, tenants: Iterable[TenantPulse], now: datetime, seconds: int
+) -> list[Service]:
+    """What each tenant with demand got in the last ``seconds``."""
+    weights = {tenant.tenant_id: tenant.weight for tenant in tenants}
+    async with db.tenant_transaction(ctx) as tx:
+        rows = await tx.fetch(_query(ctx, "service"), now - timedelta(seconds=seconds), now)
+    return [
+        Service(row["tenant_id"], row["worker_s"], weights[row["tenant_id"]], row["backlog_s"])
+        for row in rows
+        if row["tenant_id"] in weights
+    ]
+
+
+async def runs(
+    db: Database,
+    ctx: TenantContext,
+    where: RunFilter,
+    *,
+    before: tuple[datetime, str] | None = None,
+    limit: int = 50,
+) -> list[dict[str, Any]]:
+    """A page of runs without content, newest first; ``before`` is (submitted_at, run_id) of the last one shown."""
+    at, run_id = before or (None, None)
+    async with db.tenant_transaction(ctx) as tx:
+        rows = await tx.fetch(
+            _query(ctx, "run_rows"),
+            where.tenant_id,
+            where.user_id,
+            where.state,
+            where.workflow,
+            where.batch_id,
+            where.outcome,
+            where.search,
+            at,
+            run_id,
+            limit,
+        )
+    return [dict(row) for row in rows]
+
+
+async def run_detail(db: Database, ctx: TenantContext, run_id: str, user_id: str | None = None) -> RunDetail | None:
+    """One run, its steps, its passages through the queue and its transitions; None when there is none to see.
+
+    ``user_id`` narrows to the runs of one person.
+    """
+    found = await runs(db, ctx, RunFilter(search=run_id, user_id=user_id), limit=1)
+    if not found or found[0]["run_id"] != run_id:
+        return None
+    async with db.tenant_transaction(ctx) as tx:
+        return RunDetail(
+            row=found[0],
+            steps=await _frame(tx, _query(ctx, "step_rows"), _STEPS, run_id),
+            passages=await _frame(tx, _query(ctx, "passage_rows"), _PASSAGES, run_id),
+            transitions=await _frame(tx, _query(ctx, "transition_rows"), _TRANSITIONS, run_id),
+        )
+
+
+async def audit_chains(db: Database, ctx: TenantContext) -> list[dict[str, Any]]:
+    """Length and last entry of every tenant's audit chain. For operators."""
+    ctx.require(Scope.PLATFORM_OPERATE)
+    async with db.tenant_transaction(ctx) as tx:
+        return [dict(row) for row in await tx.fetch(SQL["op_audit"])]
+
+
+async def operator_acts(db: Database, ctx: TenantContext, limit: int = 200) -> list[dict[str, Any]]:
+    """The newest acts recorded for the platform itself. For operators."""
+    ctx.require(Scope.PLATFORM_OPERATE)
+    async with db.tenant_transaction(ctx) as tx:
+        return [dict(row) for row in await tx.fetch(SQL["own_audit"], limit)]
+
+
+_SERVICE = ("tenant_id", "worker_s", "backlog_s", "starts", "wait_p50_s", "wait_p95_s", "wait_p99_s")
+_ENDINGS = (
+    *("tenant_id", "succeeded", "failed", "cancelled", "in_time", "late"),
+    *("duration_p50_s", "duration_p95_s", "duration_p99_s"),
+)
+_FAILURES = ("tenant_id", "workflow", "code", "count")
+_STEPS = (
+    *("step", "attempt", "name", "kind", "state", "cost_microusd", "model"),
+    *("started_at", "finished_at", "error_code"),
+)
+_PASSAGES = ("queued_at", "claimed_at", "released_at")
+_TRANSITIONS = ("seq", "at", "kind", "cause")
+
+
+async def _frame(tx: Transaction, query: Query, columns: Sequence[str], *args: object) -> pd.DataFrame:
+    rows = await tx.fetch(query, *args)
+    return pd.DataFrame([tuple(row) for row in rows], columns=list(columns))

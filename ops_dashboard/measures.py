@@ -1,0 +1,62 @@
+"""Arithmetic of operations: fairness, shares, SLA. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+JAIN_FORMULA = (
+    "Jain's index J = (Σx)² / (n · Σx²), where x is a tenant's worker-seconds in the window divided by its weight "
+    "and n counts the tenants with demand (something queued or running at any moment of the window). "
+    "J = 1: all alike; J = 1/n: one tenant got everything."
+)
+CONTENDING_SHARE = 0.5
+"""A tenant contends when it had runs queued for at least this share of the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What one tenant got in a window: worker-seconds, its weight, and for how long it had runs queued."""
+
+    tenant_id: str
+    worker_s: float
+    weight: float
+    backlog_s: float
+
+    @property
+    def normalised(self) -> float:
+        """Worker-seconds per unit of weight: what fairness makes equal among those who want more."""
+        return self.worker_s / self.weight
+
+
+@dataclass(frozen=True, slots=True)
+class Fairness:
+    """Jain's index of a window: over all tenants with demand, and over those that kept a backlog."""
+
+    overall: float | None
+    tenants: int
+    contending: float | None
+    contenders: int
+
+
+def jain(values: Iterable[float]) -> float | None:
+    """(Σx)²/(n·Σx²); None when there are no values or nobody got anything."""
+    xs = list(values)
+    squares = sum(x * x for x in xs)
+    return sum(xs) ** 2 / (len(xs) * squares) if squares > 0 else None
+
+
+def fairness(services: Iterable[Service], window_s: float) -> Fairness:
+    """Both indices of a window. ``services`` holds the tenants with demand, and no others.
+
+    A tenant that wanted little and got it pulls the first index down although nobody was treated badly; the
+    second leaves it out: it compares only tenants that had runs queued for half of the window or more.
+    """
+    every = list(services)
+    contending = [s.normalised for s in every if s.backlog_s >= CONTENDING_SHARE * window_s]
+    return Fairness(jain(s.normalised for s in every), len(every), jain(contending), len(contending))
+
+
+def ratio(part: float, whole: float) -> float | None:
+    """part / whole; None when there is no whole."""
+    return part / whole if whole > 0 else None

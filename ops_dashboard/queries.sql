@@ -1,0 +1,100 @@
+-- What the dashboard reads. Nothing here writes: acts go through the services of core.
+-- Blocks op_… are the operators' view over all tenants, without content (core/db/migrations/0009_operations.sql);
+-- their namesakes are a tenant's own, narrowed by row-level security.
+
+-- name: pulse
+-- What stands now: queue, slots, waits by cause, quota, budget, reviews.
+select * from app.pulse($1);
+
+-- name: op_pulse
+-- The same, all tenants.
+select * from app.op_pulse($1);
+
+-- name: service
+-- Worker-seconds, backlog and waits between two moments.
+select * from app.service($1, $2);
+
+-- name: op_service
+-- The same, all tenants.
+select * from app.op_service($1, $2);
+
+-- name: endings
+-- Runs that ended between two moments, their durations, and how many were in time.
+select * from app.endings($1, $2);
+
+-- name: op_endings
+-- The same, all tenants.
+select * from app.op_endings($1, $2);
+
+-- name: failures
+-- Failed runs between two moments by workflow and error code.
+select * from app.failures($1, $2);
+
+-- name: op_failures
+-- The same, all tenants.
+select * from app.op_failures($1, $2);
+
+-- name: service_over_time
+-- Worker-seconds per bucket.
+select * from app.service_over_time($1, $2, $3);
+
+-- name: op_service_over_time
+-- The same, all tenants.
+select * from app.op_service_over_time($1, $2, $3);
+
+-- name: depth_over_time
+-- Runs in the queue at the end of each bucket.
+select * from app.depth_over_time($1, $2, $3);
+
+-- name: op_depth_over_time
+-- The same, all tenants.
+select * from app.op_depth_over_time($1, $2, $3);
+
+-- name: run_rows
+-- A page of runs without content: tenant, user, state, workflow, batch, outcome, search, cursor, limit.
+select * from app.run_rows($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+
+-- name: op_run_rows
+-- The same, all tenants.
+select * from app.op_run_rows($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+
+-- name: step_rows
+-- Attempts of the steps of a run.
+select * from app.step_rows($1);
+
+-- name: op_step_rows
+-- The same, any tenant.
+select * from app.op_step_rows($1);
+
+-- name: passage_rows
+-- When a run was in the queue and in a slot.
+select * from app.passage_rows($1);
+
+-- name: op_passage_rows
+-- The same, any tenant.
+select * from app.op_passage_rows($1);
+
+-- name: transition_rows
+-- What happened to a run, with the named cause of each wait.
+select * from app.transition_rows($1);
+
+-- name: op_transition_rows
+-- The same, any tenant.
+select * from app.op_transition_rows($1);
+
+-- name: live_slots
+-- Slots of the workers heard of since a moment.
+select app.live_slots($1);
+
+-- name: op_workers
+-- All workers.
+select * from app.op_workers();
+
+-- name: op_audit
+-- Length of each tenant's audit chain.
+select * from app.op_audit();
+
+-- name: own_audit
+-- The newest acts in the transaction's own tenant; for operators that is 'platform'.
+select at, actor, act, subject, before, after, policy_version, seq from audit
+where tenant_id = app.tenant() order by at desc, entry_id desc limit $1;

@@ -1,0 +1,217 @@
+"""What operations look at: the aggregates of 0009 over real tenants, on a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from core.clock import FakeClock
+from core.db.pool import Row
+from core.runs.model import Cause, RunState
+from core.settings import Settings
+from core.tenancy import Policy, TenantContext
+from ops_dashboard import data
+from ops_dashboard.data import SQL, RunFilter
+from ops_dashboard.measures import fairness
+from tests.fixtures.work import Work, work_in
+
+MINUTES = 60
+
+
+@pytest.fixture
+async def work(settings: Settings) -> AsyncIterator[Work]:
+    async with work_in(settings, FakeClock()) as opened:
+        yield opened
+
+
+async def test_worker_seconds_are_counted_exactly_in_the_buckets_in_which_they_were_used(work: Work) -> None:
+    bank = await work.tenant("regional-bank", Policy(weight=5, concurrency_cap=50))
+    start = work.clock.now()
+    await work.submit(bank, 2)
+    work.clock.advance(30)
+    first, second = await work.claim("w1", 2)
+    work.clock.advance(60)
+    await work.finish(first, "w1")
+    work.clock.advance(60)  # the second still executes: 120 s in its slot
+
+    now = work.clock.now()
+    operator = await work.operator()
+    seen = await data.window(work.db, operator, now, seconds=150, bucket_s=60)
+
+    row = seen.service.iloc[0]
+    assert (row.tenant_id, row.worker_s, row.backlog_s, row.starts) == ("regional-bank", 180.0, 30.0, 2)
+    assert (row.wait_p50_s, row.wait_p99_s) == (30.0, 30.0)
+    buckets = {
+        round((bucket.bucket - start).total_seconds()): bucket.worker_s
+        for bucket in seen.service_over_time.itertuples()
+    }
+    assert buckets == {0: 60.0, 60: 90.0, 120: 30.0}
+    depth = {round((d.bucket - start).total_seconds()): d.queued for d in seen.depth_over_time.itertuples()}
+    assert depth == {0: 2, 60: 0, 120: 0, 180: 0}
+    # A window that begins in the middle of a slot counts only what lies inside.
+    (clipped,) = (await data.window(work.db, operator, now, seconds=45, bucket_s=60)).service.itertuples()
+    assert clipped.worker_s == 45.0
+    assert second.attempt == 1
+
+
+async def test_the_sla_counts_runs_that_are_overdue_and_not_ended_as_late(work: Work) -> None:
+    shop = await work.tenant("fintech-startup", Policy(run_sla_s=10 * MINUTES))
+    await work.submit(shop, 3)
+    done, failed = await work.claim("w1", 2)
+    work.clock.advance(5 * MINUTES)
+    await work.finish(done, "w1")
+    await work.finish(failed, "w1", RunState.FAILED, error="step_failed")
+    work.clock.advance(10 * MINUTES)  # the third is 15 minutes old and still queued
+
+    window = await data.window(work.db, await work.operator(), work.clock.now(), seconds=3600, bucket_s=60)
+    (row,) = window.endings.itertuples()
+    assert (row.succeeded, row.failed, row.in_time, row.late) == (1, 1, 2, 1)
+    assert (row.duration_p50_s, row.duration_p99_s) == (300.0, 300.0)
+    assert [tuple(f) for f in window.failures.itertuples(index=False)] == [
+        ("fintech-startup", "loan-approval", "step_failed", 1)
+    ]
+
+
+async def test_the_pulse_names_why_nothing_moves_and_how_long_the_oldest_run_is_queued(work: Work) -> None:
+    union = await work.tenant("credit-union", Policy(concurrency_cap=1, daily_runs=20, timezone="Europe/Berlin"))
+    submitted = work.clock.now()
+    await work.submit(union, 3)
+    (claim,) = await work.claim("w1", 5)  # its cap lets one through
+    on = await work.executing(claim, "w1")
+    await work.usage.reserve(on.ctx, "chat/1", 2_500)
+    work.clock.advance(20)
+
+    tenants = await work.tenants.list_tenants(await work.operator())
+    pulse = await data.pulse(work.db, await work.operator(), tenants, work.clock.now())
+    (tenant,) = pulse.tenants
+    assert (tenant.queued, tenant.running, tenant.queued_cause) == (2, 1, Cause.CAP)
+    assert tenant.oldest_queued_at == submitted
+    assert (tenant.runs_today, tenant.daily_runs) == (3, 20)
+    assert (tenant.month_reserved_microusd, tenant.month_limit_microusd) == (2_500, Policy().budget_month_microusd)
+    assert [(worker.worker_id, worker.held, worker.state) for worker in pulse.workers] == [("w1", 1, "silent")]
+
+    await work.execution.arm_wait(on, 2, Cause.RATE, key="credit-bureau", wake_at=submitted + timedelta(hours=1))
+    await work.execution.park(on, resume_step=2)
+    pulse = await data.pulse(work.db, union, tenants, work.clock.now())
+    (tenant,) = pulse.tenants
+    assert tenant.waiting == {"rate": 1}
+    assert pulse.workers == ()  # workers are the operators' business
+
+
+async def test_a_parked_run_shows_when_it_queued_executed_and_waited(work: Work) -> None:
+    bank = await work.tenant("regional-bank")
+    (run,) = await work.submit(bank, 1)
+    start = work.clock.now()
+    work.clock.advance(5)
+    (claim,) = await work.claim("w1", 1)
+    on = await work.executing(claim, "w1")
+    step = await work.execution.begin_step(on, 1, "verify_identity", "step")
+    work.clock.advance(2)
+    await work.execution.finish_step(on, 1, step.attempt, {"secret": "result"}, model="offline-small")
+    await work.execution.arm_wait(on, 2, Cause.TIMER, wake_at=work.clock.now() + timedelta(minutes=1))
+    await work.execution.park(on, resume_step=2)
+    work.clock.advance(61)
+    await work.queue.wake_due()
+    work.clock.advance(3)
+
+    for ctx in (bank, await work.operator()):
+        detail = await data.run_detail(work.db, ctx, run.run_id)
+        assert detail is not None
+        seconds = [
+            [None if moment is None else (moment - start).total_seconds() for moment in passage]
+            for passage in detail.passages.astype(object).where(detail.passages.notna(), None).itertuples(index=False)
+        ]
+        assert seconds == [[0, 5, 7], [68, None, None]]
+        assert [(s.name, s.state, s.model) for s in detail.steps.itertuples()] == [
+            ("verify_identity", "done", "offline-small")
+        ]
+        causes = [t.cause for t in detail.transitions.itertuples() if t.kind == "waiting"]
+        assert causes == ["timer"]
+        assert "secret" not in repr(detail)
+
+
+async def test_fairness_compares_those_who_kept_a_backlog_apart_from_those_who_wanted_little(work: Work) -> None:
+    contexts = [
+        await work.tenant("regional-bank", Policy(weight=4, concurrency_cap=4)),
+        await work.tenant("credit-union", Policy(weight=2, concurrency_cap=2)),
+        await work.tenant("fintech-startup", Policy(weight=1, concurrency_cap=3)),
+    ]
+    for ctx, runs in zip(contexts, (20, 20, 1), strict=True):
+        await work.submit(ctx, runs)
+    claims = await work.claim("w1", 100)
+    assert len(claims) == 7
+    work.clock.advance(10)
+    quiet = next(claim for claim in claims if claim.tenant_id == "fintech-startup")
+    await work.finish(quiet, "w1")
+    work.clock.advance(50)
+
+    operator = await work.operator()
+    tenants = await work.tenants.list_tenants(operator)
+    pulse = await data.pulse(work.db, operator, tenants, work.clock.now())
+    services = await data.services(work.db, operator, pulse.tenants, work.clock.now(), 60)
+    found = fairness(services, 60)
+    assert (found.tenants, found.contenders) == (3, 2)
+    assert found.contending == pytest.approx(1.0)
+    assert found.overall == pytest.approx((60 + 60 + 10) ** 2 / (3 * (60**2 + 60**2 + 10**2)))
+
+
+async def test_a_tenants_user_sees_only_their_own_numbers_and_operators_functions_answer_nobody_else(
+    work: Work,
+) -> None:
+    bank = await work.tenant("regional-bank")
+    union = await work.tenant("credit-union")
+    await work.submit(bank, 2)
+    (foreign,) = await work.submit(union, 1)
+    now = work.clock.now()
+
+    async def ask(ctx: TenantContext, name: str, *args: object) -> list[Row]:
+        async with work.db.tenant_transaction(ctx) as tx:
+            return await tx.fetch(SQL[name], *args)
+
+    assert {row["tenant_id"] for row in await ask(bank, "pulse", now)} == {"regional-bank"}
+    assert {row["tenant_id"] for row in await data.runs(work.db, bank, RunFilter())} == {"regional-bank"}
+    assert await data.run_detail(work.db, bank, foreign.run_id) is None
+    since = now - timedelta(hours=1)
+    arguments: dict[str, tuple[object, ...]] = {
+        "op_pulse": (now,),
+        "op_service": (since, now),
+        "op_endings": (since, now),
+        "op_failures": (since, now),
+        "op_service_over_time": (since, now, 60),
+        "op_depth_over_time": (since, now, 60),
+        "op_run_rows": (None, None, None, None, None, None, None, None, None, 10),
+        "op_step_rows": (foreign.run_id,),
+        "op_passage_rows": (foreign.run_id,),
+        "op_transition_rows": (foreign.run_id,),
+        "op_workers": (),
+        "op_audit": (),
+    }
+    assert set(arguments) == {name for name in SQL if name.startswith("op_")}
+    for name, args in arguments.items():
+        assert await ask(bank, name, *args) == [], name
+    operator = await work.operator()
+    assert {row["tenant_id"] for row in await data.runs(work.db, operator, RunFilter())} == {
+        "regional-bank",
+        "credit-union",
+    }
+
+
+async def test_pages_of_runs_follow_each_other_without_gap_or_repetition_across_tenants(work: Work) -> None:
+    bank, union = await work.tenant("regional-bank"), await work.tenant("credit-union")
+    for ctx in (bank, union, bank, union, bank):
+        await work.submit(ctx, 2, batch_id=f"batch-{ctx.tenant_id}")
+        work.clock.advance(1)
+    operator = await work.operator()
+    seen: list[str] = []
+    before = None
+    while page := await data.runs(work.db, operator, RunFilter(), before=before, limit=3):
+        seen += [row["run_id"] for row in page]
+        before = (page[-1]["submitted_at"], page[-1]["run_id"])
+    assert len(seen) == len(set(seen)) == 10
+    assert seen == sorted(seen, reverse=True)
+    batch = await data.runs(work.db, operator, RunFilter(search="batch-credit-union"))
+    assert len(batch) == 4
+    assert await data.runs(work.db, operator, RunFilter(tenant_id="regional-bank", state="running")) == []
+    assert len(await data.runs(work.db, bank, RunFilter(user_id="usr_somebody_else"))) == 0
