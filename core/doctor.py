@@ -42,7 +42,7 @@ async def examine(given: Settings) -> list[Finding]:
         require_writable(given.home)
         settings = complete(given)
     except SetupError as error:
-        return [Finding("data folder", False, problem=error.message, advice="Set BAILIWICK_HOME.")]
+        return [Finding("data folder", False, problem=error.message)]
     checks = [_postgres(settings), _roles(settings), _redis(settings), _graph(settings), _model(settings)]
     if is_held(given.home):
         checks += [_process(settings, program.name, program.port) for program in WHOLE.platform]

@@ -48,6 +48,9 @@ def reachable_data(folder: Path, account: Account | None) -> Path:
     if account is None:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+    if folder.exists() and folder.stat().st_uid not in (os.geteuid(), account.user):
+        owner = folder.stat().st_uid
+        raise SetupError(f"{folder} belongs to user {owner}, who started it first: run as that user, not as root.")
     if folder.is_symlink():
         target = folder.readlink()
         target.mkdir(parents=True, exist_ok=True)
