@@ -1,11 +1,25 @@
--- name: insert_run
--- A run in state 'queued'. Nothing is inserted when the idempotency key is taken.
-insert into runs (run_id, tenant_id, user_id, workflow, version, lane, state, source, batch_id, thread_id,
-                  parent_run_id, idempotency_key, request_hash, input, policy_version, budget_microusd,
-                  submitted_at, queued_at)
-values ($1, app.tenant(), $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)
-on conflict (tenant_id, idempotency_key) where idempotency_key is not null do nothing
-returning run_id;
+-- name: insert_runs
+-- Runs in state 'queued', each with its first event, in one statement. A run whose idempotency key is taken
+-- is left out. Arrays $1..$10 have one element per run.
+with fresh as (
+    insert into runs (run_id, tenant_id, user_id, workflow, version, lane, state, source, batch_id, thread_id,
+                      parent_run_id, idempotency_key, request_hash, input, policy_version, budget_microusd,
+                      event_seq, submitted_at, queued_at)
+    select n.run_id, app.tenant(), $11, n.workflow, n.version, n.lane, 'queued', n.source, n.batch_id, n.thread_id,
+           n.parent_run_id, n.idempotency_key, n.request_hash, n.input, $12, n.budget_microusd, 1, $13, $13
+    from unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[],
+                $9::text[], $10::bytea[], $14::jsonb[], $15::bigint[])
+         as n (run_id, workflow, version, lane, source, batch_id, thread_id, parent_run_id, idempotency_key,
+               request_hash, input, budget_microusd)
+    on conflict (tenant_id, idempotency_key) where idempotency_key is not null do nothing
+    returning run_id, source, lane
+), told as (
+    insert into run_events (tenant_id, run_id, seq, at, kind, data)
+    select app.tenant(), run_id, 1, $13, 'submitted',
+           jsonb_build_object('source', source, 'lane', lane, 'actor', $16::text)
+    from fresh
+)
+select run_id from fresh;
 
 -- name: by_idempotency_keys
 -- Runs submitted before under these keys.

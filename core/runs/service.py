@@ -151,26 +151,17 @@ class RunService:
         if fresh:
             await self._admit(tx, ctx, fresh, now)
         run_ids: list[RunId] = []
-        created: list[RunId] = []
+        new: list[store.NewRun] = []
         for request, info, document in prepared:
             if request.idempotency_key in known:
                 run_ids.append(_replayed(request, known[request.idempotency_key]))
                 continue
-            run_id = RunId(new_id("run", now))
-            lane = info.lane if request.lane is None else request.lane
-            budget = min(
-                ctx.policy.budget_run_microusd,
-                ctx.policy.budget_run_microusd if info.budget_microusd is None else info.budget_microusd,
-            )
-            if not await store.insert_run(
-                tx, run_id, ctx.user_id, request, info.version, lane, document, ctx.policy_version, budget, now
-            ):
+            new.append(_new_run(ctx, request, info, document, now))
+            run_ids.append(new[-1].run_id)
+        created = [run.run_id for run in new]
+        if new:
+            if await store.insert_runs(tx, ctx, new, now) < len(new):
                 raise Conflict("The same submission is under way.", retry_after_s=1.0)
-            run_ids.append(run_id)
-            created.append(run_id)
-            submitted = {"source": request.source, "lane": lane.name.lower(), "actor": ctx.actor}
-            await store.append_event(tx, run_id, now, "submitted", submitted)
-        if created:
             await self._queue.push_in(tx, created)
         return run_ids, created
 
@@ -338,6 +329,20 @@ class RunService:
                 "thread_id": view.thread_id,
             },
         )
+
+
+def _new_run(
+    ctx: TenantContext, request: RunRequest, info: WorkflowInfo, document: dict[str, Any], now: datetime
+) -> store.NewRun:
+    limit = ctx.policy.budget_run_microusd
+    return store.NewRun(
+        run_id=RunId(new_id("run", now)),
+        request=request,
+        version=info.version,
+        lane=info.lane if request.lane is None else request.lane,
+        input_document=document,
+        budget_microusd=limit if info.budget_microusd is None else min(limit, info.budget_microusd),
+    )
 
 
 def _replayed(request: RunRequest, known: tuple[RunId, bytes]) -> RunId:

@@ -20,6 +20,7 @@ from core.runs.model import (
     RunView,
     StepView,
 )
+from core.tenancy import TenantContext
 
 SQL = load_queries(__file__)
 
@@ -34,38 +35,41 @@ class QueueRow:
     paused: bool
 
 
-async def insert_run(
-    tx: Transaction,
-    run_id: RunId,
-    user_id: str | None,
-    request: RunRequest,
-    version: str,
-    lane: Lane,
-    input_document: dict[str, Any],
-    policy_version: int,
-    budget_microusd: int,
-    now: datetime,
-) -> bool:
-    """False when the idempotency key is taken."""
-    inserted = await tx.fetchval(
-        SQL["insert_run"],
-        run_id,
-        user_id,
-        request.workflow,
-        version,
-        int(lane),
-        request.source,
-        request.batch_id,
-        request.thread_id,
-        request.parent_run_id,
-        request.idempotency_key,
-        request.digest(),
-        input_document,
-        policy_version,
-        budget_microusd,
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run about to be inserted."""
+
+    run_id: RunId
+    request: RunRequest
+    version: str
+    lane: Lane
+    input_document: dict[str, Any]
+    budget_microusd: int
+
+
+async def insert_runs(tx: Transaction, ctx: TenantContext, new: Sequence[NewRun], now: datetime) -> int:
+    """Insert runs and their first events; how many: fewer when another submission took an idempotency key."""
+    requests = [run.request for run in new]
+    inserted = await tx.fetch(
+        SQL["insert_runs"],
+        [run.run_id for run in new],
+        [request.workflow for request in requests],
+        [run.version for run in new],
+        [int(run.lane) for run in new],
+        [request.source for request in requests],
+        [request.batch_id for request in requests],
+        [request.thread_id for request in requests],
+        [request.parent_run_id for request in requests],
+        [request.idempotency_key for request in requests],
+        [request.digest() for request in requests],
+        ctx.user_id,
+        ctx.policy_version,
         now,
+        [run.input_document for run in new],
+        [run.budget_microusd for run in new],
+        ctx.actor,
     )
-    return inserted is not None
+    return len(inserted)
 
 
 async def by_idempotency_keys(tx: Transaction, keys: Sequence[str]) -> dict[str, tuple[RunId, bytes]]:

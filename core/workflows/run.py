@@ -144,8 +144,8 @@ class Run:
         text = argument if isinstance(argument, str) else argument.model_dump_json()
         output: TypeAdapter[Any] = TypeAdapter(_output_type(agent))
 
-        async def action(step: Step, meter: StepMeter) -> Any:
-            models = self._tools.models.for_tenant(self.on.ctx, f"workflow:{self.workflow}", meter)
+        async def action(step: Step) -> Any:
+            models = self._tools.models.for_tenant(self.on.ctx, f"workflow:{self.workflow}", step.meter)
             return output.dump_python(await run_agent(agent, text, step, models, max_turns), mode="json")
 
         value = await self._perform("agent", agent.name, action, retry, timeout_s, estimate)
@@ -255,7 +255,7 @@ class Run:
     ) -> Result:
         result: TypeAdapter[Result] = TypeAdapter(get_type_hints(function).get("return", Any))
 
-        async def action(step: Step, meter: StepMeter) -> Any:  # noqa: ARG001 - no model, nothing to meter
+        async def action(step: Step) -> Any:
             return result.dump_python(await function(step, argument), mode="json")
 
         title = name or str(getattr(function, "__name__", kind))
@@ -265,7 +265,7 @@ class Run:
         self,
         kind: str,
         name: str,
-        action: Callable[[Step, StepMeter], Awaitable[Any]],
+        action: Callable[[Step], Awaitable[Any]],
         retry: Retry,
         timeout_s: float,
         estimate: int,
@@ -302,7 +302,7 @@ class Run:
         number: int,
         kind: str,
         name: str,
-        action: Callable[[Step, StepMeter], Awaitable[Any]],
+        action: Callable[[Step], Awaitable[Any]],
         timeout_s: float,
         estimate: int,
     ) -> Any:
@@ -311,11 +311,12 @@ class Run:
         if start.recorded:
             return start.result
         meter = StepMeter(execution, self.on, number, start.attempt, estimate)
-        step = Step(self.on.run_id, number, start.attempt, self.on.ctx, self._tools.services)
+        step = Step(self.on.run_id, number, start.attempt, self.on.ctx, self._tools.services, meter)
         try:
             async with asyncio.timeout(timeout_s):
-                value = await self._interruptible(action(step, meter))
+                value = await self._interruptible(action(step))
             _check_size(name, value)
+            meter.settle_at_estimate()
         except (Exception, Cancelled) as error:
             what = describe(error) if isinstance(error, Exception) else {"code": "cancelled", "message": "Cancelled."}
             await execution.fail_step(

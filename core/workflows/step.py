@@ -9,6 +9,7 @@ import httpx
 from core.ids import RunId
 from core.settings import Settings
 from core.tenancy import TenantContext
+from core.workflows.meter import StepMeter
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
@@ -50,6 +51,11 @@ class Step:
     attempt: int
     tenant: TenantContext
     services: Services
+    meter: StepMeter
+
+    def charge(self, microusd: int) -> None:
+        """Say what this attempt spends, besides model calls. A step that says nothing costs its estimate."""
+        self.meter.charge(microusd)
 
     @property
     def idempotency_key(self) -> str:
