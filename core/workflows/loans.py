@@ -86,10 +86,10 @@ async def _decide(run: Run, application_id: str, case: ComplianceCase, finding: 
 
 @cache
 def compliance_agent() -> Agent[Step]:
-    """The agent that weighs a case."""
+    """The agent that weighs a case; on the large model where the tenant's policy has one."""
     from agents import Agent  # the SDK takes half a second to import
 
-    return Agent(name="compliance", instructions=_INSTRUCTIONS, output_type=ComplianceFinding)
+    return Agent(name="compliance", instructions=_INSTRUCTIONS, output_type=ComplianceFinding, model="large")
 
 
 # Steps --------------------------------------------------------------------------------------------------
