@@ -112,10 +112,6 @@ class RunExecution:
             await append_event(tx, on.run_id, now, "step_started", {"step": step, "attempt": attempt, "name": name})
         return StepStart(attempt, False)
 
-    async def reserve_more(self, on: Executing, key: str, amount_microusd: int) -> None:
-        """Promise more money for a step that turns out dearer. Raises ``BudgetExceeded``."""
-        await self._usage.reserve(on.ctx, key, amount_microusd, run_id=on.run_id, run_limit_microusd=on.budget_microusd)
-
     async def finish_step(
         self,
         on: Executing,
@@ -125,14 +121,12 @@ class RunExecution:
         *,
         cost_microusd: int = 0,
         model: str | None = None,
-        keys: tuple[str, ...] = (),
     ) -> None:
-        """Record the result and settle the cost. ``keys``: the reservations of the attempt, the first pays."""
+        """Record the result and settle the cost in one transaction; nothing when the attempt is not open."""
         now = self._clock.now()
         async with self._db.tenant_transaction(on.ctx) as tx:
             if await store.finish_step(tx, on.run_id, step, attempt, result, cost_microusd, model, now):
-                for index, key in enumerate(keys):
-                    await self._usage.settle_in(tx, key, cost_microusd if index == 0 else 0, model)
+                await self._usage.settle_in(tx, ledger_key(on.run_id, step, attempt), cost_microusd, model)
                 data = {"step": step, "attempt": attempt, "cost_microusd": cost_microusd}
                 await append_event(tx, on.run_id, now, "step_done", data)
 
@@ -144,14 +138,12 @@ class RunExecution:
         error: dict[str, Any],
         *,
         cost_microusd: int = 0,
-        keys: tuple[str, ...] = (),
     ) -> None:
         """Record a failed attempt and settle what it cost all the same."""
         now = self._clock.now()
         async with self._db.tenant_transaction(on.ctx) as tx:
             await store.fail_step(tx, on.run_id, step, attempt, error, cost_microusd, now)
-            for index, key in enumerate(keys):
-                await self._usage.settle_in(tx, key, cost_microusd if index == 0 else 0)
+            await self._usage.settle_in(tx, ledger_key(on.run_id, step, attempt), cost_microusd)
             data = {"step": step, "attempt": attempt, "error": error}
             await append_event(tx, on.run_id, now, "step_failed", data)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents import Agent, ModelProvider, RunConfig, Runner
+from agents import Agent, Runner
 from agents.exceptions import AgentsException
 
 from core.errors import BailiwickError, StepFailed
+from core.models.gateway import TenantModels
 from core.workflows.step import Step
 
 
-async def run_agent(agent: Agent[Step], text: str, step: Step, models: ModelProvider, max_turns: int) -> Any:
+async def run_agent(agent: Agent[Step], text: str, step: Step, models: TenantModels, max_turns: int) -> Any:
     """The agent's final output. Raises our own errors as they are, the SDK's as ``StepFailed``."""
     try:
         result = await Runner.run(
@@ -19,7 +20,7 @@ async def run_agent(agent: Agent[Step], text: str, step: Step, models: ModelProv
             text,
             context=step,
             max_turns=max_turns,
-            run_config=RunConfig(model_provider=models, tracing_disabled=True, workflow_name=agent.name),
+            run_config=models.run_config(workflow_name=agent.name),
         )
     except AgentsException as error:
         if isinstance(error.__cause__, BailiwickError):

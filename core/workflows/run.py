@@ -136,8 +136,8 @@ class Run:
     ) -> Any:
         """Run an agent to its final output, on a model that the tenant's policy allows.
 
-        ``estimate`` (micro-USD) is reserved first and topped up if the agent needs more; the real cost is
-        settled with the result. Raises ``StepFailed``.
+        ``estimate`` (micro-USD) is reserved first and never exceeded; the real cost is settled with the
+        result. Raises ``StepFailed``.
         """
         from core.workflows.agent_step import run_agent  # the SDK takes half a second to import
 
@@ -145,8 +145,13 @@ class Run:
         output: TypeAdapter[Any] = TypeAdapter(_output_type(agent))
 
         async def action(step: Step) -> Any:
-            models = self._tools.models.for_tenant(self.on.ctx, f"workflow:{self.workflow}", step.meter)
-            return output.dump_python(await run_agent(agent, text, step, models, max_turns), mode="json")
+            models = self._tools.models.for_tenant(
+                self.on.ctx, f"workflow:{self.workflow}", run_id=self.on.run_id, covered_microusd=estimate
+            )
+            try:
+                return output.dump_python(await run_agent(agent, text, step, models, max_turns), mode="json")
+            finally:
+                step.meter.charge(models.spent_microusd, models.model_name())
 
         value = await self._perform("agent", agent.name, action, retry, timeout_s, estimate)
         return output.validate_python(value)
@@ -310,7 +315,7 @@ class Run:
         start = await execution.begin_step(self.on, number, name, kind, estimate)
         if start.recorded:
             return start.result
-        meter = StepMeter(execution, self.on, number, start.attempt, estimate)
+        meter = StepMeter(estimate)
         step = Step(self.on.run_id, number, start.attempt, self.on.ctx, self._tools.services, meter)
         try:
             async with asyncio.timeout(timeout_s):
@@ -319,9 +324,7 @@ class Run:
             meter.settle_at_estimate()
         except (Exception, Cancelled) as error:
             what = describe(error) if isinstance(error, Exception) else {"code": "cancelled", "message": "Cancelled."}
-            await execution.fail_step(
-                self.on, number, start.attempt, what, cost_microusd=meter.cost_microusd, keys=meter.keys
-            )
+            await execution.fail_step(self.on, number, start.attempt, what, cost_microusd=meter.cost_microusd)
             raise
         await execution.finish_step(
             self.on,
@@ -330,7 +333,6 @@ class Run:
             value,
             cost_microusd=meter.cost_microusd,
             model=meter.model,
-            keys=meter.keys,
         )
         return value
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import httpx
 
 from core.ids import RunId
+from core.reviews.service import ReviewService
+from core.runs.service import RunService
 from core.settings import Settings
 from core.tenancy import TenantContext
 from core.workflows.meter import StepMeter
@@ -15,10 +17,19 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 
 
-class Services:
-    """One HTTP client per external service, shared by all runs of a process."""
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What the platform itself lends to steps. Each method takes ``step.tenant`` first, and sees no other tenant."""
 
-    def __init__(self, settings: Settings) -> None:
+    runs: RunService
+    reviews: ReviewService
+
+
+class Services:
+    """One HTTP client per external service, shared by all runs of a process; and the platform's own rooms."""
+
+    def __init__(self, settings: Settings, rooms: Rooms) -> None:
+        self.rooms = rooms
         self._settings = settings
         self._clients: dict[str, httpx.AsyncClient] = {}
 
@@ -65,3 +76,8 @@ class Step:
     def http(self, service: str) -> httpx.AsyncClient:
         """The client of an external service: base address and timeouts are set."""
         return self.services.client(service)
+
+    @property
+    def rooms(self) -> Rooms:
+        """Runs and reviews of the step's tenant."""
+        return self.services.rooms
