@@ -53,14 +53,17 @@ def migrate() -> None:
 
     settings = complete(Settings())
     key = revealed(settings.secret_key)
-    applied = asyncio.run(
-        migrations.migrate(
+
+    async def work() -> list[str]:
+        applied = await migrations.migrate(
             revealed(settings.database_url),
             app_password=role_password(key, APP_ROLE),
             engine_password=role_password(key, ENGINE_ROLE),
         )
-    )
-    asyncio.run(migrate_engine(revealed(settings.database_engine_url)))
+        await migrate_engine(revealed(settings.database_engine_url))
+        return applied
+
+    applied = asyncio.run(work())
     for name in applied:
         typer.echo(f"applied {name}")
     typer.echo("The database is up to date.")

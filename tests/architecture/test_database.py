@@ -15,6 +15,7 @@ from core.db.queries import Queries, load_queries
 from core.errors import SetupError
 from core.settings import Settings
 from tests.architecture.tree import ROOT, name_of, parsed, sources, texts
+from tests.fixtures.servers import ROLE_PASSWORDS
 
 CATALOG = load_queries(__file__, "catalog.sql")
 
@@ -137,8 +138,8 @@ async def test_a_fresh_schema_equals_one_that_was_migrated_step_by_step(
     files = sorted((ROOT / "core/db/migrations").glob("*.sql"))
     for path in files:
         (tmp_path / path.name).write_bytes(path.read_bytes())
-        assert await migrate(stepwise_dsn, app_password="a", engine_password="b") == [path.stem]
-    assert await migrate(stepwise_dsn, app_password="a", engine_password="b") == []
+        assert await migrate(stepwise_dsn, **ROLE_PASSWORDS) == [path.stem]
+    assert await migrate(stepwise_dsn, **ROLE_PASSWORDS) == []
 
     stepwise = await asyncpg.connect(stepwise_dsn)
     lines = [row["line"] for row in await catalog(stepwise, "definitions")]
@@ -158,4 +159,4 @@ async def test_a_migration_that_was_changed_after_the_fact_is_refused(
     (tmp_path / f"{first.name}.sql").write_text(first.text + "-- a word more\n")
     monkeypatch.setattr(migrations, "MIGRATIONS", tmp_path)
     with pytest.raises(SetupError, match=first.name):
-        await migrate(owner_dsn, app_password="a", engine_password="b")
+        await migrate(owner_dsn, **ROLE_PASSWORDS)
