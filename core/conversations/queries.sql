@@ -155,7 +155,7 @@ where f.tenant_id = app.tenant() and f.feedback_id = $1
 -- name: add_batch
 -- Remember that a thread started these runs; asking twice changes nothing.
 insert into thread_batches (tenant_id, batch_id, thread_id, user_id, label, created_at)
-values (app.tenant(), $1, $2, $3, $4, $5) on conflict (tenant_id, batch_id) do nothing;
+values (app.tenant(), $1, $2, $3, $4, $5) on conflict (tenant_id, thread_id, batch_id) do nothing;
 
 -- name: batches_of_thread
 -- Batches of one thread, newest first.

@@ -86,7 +86,7 @@ create table thread_batches (
     user_id    text not null,
     label      text not null,
     created_at timestamptz not null,
-    primary key (tenant_id, batch_id),
+    primary key (tenant_id, thread_id, batch_id),
     foreign key (tenant_id, thread_id) references threads on delete cascade
 );
 create index thread_batches_of_user on thread_batches (tenant_id, user_id, created_at desc);

@@ -1,0 +1,1 @@
+"""The chat's agent: which tools it has, what they receive, what it is told, how it answers."""
