@@ -1,0 +1,89 @@
+"""An endpoint with its connections, its bulkhead and its breaker, and how long one waits for it."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+
+import httpx2
+
+from core.models.breaker import Breaker
+from core.models.metrics import ModelMetrics
+from core.models.model import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a call may take. Seconds; ``attempts`` counts the first one."""
+
+    connect_s: float = 5.0
+    read_s: float = 120.0
+    answer_s: float = 240.0
+    attempts: int = 3
+    first_pause_s: float = 0.5
+    longest_pause_s: float = 8.0
+
+    def pause_s(self, attempt: int) -> float:
+        """How long to wait after this attempt: exponential, with full jitter."""
+        return random.uniform(0, min(self.longest_pause_s, self.first_pause_s * 2 ** (attempt - 1)))  # noqa: S311
+
+
+class Trouble(StrEnum):
+    """Why an endpoint gave no answer that can be used."""
+
+    UNREACHABLE = "not reached"
+    TIMEOUT = "too slow"
+    BUSY = "all our connections to it are in use"
+    LIMITED = "at its rate limit"
+    BROKEN = "answers with server errors"
+
+
+class NoAnswerError(Exception):
+    """The endpoint, or another one, may answer if asked again. ``wait_s`` None: do not ask this one again."""
+
+    def __init__(self, trouble: Trouble, wait_s: float | None, told_wait_s: float | None = None) -> None:
+        super().__init__(trouble)
+        self.trouble = trouble
+        self.wait_s = wait_s
+        self.told_wait_s = told_wait_s
+
+
+class Route:
+    """An endpoint with its connections (at most ``calls`` at a time: its bulkhead) and its breaker."""
+
+    def __init__(self, endpoint: Endpoint, breaker: Breaker, metrics: ModelMetrics, *, calls: int) -> None:
+        self.endpoint = endpoint
+        self._breaker = breaker
+        self._open = metrics.open_breakers.labels(endpoint.name)
+        limits = httpx2.Limits(max_connections=calls, max_keepalive_connections=min(calls, 20), keepalive_expiry=30)
+        self.transport = httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
+
+    def admit(self) -> bool:
+        """May it be called now?"""
+        return self._breaker.admit(time.monotonic())
+
+    def opens_in_s(self) -> float:
+        """Seconds until it may be called again."""
+        return self._breaker.opens_in_s(time.monotonic())
+
+    def answered(self) -> None:
+        """It answered, be it with a refusal."""
+        self._breaker.succeeded()
+        self._open.set(0)
+
+    def failed(self, trouble: Trouble) -> None:
+        """It gave no answer: a busy pool is our own doing, a rate limit is an answer, the rest counts."""
+        match trouble:
+            case Trouble.BUSY:
+                self.given_up()
+            case Trouble.LIMITED:
+                self.answered()
+            case Trouble.UNREACHABLE | Trouble.TIMEOUT | Trouble.BROKEN:
+                self._breaker.failed(time.monotonic())
+                self._open.set(1 if self.opens_in_s() else 0)
+
+    def given_up(self) -> None:
+        """The caller did not wait for the answer."""
+        self._breaker.abandoned()
