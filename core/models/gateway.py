@@ -1,6 +1,6 @@
 """The model gateway: every model call of the platform goes through a ``TenantModels`` made here.
 
-    gateway = ModelGateway(endpoints_of(settings), names_of(settings), Api(settings.model_api), books, cache)
+    gateway = ModelGateway(endpoints_of(settings), names_of(settings), books, cache)
     models = gateway.for_tenant(ctx, "chat")                         # one gateway per process, this per turn
     await Runner.run(agent, text, run_config=models.run_config())    # agents SDK
     vectors = await models.embed(["…"])
@@ -67,14 +67,12 @@ class ModelGateway:
         self,
         endpoints: Sequence[Endpoint],
         names: Names,
-        api: Api,
         books: Books,
         cache: Cache | None = None,
         patience: Patience = Patience(),
     ) -> None:
         set_tracing_disabled(True)
         self._names = names
-        self._api = api
         self._books = books
         self._cache = cache
         self._patience = patience
@@ -109,7 +107,7 @@ class ModelGateway:
             self._spawn,
             self._books.clock.now,
         )
-        return TenantModels(ctx, self._names, self._api, meter, transport, tier)
+        return TenantModels(ctx, self._names, meter, transport, tier)
 
     async def settled(self) -> None:
         """Wait until every ended call is in the ledger and the audit."""
@@ -141,14 +139,12 @@ class TenantModels(ModelProvider):
         self,
         ctx: TenantContext,
         names: Names,
-        api: Api,
         meter: Meter,
         transport: MeteredTransport,
         tier: ModelTier | None,
     ) -> None:
         self._ctx = ctx
         self._names = names
-        self._api = api
         self._meter = meter
         self._tier = tier
         self._http = httpx2.AsyncClient(transport=transport, trust_env=False)
@@ -166,7 +162,7 @@ class TenantModels(ModelProvider):
     def get_model(self, model_name: str | None) -> Model:
         """The model of an agent that names a tier, or nothing. Raises ``InvalidInput`` for any other name."""
         name = self.model_name(tier_named(model_name))
-        if self._api is Api.CHAT:
+        if self._names.api is Api.CHAT:
             return OpenAIChatCompletionsModel(model=name, openai_client=self._client)
         return OpenAIResponsesModel(model=name, openai_client=self._client)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 40, 80)
 
 
 class ModelMetrics:
-    """One set per registry; a process normally has one of both."""
+    """One set per registry, which is one per process."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         call = ["tenant", "purpose", "model", "endpoint"]
         self.calls = Counter("bailiwick_model_calls_total", "Calls by outcome.", [*call, "outcome"], registry=registry)
         self.tokens = Counter("bailiwick_model_tokens_total", "Tokens used.", [*call, "direction"], registry=registry)

@@ -59,11 +59,12 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the models of each tier are called."""
+    """What the models of each tier are called, and in which API they are spoken to."""
 
     small: str
     large: str
     embedding: str
+    api: Api = Api.RESPONSES
 
     def of(self, tier: ModelTier) -> str:
         """The model of a tier."""
@@ -104,7 +105,7 @@ def endpoints_of(settings: Settings) -> tuple[Endpoint, ...]:
 
 def names_of(settings: Settings) -> Names:
     """The configured model names."""
-    return Names(settings.model_small, settings.model_large, settings.model_embedding)
+    return Names(settings.model_small, settings.model_large, settings.model_embedding, Api(settings.model_api))
 
 
 def allowed_endpoints(endpoints: Sequence[Endpoint], policy: Policy, home_region: str) -> tuple[Endpoint, ...]:
