@@ -71,7 +71,7 @@ def needs_review(case: ComplianceCase, finding: ComplianceFinding) -> bool:
 
 def evidence(application_id: str, case: ComplianceCase, finding: ComplianceFinding) -> ReviewEvidence:
     """What the reviewer is shown, with the question put plainly."""
-    doubts = case.identity.concerns or finding.reasons or ("The compliance finding is not certain.",)
+    doubts = case.identity.concerns or _told(finding) or ("The compliance finding is not certain.",)
     return ReviewEvidence(application_id=application_id, question=doubts[0], case=case, finding=finding)
 
 
@@ -105,5 +105,6 @@ def by_reviewer(
 
 
 def _told(finding: ComplianceFinding) -> tuple[str, ...]:
-    # A model may be talkative: a decision keeps what fits a letter to the applicant.
-    return tuple(reason[:300] for reason in finding.reasons[:5])
+    # A model may be talkative, or say nothing: a decision keeps what fits a letter to the applicant.
+    said = (" ".join(reason.split())[:300] for reason in finding.reasons)
+    return tuple(reason for reason in said if reason)[:5]

@@ -31,6 +31,7 @@ from core.workflows.loan_model import (
     Outcome,
     Screening,
 )
+from core.workflows.meter import StepMeter
 from core.workflows.step import Services, Step
 from tests.fixtures.data import real_data
 
@@ -119,7 +120,7 @@ class Assessor:
         return asyncio.run(self._assess(application))
 
     async def _assess(self, application: LoanApplication) -> tuple[ComplianceCase, Decision | None, list[bytes]]:
-        step = Step(RunId("run_1"), next(self._keys), 1, CTX, self.services)
+        step = Step(RunId("run_1"), next(self._keys), 1, CTX, self.services, StepMeter(0))
         case = rules.case_of(
             application,
             await loans.verify_identity(step, application),
@@ -165,6 +166,7 @@ def test_every_refusal_has_a_reason_and_no_approval_breaks_a_rule(
         return
     decision = rules.by_rules("1", case, finding)
     assert (decision.verdict == rules.DECLINE) == bool(decision.reasons)
+    assert all(reason.strip() for reason in decision.reasons)
     if decision.verdict == rules.APPROVE:
         assert case.report.score >= rules.MINIMUM_SCORE
         assert case.spending_share <= rules.MAXIMUM_SPENDING_SHARE
