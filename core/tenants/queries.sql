@@ -23,6 +23,10 @@ values ($1, $2, $3, $4, $5, $6);
 -- Log out.
 delete from sessions where token_hash = $1;
 
+-- name: names
+-- What people of the tenant are called.
+select user_id, name from users where tenant_id = app.tenant() and user_id = any($1);
+
 -- name: api_key_identity
 -- What a key may do, if it is valid.
 select tenant_id, secret_hash, scopes from app.api_key_identity($1, $2);

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections import OrderedDict
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from pwdlib import PasswordHash
@@ -184,6 +185,11 @@ class TenantService:
         if len(self._policies) > _POLICY_CACHE_SIZE:
             self._policies.popitem(last=False)
         return found
+
+    async def names(self, ctx: TenantContext, user_ids: Iterable[str]) -> dict[UserId, str]:
+        """What people of the caller's tenant are called, for showing who did something; unknown ids are left out."""
+        async with self._db.tenant_transaction(ctx) as tx:
+            return await store.names(tx, list(user_ids))
 
     # Acts of operators and admins -----------------------------------------------------------------------
 

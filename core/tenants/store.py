@@ -89,6 +89,11 @@ async def delete_session(tx: Transaction, token_hash: bytes) -> None:
     await tx.execute(SQL["delete_session"], token_hash)
 
 
+async def names(tx: Transaction, user_ids: list[str]) -> dict[UserId, str]:
+    """What people are called; unknown ids are left out."""
+    return {UserId(row["user_id"]): row["name"] for row in await tx.fetch(SQL["names"], user_ids)}
+
+
 async def api_key(tx: Transaction, key_id: str, now: datetime) -> tuple[TenantId, bytes, tuple[str, ...]] | None:
     """Tenant, hash of the secret and scopes of a valid key."""
     row = await tx.fetchrow(SQL["api_key_identity"], key_id, now)
