@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
 import sys
 import time
 from typing import Annotated
@@ -67,6 +68,12 @@ def migrate() -> None:
     for name in applied:
         typer.echo(f"applied {name}")
     typer.echo("The database is up to date.")
+
+
+@app.command()
+def seed() -> None:
+    """Make what is missing of the demo: three tenants, their people and keys. Prints who can log in."""
+    runpy.run_module("core.demo.tenants", run_name="__main__")
 
 
 @app.command()

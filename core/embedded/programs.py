@@ -42,10 +42,10 @@ OFFLINE_MODEL = Program("model", "core.models.offline", Port.MODEL)
 
 WHOLE = Plan(
     helpers=(OFFLINE_MODEL, Program("demo", "core.demo.services", Port.DEMO)),
-    # Only these act as the owner.
     commands=(
-        Command("migrate", ("database_url", "secret_key")),
-        Command("seed", ("database_url", "database_app_url", "secret_key")),
+        # Only this one acts as the owner.
+        Command("migrate", ("database_url", "database_engine_url", "secret_key")),
+        Command("seed", _COMMON),
     ),
     platform=(
         Program("web", "chat_app", Port.WEB, (*_COMMON, *_MODELS_AND_MEMORY)),

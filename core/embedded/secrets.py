@@ -53,13 +53,20 @@ def revealed(secret: SecretStr | None) -> str:
     return secret.get_secret_value()
 
 
+def write_secret(path: Path, text: str) -> None:
+    """Replace a file that only its owner may read; a reader sees the old or the new text, never half of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(draft, "w", encoding="utf-8", opener=_private) as file:
+        file.write(text)
+    draft.replace(path)
+
+
 def _create(path: Path) -> None:
     made = Secrets(*(secrets.token_hex(32) for _ in fields(Secrets)))
     draft = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "w", encoding="utf-8", opener=_private) as file:
-            json.dump(asdict(made), file, indent=1)
+        write_secret(draft, json.dumps(asdict(made), indent=1))
         # A link fails when somebody else was first: theirs is kept.
         try:
             os.link(draft, path)
