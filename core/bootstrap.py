@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from core.audit.service import AuditService
@@ -14,6 +15,9 @@ from core.conversations.service import ConversationService
 from core.db.pool import Database
 from core.errors import SetupError
 from core.models.gateway import ModelGateway
+from core.models.metering import Books
+from core.models.metrics import ModelMetrics
+from core.models.model import endpoints_of, names_of
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.redis.cache import Cache
@@ -21,8 +25,10 @@ from core.redis.limits import Limits
 from core.reviews.service import ReviewService
 from core.runs.execution import RunExecution
 from core.runs.service import RunService
+from core.schedules.pollers import PollerService
 from core.schedules.service import ScheduleService
 from core.settings import Settings
+from core.telemetry import new_registry
 from core.tenants.service import TenantService
 from core.usage.service import UsageService
 from core.workflows.registry import Registry
@@ -47,8 +53,10 @@ class Platform:
     audit: AuditService
     conversations: ConversationService
     schedules: ScheduleService
+    pollers: PollerService
     models: ModelGateway
     workflows: Registry
+    metrics: CollectorRegistry
 
 
 @asynccontextmanager
@@ -77,7 +85,9 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
         queue = QueueService(db, bus, clock)
         execution = RunExecution(db, bus, queue, usage, clock)
         runs = RunService(db, bus, queue, usage, audit, workflows, clock)
-        models = ModelGateway(settings, audit, cache, clock)
+        metrics = new_registry(process)
+        books = Books(db, usage, audit, clock, ModelMetrics(metrics))
+        models = ModelGateway(endpoints_of(settings), names_of(settings), books, cache)
         stack.push_async_callback(models.close)
         yield Platform(
             settings=settings,
@@ -95,8 +105,12 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
             audit=audit,
             conversations=ConversationService(db, clock),
             schedules=ScheduleService(db, bus, runs, audit, workflows, clock),
+            pollers=PollerService(
+                db, bus, runs, audit, workflows, clock, allowed_private_hosts=settings.allowed_private_hosts
+            ),
             models=models,
             workflows=workflows,
+            metrics=metrics,
         )
 
 

@@ -57,3 +57,7 @@ select app.queue_depth();
 -- name: cancelled_here
 -- Runs that a worker executes and somebody wants to stop.
 select run_id from app.cancelled_here($1);
+
+-- name: anything_moves
+-- Whether a run is queued or executes.
+select app.anything_moves();

@@ -87,6 +87,11 @@ class QueueService:
             await self.signal_workers()
         return lost
 
+    async def anything_moves(self) -> bool:
+        """Whether a run is queued or executes: only then can a worker die holding one."""
+        async with self._db.control_transaction() as tx:
+            return await store.anything_moves(tx)
+
     async def cancelled_here(self, worker_id: WorkerId) -> list[RunId]:
         """Runs that this worker executes and somebody wants to stop."""
         async with self._db.control_transaction() as tx:

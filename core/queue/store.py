@@ -97,3 +97,8 @@ async def depth(tx: Transaction) -> int:
 async def cancelled_here(tx: Transaction, worker_id: WorkerId) -> list[RunId]:
     """Runs of a worker that somebody wants to stop."""
     return [RunId(row["run_id"]) for row in await tx.fetch(SQL["cancelled_here"], worker_id)]
+
+
+async def anything_moves(tx: Transaction) -> bool:
+    """Whether a run is queued or holds a slot."""
+    return bool(await tx.fetchval(SQL["anything_moves"]))

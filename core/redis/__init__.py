@@ -3,7 +3,7 @@
 | use | module | without Redis |
 |---|---|---|
 | wake-ups | ``bus.signal`` / ``bus.listen`` | same-process listeners still wake; others re-check every second |
-| live events | ``bus.publish`` / ``bus.subscribe`` | readers get ``RESYNC`` every 5 s and at the return, and read again |
+| live events | ``bus.publish`` / ``bus.subscribe`` | readers get ``RESYNC`` every 5 s and at the return: read again |
 | rate limits | ``limits.take`` | ``Unavailable``: the caller parks and asks again; a limit is never exceeded |
 | cache | ``cache.get`` / ``cache.set`` | every get misses, every set does nothing |
 
