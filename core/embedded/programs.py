@@ -39,9 +39,10 @@ _COMMON = ("database_app_url", "redis_url", "secret_key")
 _MODELS_AND_MEMORY = ("model_api_key", "graph_password")
 
 OFFLINE_MODEL = Program("model", "core.models.offline", Port.MODEL)
+DEMO_SERVICES = Program("demo", "core.demo.services", Port.DEMO)
 
 WHOLE = Plan(
-    helpers=(OFFLINE_MODEL, Program("demo", "core.demo.services", Port.DEMO)),
+    helpers=(OFFLINE_MODEL, DEMO_SERVICES),
     commands=(
         # Only this one acts as the owner.
         Command("migrate", ("database_url", "database_engine_url", "secret_key")),

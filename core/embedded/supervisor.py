@@ -29,7 +29,7 @@ import httpx
 from core.embedded.board import Board
 from core.embedded.environment import environment_for
 from core.embedded.process import LOCALHOST, Process, Reaper, require_free_port, until_ready
-from core.embedded.programs import OFFLINE_MODEL, WHOLE, Command, Plan, Program
+from core.embedded.programs import DEMO_SERVICES, OFFLINE_MODEL, WHOLE, Command, Plan, Program
 from core.embedded.run_folder import RunFolder, hold
 from core.embedded.servers import complete, servers_to_start
 from core.errors import BailiwickError, SetupError
@@ -100,6 +100,11 @@ class Supervisor:
         self._servers = servers_to_start(given, self._reaper)
         # A model endpoint of one's own replaces the offline model.
         self._helpers = [each for each in plan.helpers if each != OFFLINE_MODEL or given.model_url is None]
+        if DEMO_SERVICES in self._helpers:
+            # Its feed is polled like one on the internet, though it has a private address.
+            demo = f"{LOCALHOST}:{given.port(DEMO_SERVICES.port)}"
+            hosts = (*given.allowed_private_hosts, demo)
+            self.settings = self.settings.model_copy(update={"allowed_private_hosts": hosts})
         self._programs = (*self._helpers, *plan.platform)
         self._running: dict[str, Process] = {}
 
