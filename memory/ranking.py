@@ -126,8 +126,8 @@ def overlap(one: frozenset[str], other: frozenset[str]) -> float:
 def _spread(scores: Sequence[float], total: int) -> tuple[float, float]:
     """Mean and deviation over the whole corpus: whoever is no candidate has a score of 0."""
     count = max(total, len(scores), 1)
-    mean = sum(scores) / count
-    variance = sum(score * score for score in scores) / count - mean * mean
+    mean = math.fsum(scores) / count  # exact sums: the order of the candidates must not matter
+    variance = math.fsum(score * score for score in scores) / count - mean * mean
     return mean, math.sqrt(max(variance, 0.0))
 
 
