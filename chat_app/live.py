@@ -1,0 +1,245 @@
+"""Keeps the cards of one open conversation true while things happen elsewhere.
+
+Cards are painted from rows, never from memory: after a reload the same code paints them again. Live events
+say what to look at; they may be lost, so a card whose runs execute right now is also looked at every two
+seconds. A conversation with nothing that can change has no task and asks the database nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from chat_app.rendering import (
+    LISTED_RUNS,
+    REVIEW_CARD,
+    RUNS_CARD,
+    executing,
+    review_card,
+    runs_card,
+    unfinished,
+)
+from chat_app.services import ChatServices
+from chat_app.session import Seat
+from core.agents.words import plural
+from core.errors import BailiwickError, Conflict, NotFound, Unauthenticated
+from core.redis.bus import RESYNC, Event
+from core.runs.model import BatchProgress, RunState, RunView
+from core.tenancy import Scope, TenantContext
+
+CARDS = frozenset({RUNS_CARD, REVIEW_CARD})
+_BUSY_PAUSE_S = 2.0
+_QUIET_PAUSE_S = 300.0
+_COALESCE_S = 0.3
+_LOGIN_CHECK_S = 60.0
+
+log = structlog.get_logger(__name__)
+Element = dict[str, Any]
+"""A card as Chainlit's browser side knows it; ``props`` are ours."""
+
+
+class Screen(Protocol):
+    """Where cards are shown: one session of a browser."""
+
+    async def show(self, element: Element) -> None:
+        """Show a card, or replace it by its new state."""
+
+    async def toast(self, text: str) -> None:
+        """Say something in passing."""
+
+    def open(self) -> bool:
+        """Whether anybody may come back to this session."""
+
+    def connected(self) -> bool:
+        """Whether somebody looks at it now."""
+
+
+@dataclass(slots=True)
+class LiveCards:
+    """The cards of one session. ``track`` them; the rest goes by itself."""
+
+    services: ChatServices
+    seat: Seat
+    screen: Screen
+    _cards: dict[str, Element] = field(default_factory=dict)
+    _dirty: set[str] = field(default_factory=set)
+    _new_reviews: int = 0
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _task: asyncio.Task[None] | None = None
+    _login_checked_at: float = 0.0
+
+    @property
+    def ctx(self) -> TenantContext:
+        """For whom the cards are painted."""
+        return self.seat.ctx
+
+    @property
+    def may_decide(self) -> bool:
+        """Whether this person decides reviews."""
+        return Scope.REVIEWS_DECIDE in self.ctx.scopes
+
+    async def repaint(self, elements: Iterable[Element]) -> None:
+        """Bring the props of a thread's cards up to date in place, and track them."""
+        for element in elements:
+            if element.get("type") == "custom" and element.get("name") in CARDS:
+                with contextlib.suppress(NotFound):  # what it showed is gone: it keeps its last state
+                    element["props"] = await self._props(element)
+                self.track(element)
+
+    def track(self, element: Element) -> None:
+        """Keep a card true from now on."""
+        self._cards[element["id"]] = element
+        self.follow()
+
+    def follow(self) -> None:
+        """Listen, if there is anything to listen for."""
+        if (self._task is None or self._task.done()) and self._anything_to_follow():
+            self._task = asyncio.create_task(self._run(), name="live-cards")
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def decide(self, ctx: TenantContext, review_id: str, verdict: str, comment: str) -> bool:
+        """Decide a review from its card; what went wrong is shown on the card. Whether it was decided."""
+        notice = ""
+        try:
+            await self.services.reviews.decide(ctx, review_id, verdict, comment)
+        except Conflict as error:
+            notice = f"{error.message} Your decision was not needed."
+        except BailiwickError as error:
+            notice = error.message
+        for element in self._of_review(review_id):
+            await self._show(element, notice=notice)
+        return not notice
+
+    # Following ------------------------------------------------------------------------------------------
+
+    def _anything_to_follow(self) -> bool:
+        return self.may_decide or any(_may_change(card) for card in self._cards.values())
+
+    async def _run(self) -> None:
+        async with self.services.bus.subscribe(self.ctx.tenant_id) as events:
+            reader = asyncio.create_task(self._read(events))
+            try:
+                while self.screen.open() and self._anything_to_follow():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(self._pause_s()):
+                            await self._woken.wait()
+                    self._woken.clear()
+                    if self.screen.connected() and await self._still_logged_in():
+                        await self._look()
+                    await asyncio.sleep(_COALESCE_S)
+            except Unauthenticated:
+                return
+            finally:
+                reader.cancel()
+
+    async def _read(self, events: Any) -> None:
+        async for event in events:
+            self._note(event)
+
+    def _note(self, event: Event) -> None:
+        if event.kind == RESYNC:
+            touched = set(self._cards)
+        elif event.kind == "run":
+            touched = {key for key, card in self._cards.items() if _shows(card, "batch_id", event.data)}
+        elif event.kind == "review":
+            touched = {key for key, card in self._cards.items() if _shows(card, "review_id", event.data)}
+            self._new_reviews += self.may_decide and event.data.get("state") == "open"
+        else:
+            return
+        self._dirty |= touched
+        if self._dirty or self._new_reviews:
+            self._woken.set()
+
+    def _pause_s(self) -> float:
+        busy = any(executing(card["props"]) for card in self._cards.values() if card["name"] == RUNS_CARD)
+        return _BUSY_PAUSE_S if busy else _QUIET_PAUSE_S
+
+    async def _still_logged_in(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now - self._login_checked_at >= _LOGIN_CHECK_S:
+            await self.seat.renew()
+            self._login_checked_at = now
+        return True
+
+    async def _look(self) -> None:
+        busy = {key for key, card in self._cards.items() if card["name"] == RUNS_CARD and executing(card["props"])}
+        dirty, self._dirty = self._dirty | busy, set()
+        for key in dirty:
+            try:
+                await self._show(self._cards[key])
+            except BailiwickError as error:
+                log.warning("chat.card_not_painted", card=self._cards[key]["name"], code=error.code)
+        if self._new_reviews:
+            count, self._new_reviews = self._new_reviews, 0
+            verb = "waits" if count == 1 else "wait"
+            await self.screen.toast(f"{plural(count, 'new case')} {verb} for review. Ask: what waits for review?")
+
+    # Painting -------------------------------------------------------------------------------------------
+
+    async def _show(self, element: Element, notice: str = "") -> None:
+        props = await self._props(element, notice)
+        if props != element["props"]:
+            element["props"] = props
+            await self.screen.show(element)
+
+    async def _props(self, element: Element, notice: str = "") -> dict[str, Any]:
+        props = element["props"]
+        if element["name"] == RUNS_CARD:
+            return await self.runs_props(str(props["batch_id"]), str(props["title"]))
+        return await self.review_props(str(props["review_id"]), notice)
+
+    async def runs_props(self, batch_id: str, label: str) -> dict[str, Any]:
+        """A batch as its card shows it. Raises ``NotFound``."""
+        progress = await self.services.runs.batch_progress(self.ctx, batch_id)
+        recent = await self._interesting(progress)
+        return runs_card(label, progress, recent, self.ctx.policy)
+
+    async def review_props(self, review_id: str, notice: str = "") -> dict[str, Any]:
+        """A review as its card shows it. Raises ``NotFound``."""
+        review = await self.services.reviews.get(self.ctx, review_id)
+        decider = ""
+        if review.decided_by:
+            kind, _, user_id = review.decided_by.partition(":")
+            names = await self.services.tenants.names(self.ctx, [user_id]) if kind == "user" else {}
+            decider = "you" if user_id == self.ctx.user_id else next(iter(names.values()), "")
+        return review_card(review, self.ctx.policy, may_decide=self.may_decide, decider=decider, notice=notice)
+
+    async def _interesting(self, progress: BatchProgress) -> list[RunView]:
+        """A few runs of the batch: those in trouble or at work first."""
+        wanted = (
+            (RunState.FAILED, progress.failed, 3),
+            (RunState.RUNNING, progress.running, 4),
+            (RunState.WAITING, progress.waiting, 4),
+            (RunState.SUCCEEDED, progress.succeeded, LISTED_RUNS),
+        )
+        found: list[RunView] = []
+        for state, count, share in wanted:
+            room = min(share, LISTED_RUNS - len(found))
+            if count and room > 0:
+                page, _ = await self.services.runs.list(self.ctx, state=state, batch_id=progress.batch_id, limit=room)
+                found += page
+        return found
+
+    def _of_review(self, review_id: str) -> list[Element]:
+        return [card for card in self._cards.values() if card["props"].get("review_id") == review_id]
+
+
+def _may_change(card: Element) -> bool:
+    if card["name"] == RUNS_CARD:
+        return unfinished(card["props"])
+    return bool(card["props"].get("state") == "open")
+
+
+def _shows(card: Element, key: str, data: Mapping[str, Any]) -> bool:
+    return key in card["props"] and card["props"][key] == data.get(key)

@@ -1,0 +1,138 @@
+"""The chat as Chainlit sees it: which of our functions answer which of its events.
+
+Chainlit executes this file by path, under another module name, so it holds no state: what it needs waits in
+``app.state.chat`` of Chainlit's own application, put there by ``chat_app.mounting``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import chainlit as cl
+from chainlit.context import context
+from chainlit.server import app, sio
+from chainlit.session import WebsocketSession
+from chainlit.types import ThreadDict
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chat_app.data_layer import ConversationLayer
+from chat_app.live import Element, LiveCards
+from chat_app.rendering import error_in_words, starters
+from chat_app.services import ChatServices
+from chat_app.session import current_seat, identifier_of
+from chat_app.turn import complain, take_turn
+from core.errors import BailiwickError, Unauthenticated
+
+services: ChatServices = app.state.chat
+kept: Any = cl.user_session
+"""What a session keeps between its events; Chainlit leaves it untyped."""
+
+
+class SessionScreen:
+    """The browser behind a Chainlit session; it may go away and come back under another socket."""
+
+    def __init__(self) -> None:
+        self._session = cast(WebsocketSession, context.session)
+        self._emitter = context.emitter
+
+    async def show(self, element: Element) -> None:
+        """Show a card, or replace it by its new state. Not stored: cards are painted anew when resumed."""
+        await self._emitter.emit("element", element)
+
+    async def toast(self, text: str) -> None:
+        """Say something in passing."""
+        await self._emitter.send_toast(text, "info")
+
+    def open(self) -> bool:
+        """Whether anybody may come back to this session."""
+        return WebsocketSession.get_by_id(self._session.id) is not None
+
+    def connected(self) -> bool:
+        """Whether somebody looks at it now."""
+        return bool(sio.manager.is_connected(self._session.socket_id, "/"))
+
+
+def live_cards() -> LiveCards:
+    """The cards of this session, made at its first use."""
+    live = kept.get("live")
+    if not isinstance(live, LiveCards):
+        live = LiveCards(services, current_seat(), SessionScreen())
+        kept.set("live", live)
+    return live
+
+
+@cl.data_layer
+def data_layer() -> ConversationLayer:
+    """Where conversations are kept."""
+    return ConversationLayer(services.conversations, services.clock)
+
+
+@cl.header_auth_callback
+async def logged_in(headers: Headers) -> cl.User | None:
+    """Who the login's cookie names."""
+    try:
+        identity = await services.identify(headers)
+    except Unauthenticated:
+        return None
+    return cl.User(identifier=identifier_of(identity), display_name=identity.name)
+
+
+@cl.on_logout
+async def logged_out(request: Request, response: Response) -> None:
+    """Leaving the chat is leaving the platform."""
+    await services.logout(request, response)
+
+
+@cl.set_starters
+async def offer_starters(_user: cl.User | None) -> list[cl.Starter]:
+    """First messages for an empty screen."""
+    ctx = current_seat().ctx
+    try:
+        waiting = len(await services.reviews.open(ctx, limit=1_000))
+    except BailiwickError:
+        waiting = 0
+    return [cl.Starter(label=starter.label, message=starter.message) for starter in starters(ctx, waiting)]
+
+
+@cl.on_chat_start
+async def started() -> None:
+    """A new conversation: reviewers hear of new cases."""
+    live_cards().follow()
+
+
+@cl.on_chat_resume
+async def resumed(thread: ThreadDict) -> None:
+    """An old conversation, or a reload: its cards are painted from what is true now."""
+    live = live_cards()
+    await live.repaint(cast(list[Element], thread["elements"] or []))
+    live.follow()
+
+
+@cl.on_message
+async def said(message: cl.Message) -> None:
+    """The user said something. Who they are is looked up anew: a login can end while a page is open."""
+    try:
+        identity = await current_seat().renew()
+    except BailiwickError as error:
+        await complain(error)
+        return
+    await take_turn(services, identity, live_cards(), message)
+
+
+@cl.action_callback("decide_review")
+async def decide(action: cl.Action) -> bool:
+    """A button on a review's card."""
+    try:
+        identity = await current_seat().renew()
+    except BailiwickError as error:
+        await context.emitter.send_toast(error_in_words(error), "error")
+        return False
+    payload = action.payload
+    return await live_cards().decide(
+        identity.ctx,
+        str(payload.get("review_id", "")),
+        str(payload.get("verdict", "")),
+        str(payload.get("comment", ""))[:4_000],
+    )
