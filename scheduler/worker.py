@@ -32,7 +32,7 @@ from core.redis.bus import Signals
 from core.settings import Port, Settings
 from core.telemetry import configure_logging, serve_ops
 from core.workflows.executor import RunExecutor
-from core.workflows.step import Services
+from core.workflows.step import Rooms, Services
 
 log = structlog.get_logger(__name__)
 
@@ -175,7 +175,7 @@ async def open_worker(platform: Platform) -> AsyncIterator[Worker]:
     settings = platform.settings
     name = settings.worker_id or socket.gethostname()
     worker_id = WorkerId(f"{name}-{secrets.token_hex(4)}")
-    services = Services(settings)
+    services = Services(settings, Rooms(platform.runs, platform.reviews))
     executor = RunExecutor(
         required(settings.database_engine_url, "BAILIWICK_DATABASE_ENGINE_URL"),
         worker_id,
@@ -213,7 +213,7 @@ async def main(settings: Settings) -> None:
             if not await platform.bus.healthy():
                 raise Unavailable("Redis does not answer.")
 
-        async with serve_ops(settings.port(Port.WORKER), {"postgres": postgres, "redis": redis}):
+        async with serve_ops(settings.port(Port.WORKER), {"postgres": postgres, "redis": redis}, platform.metrics):
             log.info("worker.started", worker_id=worker.worker_id, slots=settings.worker_slots)
             await worker.run()
 

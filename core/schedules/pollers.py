@@ -232,11 +232,11 @@ class PollerService:
 
     # What the scheduler saw -----------------------------------------------------------------------------
 
-    async def due(self, ctx: TenantContext, poller_id: str) -> PollerView | None:
-        """The poller when it is to look now; otherwise it is paused, gone, or has looked meanwhile."""
+    async def armed(self, ctx: TenantContext, poller_id: str) -> PollerView | None:
+        """The poller, unless it is paused or gone: it has a ``next_at``."""
         async with self._db.tenant_transaction(ctx) as tx:
             view = await store.poller(tx, poller_id)
-        return None if view is None or view.next_at is None or view.next_at > self._clock.now() else view
+        return None if view is None or view.next_at is None else view
 
     async def postpone(self, ctx: TenantContext, poller_id: str, at: datetime) -> datetime:
         """Look later (the tenant's rate limit says so); that moment."""

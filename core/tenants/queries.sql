@@ -68,3 +68,11 @@ select app.queue_pause($1, $2);
 -- name: user_create
 -- False when the e-mail is taken in that tenant.
 select app.user_create($1, $2, $3, $4, $5, $6, $7);
+
+-- name: purge_sessions
+-- Remove sessions that have ended; how many.
+select app.sessions_purge($1);
+
+-- name: forget_login_failures
+-- Remove failed logins before a moment.
+select app.login_failures_forget($1);

@@ -191,6 +191,12 @@ class TenantService:
         async with self._db.tenant_transaction(ctx) as tx:
             return await store.names(tx, list(user_ids))
 
+    async def purge(self) -> int:
+        """Forget sessions that have ended and failed logins that count no more; the number of sessions."""
+        now = self._clock.now()
+        async with self._db.control_transaction() as tx:
+            return await store.purge(tx, now, now - timedelta(seconds=2 * LOCKOUT_WINDOW_S))
+
     # Acts of operators and admins -----------------------------------------------------------------------
 
     async def list_tenants(self, actor: TenantContext) -> list[TenantView]:

@@ -192,3 +192,9 @@ async def create_user(
             SQL["user_create"], user_id, tenant_id, email, name, password_hash, [r.value for r in roles], now
         )
     )
+
+
+async def purge(tx: Transaction, now: datetime, failures_before: datetime) -> int:
+    """Remove ended sessions and old failed logins; the number of sessions."""
+    await tx.execute(SQL["forget_login_failures"], failures_before)
+    return int(await tx.fetchval(SQL["purge_sessions"], now))

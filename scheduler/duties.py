@@ -1,0 +1,147 @@
+"""What the leader does: fires schedules and pollers that are due, and keeps the house.
+
+| job | runs | does |
+|---|---|---|
+| timetable | on signals, else every 5 min | sets the alarms of the next 10 minutes from the rows |
+| waits | when the next wait is over, on signals, else every 5 min | queues parked runs whose time has come |
+| workers | every 4 s while runs are queued or execute, on signals, else every 5 min | takes over from dead workers |
+| seal | every minute while runs are queued or execute, else every 5 min | seals the audit |
+| purge | every hour | removes sessions that have ended and old failed logins |
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+import structlog
+from prometheus_client import Counter, Histogram
+
+from core.bootstrap import Platform
+from core.http import guarded_client
+from core.queue.model import Topic
+from core.schedules.model import Due, Upcoming
+from core.schedules.service import FIRING
+from core.tenancy import ActorKind
+from scheduler.maintenance import IDLE_S, Job, Maintenance
+from scheduler.pollers import Lookout
+from scheduler.timetable import Timetable
+
+TOPICS = (Topic.SCHEDULER, Topic.WORKERS)
+_HORIZON = timedelta(minutes=10)
+_MAX_ALARMS = 10_000
+_WAKE_BATCH = 500
+_WATCH_S = 4.0
+_SEAL_S = 60.0
+_PURGE_S = 3_600.0
+
+log = structlog.get_logger(__name__)
+
+
+class LeaderDuties:
+    """Make it with ``open_duties``; ``run`` it while leading."""
+
+    def __init__(self, platform: Platform, lookout: Lookout) -> None:
+        self._platform = platform
+        self._lookout = lookout
+        self._timetable: Timetable | None = None
+        self._moving = False
+        self._purged_at: datetime | None = None
+        registry = platform.metrics
+        self._lateness = Histogram(
+            "bailiwick_fire_lateness_seconds",
+            "From the due time of a schedule or poller until it is dealt with.",
+            ("kind",),
+            registry=registry,
+            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+        )
+        self._woken = Counter("bailiwick_waits_woken", "Waits that time has ended.", ("cause",), registry=registry)
+        self._recovered = Counter("bailiwick_runs_recovered", "Runs of workers that died.", registry=registry)
+        jobs = [
+            Job("timetable", self._set_alarms, apart_s=0.0),
+            Job("waits", self._wake_waits, apart_s=0.0),
+            Job("workers", self._watch_workers, apart_s=_WATCH_S),
+            Job("seal", self._seal),
+            Job("purge", self._purge),
+        ]
+        self.maintenance = Maintenance(platform.bus, platform.clock, jobs, registry, topics=TOPICS)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self._timetable = Timetable(self._fire, self._platform.clock)
+        self._timetable.start()
+        try:
+            await self.maintenance.run()
+        finally:
+            self._timetable.stop()
+
+    def idle_s(self) -> float:
+        """Seconds until something has to be done again; 0.0 while anything moves or fails, or before the first look."""
+        alarm = None if self._timetable is None else self._timetable.next_at()
+        moments = [moment for moment in (alarm, self.maintenance.next_at()) if moment is not None]
+        if self._moving or self.maintenance.failing or not moments:
+            return 0.0
+        return max(0.0, (min(moments) - self._platform.clock.now()).total_seconds())
+
+    async def _fire(self, due: Due) -> datetime | None:
+        ctx = await self._platform.tenants.context_for(
+            due.tenant_id, actor_kind=ActorKind.SCHEDULER, actor_id=due.id, scopes=FIRING
+        )
+        late = self._platform.clock.now() - due.due_at
+        self._lateness.labels(due.kind.value).observe(max(0.0, late.total_seconds()))
+        match due.kind:
+            case Upcoming.SCHEDULE:
+                return await self._platform.schedules.fire(ctx, due.id)
+            case Upcoming.POLLER:
+                return await self._lookout.look(ctx, due.id)
+
+    # Jobs -----------------------------------------------------------------------------------------------
+
+    async def _set_alarms(self) -> float:
+        now = self._platform.clock.now()
+        horizon = now + _HORIZON
+        dues = await self._platform.schedules.upcoming(horizon, _MAX_ALARMS)
+        if len(dues) == _MAX_ALARMS:
+            horizon = dues[-1].due_at
+        if self._timetable is not None:
+            self._timetable.set(dues, horizon)
+        return min(IDLE_S, max(1.0, (horizon - now).total_seconds()))
+
+    async def _wake_waits(self) -> float:
+        # Asked first, because waking takes the queue's lock, for which claims would have to wait.
+        while (next_wake := await self._platform.queue.next_wake()) is not None:
+            left_s = (next_wake - self._platform.clock.now()).total_seconds()
+            if left_s > 0:
+                return left_s
+            for wait in await self._platform.queue.wake_due(_WAKE_BATCH):
+                self._woken.labels(wait.reason).inc()
+        return IDLE_S
+
+    async def _watch_workers(self) -> float:
+        self._moving = await self._platform.queue.anything_moves()
+        if not self._moving:
+            return IDLE_S
+        for run in await self._platform.queue.recover():
+            self._recovered.inc()
+            log.warning("worker.died", tenant_id=run.tenant_id, run_id=run.run_id, worker_id=run.reason)
+        return _WATCH_S
+
+    async def _seal(self) -> float:
+        await self._platform.audit.seal_all()
+        return _SEAL_S if self._moving else IDLE_S
+
+    async def _purge(self) -> float:
+        # Looked at whenever the others are awake anyway, so that it never wakes the database by itself.
+        now = self._platform.clock.now()
+        if self._purged_at is None or now - self._purged_at >= timedelta(seconds=_PURGE_S):
+            await self._platform.tenants.purge()
+            self._purged_at = now
+        return IDLE_S
+
+
+@asynccontextmanager
+async def open_duties(platform: Platform) -> AsyncIterator[LeaderDuties]:
+    """The duties with the HTTP client that pollers use."""
+    async with guarded_client(platform.settings.allowed_private_hosts) as client:
+        yield LeaderDuties(platform, Lookout(platform.pollers, platform.limits, client, platform.clock))

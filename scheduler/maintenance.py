@@ -1,0 +1,116 @@
+"""Jobs with periods of their own, run one after the other in one loop that sleeps until something is due.
+
+Each job says, whenever it has run, after how many seconds it wants to run again; a signal on one of the
+topics makes the jobs that listen run at once. Jobs that are due within a second of each other run together,
+so with nothing to do Postgres sees one short burst every five minutes, and nothing in between.
+
+A job that fails is logged and tried again after 1 s, doubling up to 30 s; the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+
+from core.clock import Clock
+from core.errors import BailiwickError
+from core.redis.bus import Bus
+
+IDLE_S = 300.0
+_TOGETHER = timedelta(seconds=1)
+_BREATH_S = 0.2
+_LAST_RETRY_S = 30.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Job:
+    """``run`` does the work and returns the seconds until it wants to run again, at most ``IDLE_S``.
+
+    ``apart_s``: a signal makes it run too, but not sooner than this after its last run; None: it hears none.
+    """
+
+    name: str
+    run: Callable[[], Awaitable[float]]
+    apart_s: float | None = None
+    next_at: datetime | None = field(default=None, init=False)
+    last_at: datetime | None = field(default=None, init=False)
+    failures: int = field(default=0, init=False)
+
+    def signalled(self) -> None:
+        """Somebody signalled. A job that fails keeps its back-off."""
+        if self.apart_s is not None and self.last_at is not None and self.next_at is not None and not self.failures:
+            self.next_at = min(self.next_at, self.last_at + timedelta(seconds=self.apart_s))
+
+
+class Maintenance:
+    """The loop. ``failing`` names the jobs whose last run failed."""
+
+    def __init__(
+        self, bus: Bus, clock: Clock, jobs: list[Job], registry: CollectorRegistry, *, topics: tuple[str, ...]
+    ) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._jobs = jobs
+        self._topics = topics
+        labels = ("job", "outcome")
+        self._runs = Counter("bailiwick_maintenance_runs", "Runs of maintenance jobs.", labels, registry=registry)
+
+    @property
+    def failing(self) -> list[str]:
+        """Names of the jobs whose last run failed."""
+        return [job.name for job in self._jobs if job.failures]
+
+    def next_at(self) -> datetime | None:
+        """When the next job is due; None before the first pass."""
+        return min((job.next_at for job in self._jobs if job.next_at is not None), default=None)
+
+    async def run(self) -> None:
+        """Until cancelled. Everything is due at first."""
+        for job in self._jobs:
+            job.next_at = None
+        async with self._bus.listen(*self._topics) as signals:
+            while True:
+                await self._pass()
+                planned_s = self._sleep_s()
+                began = asyncio.get_running_loop().time()
+                signalled = await signals.wait(planned_s)
+                # A wait that ends early without a signal: Redis is gone, and signals with it.
+                if signalled or asyncio.get_running_loop().time() - began < planned_s - _BREATH_S:
+                    for job in self._jobs:
+                        job.signalled()
+                await asyncio.sleep(_BREATH_S)  # signals often come in flocks
+
+    async def _pass(self) -> None:
+        soon = self._clock.now() + _TOGETHER
+        for job in self._jobs:
+            if job.next_at is None or job.next_at <= soon:
+                delay_s = await self._attempt(job)
+                job.last_at = self._clock.now()
+                job.next_at = job.last_at + timedelta(seconds=delay_s)
+
+    async def _attempt(self, job: Job) -> float:
+        try:
+            delay_s = min(await job.run(), IDLE_S)
+        except BailiwickError as error:
+            log.warning("maintenance.job_failed", job=job.name, error=error.message)
+        except Exception:
+            log.exception("maintenance.job_broke", job=job.name)
+        else:
+            job.failures = 0
+            self._runs.labels(job.name, "done").inc()
+            return delay_s
+        job.failures += 1
+        self._runs.labels(job.name, "failed").inc()
+        return min(2.0 ** (job.failures - 1), _LAST_RETRY_S)
+
+    def _sleep_s(self) -> float:
+        next_at = self.next_at()
+        left_s = IDLE_S if next_at is None else (next_at - self._clock.now()).total_seconds()
+        return min(max(left_s, 0.0), IDLE_S)
