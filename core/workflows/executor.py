@@ -65,6 +65,7 @@ class RunExecutor:
             missing = WorkflowUnknown(f"No worker here has workflow {claim.workflow} version {claim.version}.")
             await self._execution.end(on, RunState.FAILED, error=describe(missing))
             return
+        await self._execution.started(on)
         run = Run(on, claim.workflow, self._tools)
         self._runs[claim.run_id] = (run, claim, definition)
         try:
