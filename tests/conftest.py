@@ -1,3 +1,8 @@
 """Fixtures of every test; see ``tests/fixtures``."""
 
-pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.models", "tests.fixtures.installation"]
+pytest_plugins = [
+    "tests.fixtures.phases",
+    "tests.fixtures.servers",
+    "tests.fixtures.models",
+    "tests.fixtures.installation",
+]
