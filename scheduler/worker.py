@@ -33,6 +33,7 @@ from core.settings import Port, Settings
 from core.telemetry import configure_logging, serve_ops
 from core.workflows.executor import RunExecutor
 from core.workflows.step import Rooms, Services
+from memory.bootstrap import open_memory
 
 log = structlog.get_logger(__name__)
 
@@ -175,26 +176,27 @@ async def open_worker(platform: Platform) -> AsyncIterator[Worker]:
     settings = platform.settings
     name = settings.worker_id or socket.gethostname()
     worker_id = WorkerId(f"{name}-{secrets.token_hex(4)}")
-    services = Services(settings, Rooms(platform.runs, platform.reviews))
-    executor = RunExecutor(
-        required(settings.database_engine_url, "BAILIWICK_DATABASE_ENGINE_URL"),
-        worker_id,
-        registry=platform.workflows,
-        tenants=platform.tenants,
-        execution=platform.execution,
-        reviews=platform.reviews,
-        limits=platform.limits,
-        models=platform.models,
-        services=services,
-        clock=platform.clock,
-        pool_size=settings.database_pool_size,
-    )
-    await executor.engine.launch()
-    try:
-        yield Worker(platform, executor, worker_id)
-    finally:
-        await executor.engine.close()
-        await services.close()
+    async with open_memory(platform) as memory:
+        services = Services(settings, Rooms(platform.runs, platform.reviews, memory))
+        executor = RunExecutor(
+            required(settings.database_engine_url, "BAILIWICK_DATABASE_ENGINE_URL"),
+            worker_id,
+            registry=platform.workflows,
+            tenants=platform.tenants,
+            execution=platform.execution,
+            reviews=platform.reviews,
+            limits=platform.limits,
+            models=platform.models,
+            services=services,
+            clock=platform.clock,
+            pool_size=settings.database_pool_size,
+        )
+        await executor.engine.launch()
+        try:
+            yield Worker(platform, executor, worker_id)
+        finally:
+            await executor.engine.close()
+            await services.close()
 
 
 async def main(settings: Settings) -> None:

@@ -82,6 +82,10 @@ class RunExecution:
         self._usage = usage
         self._clock = clock
 
+    async def started(self, on: Executing) -> None:
+        """Tell the tenant's screens that the run executes; the claim has written it."""
+        await self._publish(on, RunState.RUNNING, None)
+
     async def begin_step(self, on: Executing, step: int, name: str, kind: str, estimate_microusd: int = 0) -> StepStart:
         """Open an attempt and reserve its estimate; or the result, when the step finished before.
 

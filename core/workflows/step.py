@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import httpx
 
 from core.ids import RunId
+from core.ports import MemoryPort
 from core.reviews.service import ReviewService
 from core.runs.service import RunService
 from core.settings import Settings
@@ -23,6 +24,7 @@ class Rooms:
 
     runs: RunService
     reviews: ReviewService
+    memory: MemoryPort
 
 
 class Services:
