@@ -11,11 +11,13 @@ from core.errors import SetupError
 from core.models.embedding_local import MiniLM, find_weights
 from core.models.offline.server import OfflineServer
 from core.settings import Port, Settings
+from core.telemetry import configure_logging, new_registry
 
 
 def main() -> int:
     """Listen until told to stop; 1 with one clear line when the embedding model is missing or not genuine."""
     settings = Settings()
+    configure_logging(settings, "model")
     try:
         embedder = MiniLM(find_weights())
     except SetupError as problem:
@@ -23,12 +25,12 @@ def main() -> int:
         return 1
     key = settings.model_api_key.get_secret_value() if settings.model_api_key else None
     names = (settings.model_small, settings.model_large, settings.model_embedding)
-    server = OfflineServer(embedder, names, SystemClock(), api_key=key)
+    server = OfflineServer(embedder, names, SystemClock(), new_registry("model"), api_key=key)
     uvicorn.run(
         server.app(),
         host="127.0.0.1",
         port=settings.port(Port.MODEL),
-        log_level=settings.log_level.lower(),
+        log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
     )

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -26,6 +26,7 @@ from core.models.offline import chat_wire, responses_wire
 from core.models.offline.prompt import Answer, JsonObject, Prompt, answer_tokens, prompt_tokens
 from core.models.offline.rules.engine import answer
 from core.models.offline.wire import RequestError, Stamp, field, model_of
+from core.telemetry import ops_routes
 
 MAX_BODY_BYTES = 1_000_000
 MAX_TEXTS = 512
@@ -54,15 +55,23 @@ class OfflineServer:
         models: names ``GET /v1/models`` lists; any other name is answered as well.
         api_key: demanded as bearer when given.
         clock: tells when an answer was made.
+        registry: where the metrics go that ``/metrics`` shows.
     """
 
-    def __init__(self, embedder: Embedder, models: tuple[str, ...], clock: Clock, api_key: str | None = None) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        models: tuple[str, ...],
+        clock: Clock,
+        registry: CollectorRegistry,
+        api_key: str | None = None,
+    ) -> None:
         self._embedder = embedder
         self._models = models
         self._api_key = api_key
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
-        self._registry = CollectorRegistry()
+        self._registry = registry
         self._requests = Counter(
             "offline_model_requests_total",
             "Requests by route and status.",
@@ -81,9 +90,7 @@ class OfflineServer:
                 Route("/v1/responses", self._guarded("responses", self._responses), methods=["POST"]),
                 Route("/v1/embeddings", self._guarded("embeddings", self._embeddings), methods=["POST"]),
                 Route("/v1/models", self._list_models),
-                Route("/healthz", self._health),
-                Route("/readyz", self._health),
-                Route("/metrics", self._metrics),
+                *ops_routes({}, self._registry),
             ]
         )
 
@@ -164,12 +171,6 @@ class OfflineServer:
     async def _list_models(self, _request: Request) -> Response:
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "bailiwick"} for name in self._models]
         return JSONResponse({"object": "list", "data": data})
-
-    async def _health(self, _request: Request) -> Response:
-        return JSONResponse({"status": "ok", "model": "offline"})
-
-    async def _metrics(self, _request: Request) -> Response:
-        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _read_json(request: Request) -> JsonObject:

@@ -25,6 +25,32 @@ def test_declined_applications_are_told_by_reason_with_the_tools_numbers(result:
     assert text == "57 applications were declined. By reason:\n- Low score: 40\n- Too much debt: 17"
 
 
+def test_open_runs_and_causes_of_waiting_are_told_with_the_counts() -> None:
+    result = {
+        "declined": 1,
+        "decided": 4,
+        "still_open": 2,
+        "reasons": [{"reason": "The credit score is below 620.", "count": 1}],
+    }
+    _, text = converse("Summarise what was declined and why", {"summarise_declined": result})
+    assert text.startswith("1 of 4 applications were declined.")
+    assert text.endswith("- The credit score is below 620: 1\n2 runs not decided yet.")
+    waits = ["3 queued: your cap of 3 at a time is in use", "1 waits for a reviewer's decision"]
+    progress = {"total": 6, "queued": 3, "running": 2, "waiting": {"review": 1}, "files": "apps.csv", "waits": waits}
+    _, text = converse("How far is it?", {"runs_progress": progress})
+    assert text == (
+        "Of 6 runs: queued 3, running 2, waiting for review 1.\n"
+        "- 3 queued: your cap of 3 at a time is in use.\n"
+        "- 1 waits for a reviewer's decision."
+    )
+
+
+def test_starting_a_file_again_says_that_nothing_was_started_twice() -> None:
+    result = {"started": 0, "already_started_before": 20, "batch_id": "bat_1"}
+    _, text = converse("Process this file\n[attachment: apps.csv]", {"start_loan_runs": result})
+    assert text.startswith("20 runs of apps.csv had been started before.")
+
+
 def test_nothing_declined_is_said_plainly() -> None:
     _, text = converse("why were they declined?", {"summarise_declined": {"declined": 0, "reasons": {}}})
     assert text == "Nothing was declined."

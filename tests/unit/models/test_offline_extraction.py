@@ -114,6 +114,21 @@ def test_what_the_user_wants_forgotten_is_removed() -> None:
     assert extract("Forget that we never approve below 620", existing=known) == [("RemoveDoc", {"json_doc_id": "a"})]
 
 
+def test_memories_listed_in_the_instructions_are_known_and_can_be_replaced() -> None:
+    relation = tool("Relation", **dict.fromkeys(("subject", "predicate", "object", "quote", "about", "replaces"), TEXT))
+    fact = tool("Fact", "Something that does not relate two things.", content=TEXT, quote=TEXT, about=TEXT)
+    known = '- [mem_1] "We never approve below 600."\n- [mem_2] "Our compliance officer is Dana."'
+    said = "Remember that we never approve below 620. Our compliance officer is Dana. I like short answers."
+    text = f"Known memories:\n{known}\n\n<session_1>\n=== Human Message ===\n\n{said}\n</session_1>"
+    given = answer(Prompt("You are a memory subroutine.", (Said(Speaker.USER, text),), (relation, fact)))
+    kept = [(call.name, call.arguments["quote"], call.arguments["about"]) for call in given.calls]
+    assert kept == [
+        ("Relation", "we never approve below 620", "organisation"),
+        ("Relation", "I like short answers", "person"),
+    ]
+    assert [call.arguments["replaces"] for call in given.calls] == ["mem_1", ""]
+
+
 @pytest.mark.parametrize(
     ("statement", "triple"),
     [

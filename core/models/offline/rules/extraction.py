@@ -1,7 +1,9 @@
 """Serves the memory manager: facts and triples from what the user stated, as tool calls.
 
 Only statements are kept. Questions, commands, greetings and everything the assistant said are left out, and
-so is what is already among the existing memories; a statement that contradicts one corrects it in place.
+so is what is already known. Known memories are read from either of two places: documents shown as ``<existing>``, which
+a contradicting statement corrects in place, and a list ``- [id] "text"`` in the instructions, which a
+contradicting statement names as replaced.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from core.models.offline.rules.arguments import Missing, fit
 from core.models.offline.rules.goals import ATTACHMENT
 from core.models.offline.rules.intents import POLITE
 from core.models.offline.rules.statements import Triple, is_statement, same_subject, tidy, triple_of
-from core.models.offline.rules.words import as_sentence, has, relevant, sentences, stems
+from core.models.offline.rules.words import as_sentence, has, parse_data, relevant, sentences, stems
 
 _SESSION = re.compile(r"<session_[^>]*>\n?(.*)\n?</session_[^>]*>", re.DOTALL)
 _HEADER = re.compile(r"^=+ (\w+) Message =+$", re.MULTILINE)
+_KNOWN = re.compile(r"^- \[([\w-]+)\] (\".*\"|.+)$", re.MULTILINE)
 _EXISTING = re.compile(r'<instance id=(\S+) schema_type="(\w+)">\s*(.*?)\s*</instance>', re.DOTALL)
 _REMEMBER = re.compile(
     r"^(?:remember|note|memori[sz]e|keep in mind|don'?t forget|do not forget)\b[,:]?\s*(?:that\b|this:?)?[,:]?\s*(.+)$",
@@ -50,7 +53,7 @@ def applies(prompt: Prompt) -> bool:
 
 def extract(prompt: Prompt) -> Answer:
     """One call for each new fact and triple, all at once; plain text when there is nothing to keep."""
-    existing = list(_existing(prompt.instructions))
+    existing = [*_existing(prompt.instructions), *_known(prompt)]
     calls: list[Call] = []
     for statement, certain in _statements(prompt):
         for call in _calls_for(statement, certain, prompt, existing):
@@ -94,12 +97,22 @@ def _existing(instructions: str) -> Iterator[_Memory]:
             yield _Memory(found.group(1), inner if isinstance(inner, dict) else content)
 
 
+def _known(prompt: Prompt) -> Iterator[_Memory]:
+    for text in prompt.user_texts():
+        for found in _KNOWN.finditer(text.partition("<session_")[0]):
+            statement = parse_data(found.group(2)) if found.group(2).startswith('"') else found.group(2)
+            yield _Memory(found.group(1), {"content": str(statement)})
+
+
 def _calls_for(statement: str, certain: bool, prompt: Prompt, existing: list[_Memory]) -> Iterator[Call]:
     triple = triple_of(statement)
+    relates = any(_is_relation(tool) for tool in prompt.tools) and triple is not None
     for tool in prompt.tools:
-        if {"subject", "predicate", "object"} <= tool.properties.keys():
+        if _is_relation(tool):
             if triple is not None:
                 yield from _triple_calls(triple, statement, tool, prompt, existing)
+        elif relates and has(r"\bdoes not relate\b", tool.description):
+            continue  # the offer asks for one call a statement
         elif name := next((name for name in _TEXT_FIELDS if name in tool.properties), None):
             yield from _fact_calls(name, statement, certain, tool, prompt, existing)
 
@@ -115,31 +128,50 @@ def _triple_calls(
             if triple.functional and (patch := _patch(prompt, memory, "object", triple.object)):
                 yield patch
                 return
+    if _says_the_same(existing, statement):
+        return
     wanted: dict[str, object] = {
         "subject": triple.subject,
         "predicate": triple.predicate,
         "object": triple.object,
         "context": as_sentence(statement),
+        "exclusive": "yes" if triple.functional else "no",
     }
-    yield from _fitted(tool, wanted, statement)
+    yield from _fitted(tool, wanted, statement, existing)
 
 
 def _fact_calls(
     name: str, statement: str, certain: bool, tool: Tool, prompt: Prompt, existing: list[_Memory]
 ) -> Iterator[Call]:
+    if _says_the_same(existing, statement):
+        return
     for memory in existing:
         known = memory.content.get(name)
         if not isinstance(known, str):
             continue
-        if stems(known) == stems(statement):
-            return
         if same_subject(known, statement) and (patch := _patch(prompt, memory, name, as_sentence(statement))):
             yield patch
             return
-    yield from _fitted(tool, {name: as_sentence(statement), "confidence": 0.95 if certain else 0.8}, statement)
+    wanted: dict[str, object] = {name: as_sentence(statement), "confidence": 0.95 if certain else 0.8}
+    yield from _fitted(tool, wanted, statement, existing)
 
 
-def _fitted(tool: Tool, wanted: dict[str, object], statement: str) -> Iterator[Call]:
+def _is_relation(tool: Tool) -> bool:
+    return {"subject", "predicate", "object"} <= tool.properties.keys()
+
+
+def _says_the_same(existing: list[_Memory], statement: str) -> bool:
+    """Is this very statement among the known ones? Triples are compared part by part, elsewhere."""
+    texts = (memory.content.get(name) for memory in existing for name in _TEXT_FIELDS)
+    return any(stems(text) == stems(statement) for text in texts if isinstance(text, str))
+
+
+def _fitted(tool: Tool, wanted: dict[str, object], statement: str, existing: list[_Memory]) -> Iterator[Call]:
+    replaced = [memory.id for memory in existing if same_subject(memory.text, statement)]
+    wanted = wanted | {
+        "about": "person" if has(r"^(?:i|my|me)\b", statement) else "organisation",
+        "replaces": ", ".join(replaced),
+    }
     quoted = {name: statement for name in ("quote", "source", "evidence") if name in tool.properties}
     kind = {"kind": "policy" if has(r"\b(?:never|always|must|only|not)\b", statement) else "fact"}
     fitted = fit(tool, quoted | kind | {"category": kind["kind"]} | wanted)

@@ -43,7 +43,8 @@ _STATUSES = (
     ("failed", r"failed|broken|errored"),
     ("cancelled", r"cancel(?:l)?ed"),
     ("declined", r"declined|refused|rejected"),
-    ("succeeded", r"succeeded|successful|approved|finished|completed|done"),
+    ("approved", r"approved|accepted"),
+    ("succeeded", r"succeeded|successful|finished|completed|done"),
 )
 _DECLINED = re.compile(r"\b(?:declin\w*|refus\w*|reject\w*|turned down|denied|denials?)\b", re.IGNORECASE)
 _ACCOUNT = re.compile(

@@ -89,7 +89,11 @@ def _started(arguments: Mapping[str, Any], data: Any) -> str | None:
         count = len(count)
     if not isinstance(count, int):
         return None
-    parts = [f"I started {plural(count, 'loan-approval run')} from {arguments.get('attachment')}."]
+    file, before = arguments.get("attachment"), data.get("already_started_before")
+    parts = [f"I started {plural(count, 'loan-approval run')} from {file}."]
+    if before:
+        parts = [] if count == 0 else parts
+        parts.append(f"{plural(before, 'run')} of {file} had been started before.")
     parts += [
         as_sentence(f"{_label(key)}: {_short(value)}")
         for key, value in data.items()
@@ -106,7 +110,10 @@ def _progress(_arguments: Mapping[str, Any], data: Any) -> str | None:
     if not counts:
         return "There are no runs yet." if total in (None, 0) else None
     listed = ", ".join(f"{name} {count:,}" for name, count in counts)
-    return f"Of {plural(total, 'run')}: {listed}." if isinstance(total, int) else f"Runs: {listed}."
+    waits = data.get("waits")
+    causes = "\n".join(f"- {as_sentence(str(cause))}" for cause in waits) if isinstance(waits, list) else ""
+    told = f"Of {plural(total, 'run')}: {listed}." if isinstance(total, int) else f"Runs: {listed}."
+    return f"{told}\n{causes}" if causes else told
 
 
 def _counts(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, int]]:
@@ -130,9 +137,12 @@ def _declined(_arguments: Mapping[str, Any], data: Any) -> str | None:
     among = f" of {plural(whole, 'application')}" if isinstance(whole, int) else ""
     noun = "application was" if count == 1 and not among else "applications were" if not among else "were"
     lines = [
-        f"- {reason}: {size:,}{f' (for example {example})' if example else ''}" for reason, size, example in groups
+        f"- {reason.rstrip('.')}: {size:,}{f' (for example {example})' if example else ''}"
+        for reason, size, example in groups
     ]
-    return f"{count:,}{among} {noun} declined. By reason:\n" + "\n".join(lines)
+    still_open = data.get("still_open") if isinstance(data, Mapping) else None
+    end = f"\n{plural(still_open, 'run')} not decided yet." if isinstance(still_open, int) and still_open else ""
+    return f"{count:,}{among} {noun} declined. By reason:\n" + "\n".join(lines) + end
 
 
 def _groups(data: Any) -> list[tuple[str, int, str]]:
@@ -152,7 +162,9 @@ def _groups(data: Any) -> list[tuple[str, int, str]]:
     return found
 
 
-def _remembered(arguments: Mapping[str, Any], _data: Any) -> str | None:
+def _remembered(arguments: Mapping[str, Any], data: Any) -> str | None:
+    if isinstance(data, Mapping) and data.get("remembered") == []:
+        return "I could not make a memory of that; please say it as one plain statement."
     statement = _first(arguments, *_STATEMENTS)
     return f"I will remember: {as_sentence(str(statement))}" if statement else None
 
