@@ -27,11 +27,16 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What ``up`` runs, besides the embedded servers: helpers at once, the commands, then the platform."""
+    """What ``up`` runs besides the embedded servers.
+
+    ``helpers`` need no data; ``prepare`` makes the data ready; then come the ``platform`` and, beside it,
+    ``introduce``, whose output is shown when all is healthy.
+    """
 
     helpers: tuple[Program, ...]
-    commands: tuple[Command, ...]
+    prepare: tuple[Command, ...]
     platform: tuple[Program, ...]
+    introduce: Command
 
 
 # Every process of the platform works on tenants' rows as the runtime role, and is woken over Redis.
@@ -43,11 +48,8 @@ DEMO_SERVICES = Program("demo", "core.demo.services", Port.DEMO)
 
 WHOLE = Plan(
     helpers=(OFFLINE_MODEL, DEMO_SERVICES),
-    commands=(
-        # Only this one acts as the owner.
-        Command("migrate", ("database_url", "database_engine_url", "secret_key")),
-        Command("seed", _COMMON),
-    ),
+    # Only this one acts as the owner.
+    prepare=(Command("migrate", ("database_url", "database_engine_url", "secret_key")),),
     platform=(
         Program("web", "chat_app", Port.WEB, (*_COMMON, *_MODELS_AND_MEMORY)),
         # Only the worker runs workflows, so only it gets the durable engine's role.
@@ -55,4 +57,5 @@ WHOLE = Plan(
         Program("scheduler", "scheduler", Port.SCHEDULER, (*_COMMON, *_MODELS_AND_MEMORY)),
         Program("dashboard", "ops_dashboard", Port.DASHBOARD, _COMMON),
     ),
+    introduce=Command("seed", _COMMON),
 )

@@ -1,7 +1,7 @@
 """``bailiwick up``: every server and process of one installation, started in order, kept alive, stopped in order.
 
-    Postgres ─► migrate ─► seed ─┐
-    Redis, graph ────────────────┼─► web, worker, scheduler, dashboard
+    Postgres ─► migrate ─────────┐
+    Redis, graph ────────────────┼─► web, worker, scheduler, dashboard; seed
     offline model, demo services ┘
 
 A child that dies is started again: at once the first time, then after 1, 2, 4 … 30 s, and at once again after
@@ -54,7 +54,7 @@ async def up(
 ) -> None:
     """Run an installation until a signal asks to stop.
 
-    ``ready`` is called once everything is healthy, with the complete settings and what the last command printed.
+    ``ready`` is called once everything is healthy, with the complete settings and what the introduction printed.
     Raises ``SetupError`` when something cannot be started; what had been started is stopped before.
     """
     task = asyncio.current_task()
@@ -109,15 +109,16 @@ class Supervisor:
         self._running: dict[str, Process] = {}
 
     async def start(self) -> str:
-        """Start everything and return when all is healthy; what the last command printed."""
+        """Start everything and return when all is healthy; what the introduction printed."""
         if leftovers := await self._folder.end_leftovers():
             self._board.note(f"Ended what an earlier run had left: {', '.join(leftovers)}.")
         for program in self._programs:
             require_free_port(self.settings.port(program.port), program.name)
         others = [self._timed(name, self._start_server(name)) for name in self._servers if name != "postgres"]
         helpers = [self._timed(program.name, self._start_program(program)) for program in self._helpers]
-        introduction, *_ = await _all(self._prepare_data(), *others, *helpers)
-        await _all(*(self._timed(program.name, self._start_program(program)) for program in self._plan.platform))
+        await _all(self._prepare_data(), *others, *helpers)
+        platform = (self._timed(program.name, self._start_program(program)) for program in self._plan.platform)
+        introduction, *_ = await _all(self._run(self._plan.introduce), *platform)
         return introduction
 
     async def watch(self) -> None:
@@ -138,10 +139,12 @@ class Supervisor:
     async def _prepare_data(self) -> str:
         if "postgres" in self._servers:
             await self._timed("postgres", self._start_server("postgres"))
-        printed = ""
-        for command in self._plan.commands:
-            printed = await self._timed(command.name, self._finish(command))
-        return printed
+        for command in self._plan.prepare:
+            await self._run(command)
+        return "data"
+
+    async def _run(self, command: Command) -> str:
+        return await self._timed(command.name, self._finish(command))
 
     async def _start_server(self, name: str) -> str:
         await self._servers[name].start()
