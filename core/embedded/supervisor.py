@@ -78,6 +78,7 @@ async def up(
             finally:
                 # From here on a second Ctrl-C changes nothing: stopping has its own deadline.
                 asked = True
+                board.note("Stopping.")
                 await supervisor.stop()
     except asyncio.CancelledError:
         if task is None or not asked:
