@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from core.clock import FakeClock
-from core.ids import RunId, WorkerId
+from core.ids import RunId, TenantId, WorkerId
 from core.queue.model import DEAD_AFTER_S, Claim
 from core.runs.execution import Wait
 from core.runs.model import Cause, Lane, RunState
@@ -90,7 +90,7 @@ async def test_a_tenant_that_was_idle_has_no_credit(work: Work) -> None:
     late = await work.tenant("late", Policy(concurrency_cap=100))
     await work.submit(late, 50)
     claims = await work.claim("w", 20)
-    assert Counter(claim.tenant_id for claim in claims)["late"] <= 11
+    assert Counter(claim.tenant_id for claim in claims)[TenantId("late")] <= 11
 
 
 async def test_headroom_keeps_a_slot_for_a_quiet_tenant(work: Work) -> None:
