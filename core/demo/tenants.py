@@ -11,9 +11,9 @@ import asyncio
 import json
 import sys
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from core.bootstrap import Platform, open_platform
+from core.demo.keys import keys_path, read_keys
 from core.embedded.secrets import write_secret
 from core.embedded.servers import complete
 from core.errors import BailiwickError, Unauthenticated
@@ -34,7 +34,6 @@ from core.tenancy import (
 from core.usage.model import usd
 
 PASSWORD = "bailiwick-demo"  # noqa: S105 - everybody may know it: it opens the demo, and README says to delete it
-KEYS_FILE = "demo-keys.json"
 KEY_SCOPES = (Scope.RUNS_READ, Scope.RUNS_WRITE, Scope.REVIEWS_READ, Scope.SCHEDULES_READ)
 POLLER_NAME = "Lending guidelines"
 POLL_INTERVAL_S = 30
@@ -175,21 +174,6 @@ async def seed(platform: Platform) -> Seeded:
         logins += [Login(one.name, one.tenant_id, person.role, person.email(one.domain)) for person in one.people]
     write_secret(keys_path(settings), json.dumps(keys, indent=1))
     return Seeded(tuple(logins), str(keys_path(settings)), tuple(created))
-
-
-def keys_path(settings: Settings) -> Path:
-    """The file with the demo's API keys."""
-    return settings.home / KEYS_FILE
-
-
-def read_keys(settings: Settings) -> dict[str, str]:
-    """The demo's API keys by tenant; empty where there are none yet."""
-    path = keys_path(settings)
-    try:
-        keys = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    except ValueError:
-        return {}
-    return {tenant: key for tenant, key in keys.items() if isinstance(key, str)}
 
 
 async def _platform_tenant(platform: Platform, created: list[str]) -> TenantContext:

@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from core.bootstrap import open_platform
-from core.demo.tenants import KEYS_FILE, PASSWORD, organisations, read_keys, run
+from core.demo.keys import KEYS_FILE, read_keys
+from core.demo.tenants import PASSWORD, organisations, run
 from core.embedded.environment import environment_for
 from core.embedded.process import Process, Reaper
 from core.errors import Forbidden

@@ -83,14 +83,14 @@ class Journal:
         return stored
 
     def effects(self) -> dict[str, dict[str, Any]]:
-        """Per service: calls, effects, keys called more than once, duplicated effects and their references."""
+        """Per service: calls, effects, keys called more than once, duplicated effects, and those by reference."""
         return {
             name: {
                 "calls": book.calls,
                 "effects": sum(book.effects.values()),
                 "repeated": len(book.repeated),
                 "duplicated_effects": sum(times - 1 for times in book.effects.values()),
-                "duplicated_references": sorted(name for name, times in book.effects.items() if times > 1),
+                "duplicated": {name: times - 1 for name, times in sorted(book.effects.items()) if times > 1},
             }
             for name, book in sorted(self._books.items())
         }

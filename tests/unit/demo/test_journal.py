@@ -24,7 +24,7 @@ def test_a_key_called_again_gets_the_stored_answer_and_no_second_effect(tmp_path
         "effects": 1,
         "repeated": 1,
         "duplicated_effects": 0,
-        "duplicated_references": [],
+        "duplicated": {},
     }
 
 
@@ -34,7 +34,7 @@ def test_one_logical_effect_under_two_keys_counts_as_duplicated(tmp_path: Path) 
         journal.carry_out("identity", key, question("run_1"), ANSWER)
     journal.carry_out("credit-bureau", "k1", question("run_1"), ANSWER)
     effects = journal.effects()
-    assert (effects["identity"]["duplicated_effects"], effects["identity"]["duplicated_references"]) == (2, ["run_1"])
+    assert (effects["identity"]["duplicated_effects"], effects["identity"]["duplicated"]) == (2, {"run_1": 2})
     assert effects["credit-bureau"]["duplicated_effects"] == 0
 
 
