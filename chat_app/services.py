@@ -9,12 +9,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chat_app.session import Identify
-from core.agents.chat import ChatAgent
+from core.agents.catalog import Catalog
+from core.agents.chat import MEMORY_WORKFLOW, ChatAgent
+from core.agents.memory_tools import MemoryTools
+from core.agents.review_tools import ReviewTools
+from core.agents.run_tools import RunTools
+from core.agents.schedule_tools import ScheduleTools
+from core.bootstrap import Platform
 from core.clock import Clock
 from core.conversations.service import ConversationService
+from core.ports import MemoryPort
 from core.redis.bus import Bus
 from core.reviews.service import ReviewService
 from core.runs.service import RunService
+from core.settings import Port
 from core.tenants.service import TenantService
 
 Logout = Callable[[Request, Response], Awaitable[None]]
@@ -43,3 +51,33 @@ class ChatServices:
     offline: bool
     login_path: str
     dashboard_url: str
+
+
+def chat_services(
+    platform: Platform, memory: MemoryPort, *, identify: Identify, logout: Logout, login_path: str = "/login"
+) -> ChatServices:
+    """The chat's services on an open platform, with every tool of the installation."""
+    settings = platform.settings
+    schedulable = [name for name in platform.workflows.names() if name != MEMORY_WORKFLOW]
+    catalog = Catalog(
+        (
+            *RunTools(platform.runs, platform.conversations).tools(),
+            *ReviewTools(platform.reviews).tools(),
+            *MemoryTools(memory).tools(),
+            *ScheduleTools(platform.schedules, schedulable, platform.clock).tools(),
+        )
+    )
+    return ChatServices(
+        conversations=platform.conversations,
+        runs=platform.runs,
+        reviews=platform.reviews,
+        tenants=platform.tenants,
+        agent=ChatAgent(platform.models, platform.runs, memory, catalog, schedulable, platform.clock),
+        bus=platform.bus,
+        clock=platform.clock,
+        identify=identify,
+        logout=logout,
+        offline=settings.model_url is None,
+        login_path=login_path,
+        dashboard_url=f"http://127.0.0.1:{settings.port(Port.DASHBOARD)}/",
+    )
