@@ -116,6 +116,14 @@ class ReviewService:
         await self._publish(ctx, review.review_id, review.run_id, "decided", review.thread_id)
         return await self.get(ctx, review_id)
 
+    async def remind_overdue(self, ctx: TenantContext) -> list[ReviewView]:
+        """The open reviews past their SLA, the longest first, at most 1,000; user interfaces are told of each."""
+        now = self._clock.now()
+        overdue = [review for review in await self.open(ctx, 1_000) if review.due_at <= now]
+        for review in overdue:
+            await self._publish(ctx, review.review_id, review.run_id, "overdue", review.thread_id)
+        return overdue
+
     async def cancel_of_run(self, ctx: TenantContext, run_id: str) -> None:
         """Close what a run that ended, or was cancelled, had asked."""
         async with self._db.tenant_transaction(ctx) as tx:
