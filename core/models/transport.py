@@ -153,7 +153,7 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
         request = asked.addressed_to(route.endpoint, self._patience)
         try:
             response = await route.transport.handle_async_request(request)
-            if response.status_code < 400 and _is_stream(response):
+            if response.is_success and _is_stream(response):
                 return response
             content = await response.aread()
             await response.aclose()
@@ -164,8 +164,9 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
             raise NoAnswerError(Trouble.TIMEOUT, None) from None
         except httpx2.TransportError:
             raise NoAnswerError(Trouble.UNREACHABLE, pause_s) from None
-        if response.status_code < 400:
+        if response.is_success:
             return response
+        # A redirect is not followed either: it could lead out of the region.
         raise self._unusable(route, response, content, pause_s)
 
     def _unusable(self, route: Route, response: httpx2.Response, content: bytes, pause_s: float) -> Exception:

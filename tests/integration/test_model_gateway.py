@@ -276,6 +276,7 @@ async def test_a_passing_fault_is_retried_and_paid_once(house: House, endpoint: 
     [
         ([429] * 3, RateLimited, 3),
         ([400], InvalidInput, 1),
+        ([307], InvalidInput, 1),
         ([401], NoModelEndpoint, 1),
         ([500] * 3, NoModelEndpoint, 3),
     ],

@@ -8,7 +8,6 @@ contradicting statement names as replaced.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from core.models.offline.rules.arguments import Missing, fit
 from core.models.offline.rules.goals import ATTACHMENT
 from core.models.offline.rules.intents import POLITE
 from core.models.offline.rules.statements import Triple, is_statement, same_subject, tidy, triple_of
-from core.models.offline.rules.words import as_sentence, has, parse_data, relevant, sentences, stems
+from core.models.offline.rules.words import as_sentence, has, parse_data, python_value, relevant, sentences, stems
 
 _SESSION = re.compile(r"<session_[^>]*>\n?(.*)\n?</session_[^>]*>", re.DOTALL)
 _HEADER = re.compile(r"^=+ (\w+) Message =+$", re.MULTILINE)
@@ -88,10 +87,7 @@ def _statements(prompt: Prompt) -> Iterator[tuple[str, bool]]:
 
 def _existing(instructions: str) -> Iterator[_Memory]:
     for found in _EXISTING.finditer(instructions):
-        try:
-            content = ast.literal_eval(found.group(3))
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
+        content = python_value(found.group(3))
         if isinstance(content, dict):
             inner = content.get("content")
             yield _Memory(found.group(1), inner if isinstance(inner, dict) else content)

@@ -126,10 +126,18 @@ def plural(count: int, noun: str) -> str:
 
 
 def parse_data(text: str) -> Any:
-    """A tool's answer as data: JSON, or the text of a Python value; anything else stays a string."""
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    return text
+    """A tool's answer as data: JSON, or a Python collection as text; anything else stays a string."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return python_value(text)
+
+
+def python_value(text: str) -> Any:
+    """A list or dictionary printed by Python, as libraries put it into prompts; anything else stays a string."""
+    if not text.lstrip().startswith(("{", "[")):
+        return text
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
