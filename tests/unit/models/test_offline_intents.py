@@ -39,6 +39,8 @@ def scheduled(name: str, cron: str, zone: str = "UTC") -> tuple[str, dict[str, A
         (f"Show run {RUN}", [("get_run", {"run_id": RUN})]),
         ("Which runs failed?", [("list_runs", {"status": "failed", "limit": 20})]),
         ("List the first 5 waiting applications", [("list_runs", {"status": "waiting", "limit": 5})]),
+        ("List the declined applications", [("list_runs", {"status": "declined", "limit": 20})]),
+        ("Show the declined applications and the reasons", [("summarise_declined", {})]),
         ("Summarise what was declined and why", [("summarise_declined", {})]),
         ("Why were they rejected?", [("summarise_declined", {})]),
         ("Remember that we never approve below 620.", [("remember", {"statement": "we never approve below 620"})]),

@@ -179,6 +179,8 @@ def limit_in(text: str) -> int | None:
 
 def summarise_declined(text: str, _scene: Scene) -> Wish | None:
     """ "Summarise what was declined and why"."""
+    if starts(r"(?:list|show)\b.*\b(?:runs|applications)\b", text) and not has(r"\b(?:why|reasons?)\b", text):
+        return None
     wanted = _DECLINED.search(text) and _ACCOUNT.search(text)
     return Goal("summarise_declined") if wanted and not has(r"\b(?:we|policy|rule)\b", text) else None
 
