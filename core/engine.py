@@ -65,20 +65,29 @@ class Engine:
         self._ends: dict[str, asyncio.Future[JSON]] = {}
         self._execute: Callable[[str], Coroutine[Any, Any, JSON]] | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether the engine is launched; one that is looks into Postgres every second."""
+        return self._execute is not None
+
     async def launch(self) -> None:
-        """Connect and listen to this worker's queue. Takes about a second."""
+        """Connect and listen to this worker's queue; nothing when it does already. Takes about 50 ms."""
+        if self.running:
+            return
         DBOS(config=_config(self._dsn, executor_id=self._worker_id, pool_size=self._pool_size))
 
         async def run(run_id: str) -> JSON:
             return await self._run(run_id)
 
-        self._execute = DBOS.workflow(name="run")(run)
+        execute = DBOS.workflow(name="run")(run)
         DBOS.listen_queues([self._queue])
         DBOS.launch()
+        self._execute = execute
         await DBOS.register_queue_async(self._queue, polling_interval_sec=_QUEUE_POLL_S)
 
     async def close(self) -> None:
-        """Stop listening and close connections. Executions still under way stay resumable."""
+        """Stop listening and close connections; ``launch`` opens them again. Executions stay resumable."""
+        self._execute = None
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
 
     async def execute(self, run_id: str, resume_step: int | None) -> JSON:

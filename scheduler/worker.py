@@ -9,7 +9,10 @@
 - Killed: nobody hears from it for 8 s, then the scheduler queues its runs again and another worker goes on
   after their last checkpoint.
 - Postgres gone: a claim or heartbeat fails, is logged and tried again; executions wait in their own calls.
-- A run whose execution itself breaks (not its workflow: our code, the engine) is handed back to the queue.
+- Idle for a minute: the engine is closed, because it looks into Postgres every second; the next claim
+  launches it again.
+- An execution that breaks because Postgres is away is handed back to the queue; one that breaks otherwise
+  (our code, the engine) fails its run, visibly.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from memory.bootstrap import open_memory
 log = structlog.get_logger(__name__)
 
 _IDLE_LOOK_S = 300.0
+_ENGINE_IDLE_S = 60.0
 _BUSY_LOOK_S = 5.0
 _RETRY_S = 1.0
 _DRAIN_S = 30.0
@@ -46,7 +50,15 @@ _DRAIN_S = 30.0
 class Worker:
     """One worker process: claims, executes, heartbeats."""
 
-    def __init__(self, platform: Platform, executor: RunExecutor, worker_id: WorkerId) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        executor: RunExecutor,
+        worker_id: WorkerId,
+        *,
+        engine_idle_s: float = _ENGINE_IDLE_S,
+    ) -> None:
+        self._engine_idle_s = engine_idle_s
         self._platform = platform
         self._executor = executor
         self.worker_id = worker_id
@@ -71,6 +83,7 @@ class Worker:
             try:
                 async with self._platform.bus.listen(Topic.WORKERS) as signals:
                     while not self._stopping.is_set():
+                        self._freed.clear()
                         await self._claim_all()
                         await self._wait(signals)
                 await self._drain()
@@ -84,6 +97,8 @@ class Worker:
             while (free := self._slots - len(self._held)) > 0 and not self._stopping.is_set():
                 await self._heartbeat()
                 claims = await self._platform.queue.claim(self.worker_id, free)
+                if claims:
+                    await self._executor.engine.launch()
                 for claim in claims:
                     self._held[claim.run_id] = asyncio.create_task(self._execute(claim), name=claim.run_id)
                 if len(claims) < free:
@@ -94,33 +109,37 @@ class Worker:
 
     async def _wait(self, signals: Signals) -> None:
         """Until a wake-up, a free slot, or the slow look that nothing should ever need."""
-        timeout_s = _BUSY_LOOK_S if self._held else _IDLE_LOOK_S
-        self._freed.clear()
+        engine = self._executor.engine
+        timeout_s = _BUSY_LOOK_S if self._held else self._engine_idle_s if engine.running else _IDLE_LOOK_S
         woken = asyncio.create_task(signals.wait(timeout_s))
         freed = asyncio.create_task(self._freed.wait())
-        if self._stopping.is_set():
-            self._freed.set()
         await asyncio.wait({woken, freed}, return_when=asyncio.FIRST_COMPLETED)
+        quiet = woken.done() and not woken.result() and not self._held
         for task in (woken, freed):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if quiet and engine.running:
+            await engine.close()
 
     async def _execute(self, claim: Claim) -> None:
         try:
             await self._executor.execute(claim)
-        except Exception:
-            # The slot stays ours until somebody gives it back: hand the run over to a fresh claim.
+        except (Unavailable, ConnectionError, TimeoutError) as error:
+            log.warning("worker.execution_interrupted", run_id=claim.run_id, error=str(error))
+            await self._pause(_RETRY_S)
+            await self._give_up(claim, None)
+        except Exception as error:
             log.exception("worker.execution_broke", run_id=claim.run_id)
-            await self._hand_back(claim)
+            await self._give_up(claim, error)
         finally:
             self._held.pop(claim.run_id, None)
             self._freed.set()
 
-    async def _hand_back(self, claim: Claim) -> None:
-        await self._pause(_RETRY_S)
+    async def _give_up(self, claim: Claim, error: Exception | None) -> None:
+        # If this fails too, the slot stays ours until we fall silent, and the run is recovered then.
         with contextlib.suppress(BailiwickError):
-            await self._executor.hand_back(claim)
+            await self._executor.give_up(claim, error)
 
     async def _heartbeats(self) -> None:
         while True:
@@ -128,6 +147,7 @@ class Worker:
             if self._held:
                 try:
                     await self._heartbeat()
+                    await self._cancel_requested()  # in case the signal was lost
                 except BailiwickError as error:
                     log.warning("worker.heartbeat_failed", error=error.message)
 
@@ -142,14 +162,14 @@ class Worker:
         async with self._platform.bus.listen(Topic.CANCEL) as signals:
             while True:
                 if await signals.wait(_IDLE_LOOK_S) and self._held:
-                    await self._cancel_requested()
+                    try:
+                        await self._cancel_requested()
+                    except BailiwickError as error:
+                        log.warning("worker.cancel_failed", error=error.message)
 
     async def _cancel_requested(self) -> None:
-        try:
-            for run_id in await self._platform.queue.cancelled_here(self.worker_id):
-                self._executor.cancel(run_id)
-        except BailiwickError as error:
-            log.warning("worker.cancel_failed", error=error.message)
+        for run_id in await self._platform.queue.cancelled_here(self.worker_id):
+            self._executor.cancel(run_id)
 
     async def _drain(self) -> None:
         self._last_heartbeat = float("-inf")

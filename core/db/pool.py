@@ -29,6 +29,7 @@ from core.tenancy import TenantContext
 Row = asyncpg.Record
 
 _LOST = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
+_SHUT_DOWN = (asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
 _SET_TENANT = "select set_config('app.tenant', $1, true)"
 
 
@@ -116,7 +117,9 @@ class Database:
             async with connection.transaction():
                 await connection.execute(_SET_TENANT, tenant)
                 yield Transaction(connection)
-        except (asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+        except (*_LOST, *_SHUT_DOWN) as error:
+            if not connection.is_closed():
+                raise
             raise Unavailable(f"Postgres went away: {error}", retry_after_s=1) from error
         finally:
             await self._pool.release(connection)

@@ -22,7 +22,7 @@ from core.runs.execution import Executing, RunExecution
 from core.runs.model import RunState
 from core.tenancy import ROLE_SCOPES, ActorKind, Role
 from core.tenants.service import TenantService
-from core.workflows.faults import Cancelled, Parked, describe
+from core.workflows.faults import Cancelled, Parked, describe, written
 from core.workflows.registry import Definition, Registry
 from core.workflows.run import Run, Tools
 from core.workflows.step import Services
@@ -59,7 +59,7 @@ class RunExecutor:
 
     async def execute(self, claim: Claim) -> None:
         """Execute one claimed run until its slot is given back."""
-        on = await self._executing(claim)
+        on = await written(lambda: self._executing(claim))
         definition = self._registry.find(claim.workflow, claim.version)
         if definition is None:
             missing = WorkflowUnknown(f"No worker here has workflow {claim.workflow} version {claim.version}.")
@@ -79,9 +79,13 @@ class RunExecutor:
         if (held := self._runs.get(run_id)) is not None:
             held[0].cancel()
 
-    async def hand_back(self, claim: Claim) -> None:
-        """Queue a run again whose execution broke; it goes on after its last checkpoint."""
-        await self._execution.hand_back(await self._executing(claim))
+    async def give_up(self, claim: Claim, error: Exception | None) -> None:
+        """Stop a run whose execution broke: fail it, or (no error: a server was away) queue it again."""
+        on = await self._executing(claim)
+        if error is None:
+            await self._execution.hand_back(on)
+        else:
+            await self._execution.end(on, RunState.FAILED, error=describe(error))
 
     async def _executing(self, claim: Claim) -> Executing:
         ctx = await self._tenants.context_for(
@@ -98,7 +102,7 @@ class RunExecutor:
     async def _body(self, run_id: str) -> JSON:
         run, claim, definition = self._runs[run_id]
         try:
-            if await self._execution.cancel_requested(run.on):
+            if await written(lambda: self._execution.cancel_requested(run.on)):
                 raise Cancelled
             argument = definition.input_model.model_validate(claim.input)
             output = await definition.function(run, argument)
@@ -115,9 +119,11 @@ class RunExecutor:
     async def _conclude(self, on: Executing, end: JSON) -> None:
         state = RunState(end["end"])
         if state is RunState.WAITING:
-            await self._execution.park(on, int(end["step"]))
+            await written(lambda: self._execution.park(on, int(end["step"])))
             return
-        if await self._execution.end(
-            on, state, output=end.get("output"), outcome=end.get("outcome"), error=end.get("error")
+        if await written(
+            lambda: self._execution.end(
+                on, state, output=end.get("output"), outcome=end.get("outcome"), error=end.get("error")
+            )
         ):
             await self._reviews.cancel_of_run(on.ctx, on.run_id)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import httpx
+import stamina
 
-from core.errors import BailiwickError, StepFailed
+from core.errors import BailiwickError, StepFailed, Unavailable
 
 MAX_MESSAGE = 2_000
+
+Result = TypeVar("Result")
 
 
 class Parked(BaseException):
@@ -21,6 +25,18 @@ class Parked(BaseException):
 
 class Cancelled(BaseException):
     """Somebody cancelled the run."""
+
+
+async def written(write: Callable[[], Awaitable[Result]]) -> Result:
+    """Write to our own records, as often as it takes: a database that restarts fails no step of a run.
+
+    Every write of ``RunExecution`` may be repeated. If the database stays away, so does our heartbeat, and the
+    run is another worker's as soon as it is back.
+    """
+    async for attempt in stamina.retry_context(on=Unavailable, attempts=None, timeout=None, wait_max=5.0):
+        with attempt:
+            return await write()
+    raise AssertionError("stamina makes at least one attempt")
 
 
 def retryable(error: Exception) -> bool:

@@ -28,9 +28,10 @@ class LoanApplication(_Value):
     """One application, as the applicant sends it."""
 
     application_id: str = Field(
+        "-",
         validation_alias=AliasChoices("application_id", "rownames"),
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="The sender's own number of the application.",
+        description="The sender's own number of the application; a dash: it has none.",
     )
     reports: int = Field(ge=0, le=1_000, description="Major derogatory reports.")
     age: float = Field(ge=0, le=MAX_YEARS, description="Years; protected, seen by the identity check only.")

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import stamina
@@ -29,7 +30,7 @@ from core.runs.execution import Executing, RunExecution, Wait
 from core.runs.model import MAX_INPUT_BYTES, Cause
 from core.tenancy import TenantContext
 from core.workflows.definition import Retry
-from core.workflows.faults import Cancelled, Parked, describe, retryable, step_failed
+from core.workflows.faults import Cancelled, Parked, describe, retryable, step_failed, written
 from core.workflows.meter import StepMeter
 from core.workflows.step import Services, Step
 
@@ -172,14 +173,16 @@ class Run:
         sla_s = float(self.tenant.policy.review_sla_s) if sla is None else sla
 
         async def ask() -> JSON:
-            verdict = await self._tools.reviews.request(
-                self.on,
-                number,
-                pool=pool,
-                title=title,
-                evidence=evidence.model_dump(mode="json"),
-                choices=list(choices),
-                sla_s=sla_s,
+            verdict = await written(
+                lambda: self._tools.reviews.request(
+                    self.on,
+                    number,
+                    pool=pool,
+                    title=title,
+                    evidence=evidence.model_dump(mode="json"),
+                    choices=list(choices),
+                    sla_s=sla_s,
+                )
             )
             return _PARK if verdict is None else {"value": TypeAdapter(Verdict).dump_python(verdict)}
 
@@ -192,7 +195,8 @@ class Run:
         wait = Wait(number, f"sleep {seconds:g} s", Cause.TIMER, wake_at=wake_at)
 
         async def ask() -> JSON:
-            return {"value": None} if await self._tools.execution.sleep(self.on, wait) else _PARK
+            over = await written(lambda: self._tools.execution.sleep(self.on, wait))
+            return {"value": None} if over else _PARK
 
         await self._checkpoint(number, wait.name, ask)
 
@@ -203,7 +207,7 @@ class Run:
         wait = Wait(number, f"event: {name}", Cause.EVENT, key=f"{name}/{key}", wake_at=wake_at)
 
         async def ask() -> JSON:
-            found = await self._tools.execution.await_event(self.on, wait, name, key)
+            found = await written(lambda: self._tools.execution.await_event(self.on, wait, name, key))
             return _PARK if found is None else {"value": found}
 
         found = await self._checkpoint(number, wait.name, ask)
@@ -312,7 +316,7 @@ class Run:
         estimate: int,
     ) -> Any:
         execution = self._tools.execution
-        start = await execution.begin_step(self.on, number, name, kind, estimate)
+        start = await written(lambda: execution.begin_step(self.on, number, name, kind, estimate))
         if start.recorded:
             return start.result
         meter = StepMeter(estimate)
@@ -324,15 +328,14 @@ class Run:
             meter.settle_at_estimate()
         except (Exception, Cancelled) as error:
             what = describe(error) if isinstance(error, Exception) else {"code": "cancelled", "message": "Cancelled."}
-            await execution.fail_step(self.on, number, start.attempt, what, cost_microusd=meter.cost_microusd)
+            await written(
+                lambda: execution.fail_step(self.on, number, start.attempt, what, cost_microusd=meter.cost_microusd)
+            )
             raise
-        await execution.finish_step(
-            self.on,
-            number,
-            start.attempt,
-            value,
-            cost_microusd=meter.cost_microusd,
-            model=meter.model,
+        await written(
+            lambda: execution.finish_step(
+                self.on, number, start.attempt, value, cost_microusd=meter.cost_microusd, model=meter.model
+            )
         )
         return value
 
@@ -369,13 +372,14 @@ class Run:
             if wait_s <= 0:
                 return True
             if wait_s > _SHORT_WAIT_S:
-                wake_at = now + timedelta(seconds=wait_s)
-                await self._tools.execution.arm_wait(self.on, number, Cause.RATE, key=service, wake_at=wake_at)
+                arm = partial(self._tools.execution.arm_wait, self.on, number, Cause.RATE, key=service)
+                await written(partial(arm, wake_at=now + timedelta(seconds=wait_s)))
                 return False
             await asyncio.sleep(wait_s)
 
     async def _short_of_money(self, number: int, error: BudgetExceeded) -> JSON:
-        await self._tools.execution.arm_wait(self.on, number, Cause.BUDGET, key=str(error.details.get("account")))
+        account = str(error.details.get("account"))
+        await written(lambda: self._tools.execution.arm_wait(self.on, number, Cause.BUDGET, key=account))
         return _PARK
 
 
