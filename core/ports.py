@@ -54,8 +54,23 @@ class MemoryPort(Protocol):
         """Learn a statement now; what was stored. Needs ``memory:write``."""
         ...
 
-    async def learn(self, ctx: TenantContext, messages: Sequence[Utterance], *, thread_id: ThreadId | None) -> int:
-        """Learn from a turn of a conversation; the number of memories stored or renewed."""
+    async def learn(
+        self,
+        ctx: TenantContext,
+        messages: Sequence[Utterance],
+        *,
+        thread_id: ThreadId | None,
+        said_at: datetime | None = None,
+        source_key: str | None = None,
+    ) -> int:
+        """Learn from a turn of a conversation; the number of memories stored or renewed. Needs ``memory:write``.
+
+        ``said_at``: when it was said, if not now. ``source_key``: a step that is repeated learns nothing twice.
+        """
+        ...
+
+    async def drain(self, ctx: TenantContext) -> int:
+        """Make up for what was postponed while a model or the graph was away; how many changes."""
         ...
 
     async def forget(self, ctx: TenantContext, memory_id: MemoryId) -> bool:

@@ -17,12 +17,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-import structlog
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.outputs import ChatResult
 from langchain_openai import ChatOpenAI
 from langsmith import tracing_context
+from openai import BaseModel as OpenAIModel
 from pydantic import BaseModel, BeforeValidator, Field
 
 from core.errors import BailiwickError, Unavailable
@@ -36,8 +35,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from langmem import create_memory_manager  # type: ignore[import-untyped]
     from langmem.errors import ConfigurationError  # type: ignore[import-untyped]
-
-_log = structlog.get_logger(__name__)
 
 
 def _loose(value: Any) -> str:
@@ -90,23 +87,27 @@ Known memories:
 {known}"""
 
 
-class _OfferedCallsOnly(ChatOpenAI):
-    """The gateway's model, without calls of tools that were not offered: LangMem would lose the good ones too."""
+class _StatementsOnly(ChatOpenAI):
+    """The gateway's model, without calls that are no statements: LangMem would lose the good ones with them."""
 
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+    def _create_chat_result(
+        self, response: dict[str, Any] | OpenAIModel, generation_info: dict[str, Any] | None = None
     ) -> ChatResult:
-        result = await super()._agenerate(messages, stop, run_manager, **kwargs)
-        offered = {tool["function"]["name"] for tool in kwargs.get("tools", ())}
-        for generation in result.generations:
-            if isinstance(generation.message, AIMessage):
-                calls = generation.message.tool_calls
-                generation.message.tool_calls = [call for call in calls if call["name"] in offered]
-        return result
+        answer = response if isinstance(response, dict) else response.model_dump(warnings=False)
+        for choice in answer.get("choices") or []:
+            calls = choice["message"].get("tool_calls") or []
+            choice["message"]["tool_calls"] = [call for call in calls if _is_statement(call.get("function") or {})]
+        return super()._create_chat_result(answer, generation_info)
+
+
+def _is_statement(call: dict[str, Any]) -> bool:
+    """Is it a call of something that was offered, with a JSON object as its arguments?"""
+    if call.get("name") not in (Relation.__name__, Fact.__name__):
+        return False
+    try:
+        return isinstance(json.loads(call.get("arguments") or ""), dict)
+    except json.JSONDecodeError:
+        return False
 
 
 async def extract(
@@ -117,7 +118,7 @@ async def extract(
     Errors of the gateway (``BudgetExceeded``, ``NoModelEndpoint``, ``Unavailable`` …) pass through.
     """
     manager = create_memory_manager(
-        _OfferedCallsOnly(**models.chat_model_args()),
+        _StatementsOnly(**models.chat_model_args()),
         schemas=[Relation, Fact],
         instructions=_INSTRUCTIONS.format(said_at=said_at.isoformat(timespec="minutes"), known=_listed(known)),
         enable_inserts=True,
@@ -157,5 +158,4 @@ def _extracted(content: BaseModel) -> Extracted:
         )
     if isinstance(content, Fact):
         return Extracted(content.content, quote=content.quote, about=content.about, replaces=content.replaces)
-    _log.warning("memory.not_a_statement", given=type(content).__name__)
-    return Extracted("")
+    raise TypeError(f"LangMem gave a {type(content).__name__}, which was not offered.")

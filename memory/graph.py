@@ -29,6 +29,8 @@ from memory.model import EVERYBODY
 
 PAUSE_S = 5.0
 TIMEOUT_S = 5.0
+RETRIED_S = 0.5
+"""How long a failing call is tried again. Short: there is one writer, and a recall waits for its answer."""
 NEIGHBOURS = 30
 """Most memories taken per step from the things named in a query."""
 
@@ -75,7 +77,7 @@ class MemoryGraph:
             auth=(user, password),
             connection_timeout=2,
             connection_acquisition_timeout=TIMEOUT_S,
-            max_transaction_retry_time=TIMEOUT_S,
+            max_transaction_retry_time=RETRIED_S,
             # The default waits a second before its first retry, which shows up as waits of many seconds.
             initial_retry_delay=0.02,
             retry_delay_multiplier=1.6,

@@ -109,7 +109,7 @@ class MemoryService:
 
     # Learning -------------------------------------------------------------------------------------------
 
-    async def remember(self, ctx: TenantContext, statement: str, *, thread_id: ThreadId | None = None) -> Answer:
+    async def remember(self, ctx: TenantContext, statement: str, *, thread_id: ThreadId | None) -> Answer:
         """Store what a user asked to remember; what is known of it now. Needs ``memory:write``.
 
         Raises ``InvalidInput`` for an empty or too long statement, or one that holds a password or a key.
@@ -139,7 +139,7 @@ class MemoryService:
         ctx: TenantContext,
         messages: Sequence[Utterance],
         *,
-        thread_id: ThreadId | None = None,
+        thread_id: ThreadId | None,
         said_at: datetime | None = None,
         source_key: str | None = None,
     ) -> int:
