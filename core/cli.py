@@ -6,6 +6,7 @@ import asyncio
 import runpy
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+demo = typer.Typer(help="Show the platform at work, against a running `bailiwick up`.", no_args_is_help=True)
+app.add_typer(demo, name="demo")
 console = Console(highlight=False)
 
 
@@ -74,6 +77,22 @@ def migrate() -> None:
 def seed() -> None:
     """Make what is missing of the demo: three tenants, their people and keys. Prints who can log in."""
     runpy.run_module("core.demo.tenants", run_name="__main__")
+
+
+@demo.command()
+def loans(
+    file: Annotated[Path, typer.Option(help="CSV file of applications, with a header line.")],
+    tenant: Annotated[str, typer.Option(help="Demo tenant that submits, e.g. regional-bank.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which to stop waiting.")] = 300.0,
+) -> None:
+    """Submit real applications through the public API, wait, and print one JSON line that counts each once.
+
+    Exit code 0 when none was lost, none failed and no effect was carried out twice.
+    """
+    from core.demo import submit
+
+    raise typer.Exit(submit.loans(file, tenant, limit=limit, timeout_s=timeout))
 
 
 @app.command()
