@@ -1,0 +1,203 @@
+"""What the chat shows: cards, starters and errors in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from chat_app.rendering import (
+    duration,
+    error_in_words,
+    facts,
+    review_card,
+    runs_card,
+    starters,
+)
+from core.errors import BailiwickError, BudgetExceeded, NoModelEndpoint, QuotaExceeded, Unauthenticated, Unavailable
+from core.ids import ReviewId, RunId, TenantId, UserId
+from core.reviews.model import ReviewView
+from core.runs.model import BatchProgress, Lane, RunState, RunView
+from core.tenancy import ActorKind, Policy, Role, TenantContext, scopes_of
+
+NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+PROGRESS = BatchProgress(
+    batch_id="bat_1",
+    total=20,
+    queued=12,
+    running=3,
+    waiting_by_cause={"review": 1, "rate": 1},
+    succeeded=3,
+    failed=0,
+    cancelled=0,
+    by_outcome={"approved": 2, "declined": 1},
+    cost_microusd=31_000,
+    queued_by_cause={"cap": 12},
+)
+REVIEW = ReviewView(
+    review_id=ReviewId("rev_1"),
+    run_id=RunId("run_1"),
+    pool="compliance",
+    title="Application 7: Are the facts enough?",
+    evidence={
+        "application_id": "7",
+        "question": "Are the facts enough?",
+        "case": {
+            "identity": {"verified": True, "concerns": []},
+            "report": {"score": 640, "factors": ["few accounts", "short history"]},
+            "yearly_income_usd": 45200.0,
+            "spending_share": 0.033,
+        },
+        "finding": {"outcome": "uncertain", "confidence": 0.6, "reasons": ["The income is high but new."]},
+    },
+    choices=["approve", "decline"],
+    state="open",
+    verdict=None,
+    comment=None,
+    decided_by=None,
+    created_at=NOON,
+    due_at=NOON,
+    decided_at=None,
+    thread_id=None,
+)
+
+
+def context(*roles: Role, policy: Policy | None = None) -> TenantContext:
+    return TenantContext(
+        tenant_id=TenantId("bank"),
+        user_id=UserId("usr_1"),
+        actor_kind=ActorKind.USER,
+        actor_id="usr_1",
+        scopes=scopes_of(roles),
+        policy=policy or Policy(),
+        policy_version=1,
+        org_id="org",
+        region="us-east-1",
+    )
+
+
+def test_a_batch_says_in_words_why_its_runs_do_not_execute() -> None:
+    card = runs_card("a.csv", PROGRESS, [], Policy(concurrency_cap=3))
+
+    assert card["headline"] == "3 of 20 runs finished"
+    assert card["waits"] == [
+        "12 queued: your cap of 3 at a time is in use",
+        "1 waits for an external service's rate limit to free up",
+        "1 waits for a reviewer's decision",
+    ]
+    assert card["cost"] == "$0.03"
+    assert not card["done"]
+
+
+def test_the_parts_of_the_bar_add_up_to_the_whole() -> None:
+    card = runs_card("a.csv", replace(PROGRESS, succeeded=5), [], Policy())
+    counts = {segment["key"]: segment["count"] for segment in card["segments"]}
+    assert counts == {"approved": 2, "declined": 1, "succeeded": 2, "running": 3, "waiting": 2, "queued": 12}
+
+
+def test_a_finished_batch_is_called_finished_only_when_nothing_failed() -> None:
+    done = replace(PROGRESS, total=3, queued=0, running=0, waiting_by_cause={}, queued_by_cause={})
+    assert runs_card("a.csv", done, [], Policy())["headline"] == "All 3 runs finished"
+    failed = replace(done, total=4, failed=1)
+    assert runs_card("a.csv", failed, [], Policy())["headline"] == "All 4 runs ended"
+
+
+def test_a_run_in_the_list_says_what_it_waits_for_or_how_it_ended() -> None:
+    run = RunView(
+        run_id=RunId("run_1"),
+        workflow="loan-approval",
+        version="1",
+        lane=Lane.NORMAL,
+        state=RunState.WAITING,
+        cause="review",  # type: ignore[arg-type]
+        source="chat",
+        batch_id="bat_1",
+        thread_id=None,
+        user_id=None,
+        input={"application_id": "7"},
+        output=None,
+        outcome=None,
+        error=None,
+        progress=None,
+        attempt=1,
+        cost_microusd=0,
+        budget_microusd=0,
+        worker_seconds=0.0,
+        submitted_at=NOON,
+        started_at=None,
+        finished_at=None,
+    )
+    declined = replace(
+        run, state=RunState.SUCCEEDED, cause=None, outcome="declined", output={"reasons": ["The score is too low."]}
+    )
+
+    waiting, ended = runs_card("a.csv", PROGRESS, [run, declined], Policy())["runs"]
+
+    assert (waiting["label"], waiting["word"], waiting["note"]) == (
+        "Application 7",
+        "waiting",
+        "waits for a reviewer's decision",
+    )
+    assert (ended["word"], ended["tone"], ended["note"]) == ("declined", "plain", "The score is too low.")
+
+
+def test_a_case_shows_its_facts_with_labels_and_units() -> None:
+    card = review_card(REVIEW, Policy(timezone="America/New_York"), may_decide=True)
+
+    assert card["due"] == "due Mon 5 Jan, 07:00"
+    assert card["reasons"] == ["The income is high but new."]
+    assert {fact["label"]: fact["value"] for fact in card["facts"]} == {
+        "Application id": "7",
+        "Verified": "yes",
+        "Score": "640",
+        "Factors": "few accounts; short history",
+        "Yearly income": "$45,200.00",
+        "Spending share": "3%",
+        "Outcome": "uncertain",
+        "Confidence": "60%",
+    }
+
+
+def test_facts_of_the_same_name_keep_apart() -> None:
+    assert facts({"a": {"score": 1}, "b": {"score": 2}}) == [("A score", "1"), ("B score", "2")]
+
+
+def test_a_decided_case_says_who_decided_it_and_when() -> None:
+    decided = replace(REVIEW, state="decided", verdict="approve", comment="Fine.", decided_at=NOON)
+    card = review_card(decided, Policy(), may_decide=True, decider="Ravi")
+    assert card["decided"] == "Approve by Ravi, Mon 5 Jan, 12:00"
+
+
+def test_starters_fit_what_the_person_may_do() -> None:
+    member = [starter.label for starter in starters(context(Role.MEMBER), 3)]
+    reviewer = [starter.label for starter in starters(context(Role.REVIEWER), 3)]
+    denied = context(Role.REVIEWER, policy=Policy(denied_tools=("create_schedule", "list_reviews")))
+
+    assert reviewer == ["Review 3 waiting cases", *member]
+    assert [starter.label for starter in starters(denied, 3)] == [
+        label for label in member if label != "Re-check pending cases every weekday"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Unauthenticated("The session is over. Log in again."), "[Log in](/login)"),
+        (BudgetExceeded("The month's budget of $1.00 does not cover $0.02 more."), "operator raises the budget"),
+        (QuotaExceeded("The daily quota of 5 runs is used up.", retry_after_s=7_300), "Try again in 2 hours"),
+        (NoModelEndpoint(retry_after_s=5), "Nothing was sent anywhere else. Try again in 5 seconds."),
+        (Unavailable("Postgres does not answer.", retry_after_s=1), "Try again in 1 second. Your message is kept"),
+        (BailiwickError("Something else."), "Something else."),
+    ],
+)
+def test_an_error_says_what_to_do_next(error: BailiwickError, told: str) -> None:
+    assert told in error_in_words(error)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 second"), (40, "40 seconds"), (300, "5 minutes"), (3_600, "1 hour"), (9_000, "2 hours")],
+)
+def test_a_waiting_time_is_said_in_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
