@@ -95,11 +95,6 @@ where r.tenant_id = app.tenant() and r.state = 'succeeded' and r.outcome = 'decl
   and ($1::text is null or r.batch_id = $1)
 group by reason order by runs desc, reason;
 
--- name: lock_run
--- State of a run, locked until the transaction ends.
-select state, workflow, version, resume_step, budget_microusd from runs
-where tenant_id = app.tenant() and run_id = $1 for update;
-
 -- name: finish
 -- A final state. Only a running run reaches it.
 update runs set state = $2, cause = null, output = $3, outcome = $4, error = $5, finished_at = $6, resume_step = null
