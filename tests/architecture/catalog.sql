@@ -71,8 +71,11 @@ select line from (
     select format('index %s', indexdef) from pg_indexes where schemaname in ('public', 'app')
     union all
     select format('policy %s %s %s %s %s', tablename, policyname, roles, qual, with_check) from pg_policies
+    where schemaname in ('public', 'app')
     union all
-    select format('trigger %s', pg_get_triggerdef(oid)) from pg_trigger where not tgisinternal
+    select format('trigger %s', pg_get_triggerdef(t.oid)) from pg_trigger t
+    join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
+    where not t.tgisinternal and n.nspname in ('public', 'app')
     union all
     select format('function %s %s %s', pg_get_functiondef(p.oid), pg_get_userbyid(p.proowner), p.proacl)
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace

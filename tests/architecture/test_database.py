@@ -114,7 +114,8 @@ def test_every_named_query_says_what_it_is_and_is_used() -> None:
         for name, query in Queries(path).items():
             if not query.startswith("--"):
                 problems.append(f"{name_of(path)}: {name} has no comment")
-            if name not in used:
+            # A question that is asked per tenant and over all of them is one name, with and without the prefix.
+            if name not in used and not (name.removeprefix("op_") in used and "op_" in used):
                 problems.append(f"{name_of(path)}: {name} is used by no module beside it")
     assert problems == []
 
