@@ -47,9 +47,10 @@ _BOUND = re.compile(
 )
 # … and those of having, liking and doing usually have several.
 _SEVERAL = re.compile(
-    r"\b(?:accept|approve|ask|attend|buy|bought|charge|check|contain|contact|cover|decline|enjoy|had|has|hate|have"
-    r"|hold|include|knew|know|like|love|made|make|meet|met|need|offer|own|read|refuse|reject|report|require|run|sell"
-    r"|sent|send|serve|speak|spoke|support|teach|think|use|visit|want|wrote|write)(?:e?s|e?d)?\b"
+    r"\b(?:accept|approve|ask|attend|buy|bought|charge|check|contain|contact|cover|deal|decline|employ|enjoy|finance"
+    r"|had|has|hate|have|hire|hold|include|insure|invest|knew|know|lend|like|love|made|make|meet|met|need|offer"
+    r"|operate|own|partner|read|refuse|reject|report|require|run|sell|send|sent|serve|ship|speak|spoke|support|teach"
+    r"|think|trade|use|visit|want|work with|wrote|write)(?:e?s|e?d)?\b"
 )
 
 

@@ -190,7 +190,7 @@ async def test_many_writers_at_once_make_no_duplicates_and_leave_nothing_behind(
         places = ("Leeds", "York", "Hull", "Bath", "Ely", "Wells")
 
         async def tell(memory: MemoryService, place: str) -> None:
-            await memory.learn(mia, [Utterance("user", f"We lend in {place}.")])
+            await memory.learn(mia, [Utterance("user", f"We operate in {place}.")], thread_id=None)
 
         await asyncio.gather(*(tell(side.memory, place) for place in places for side in (here, there)))
         assert await here.memory.tenants_behind() == []
