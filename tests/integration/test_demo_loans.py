@@ -81,6 +81,7 @@ async def test_every_application_is_decided_by_the_rules_or_by_a_person(
         assert len(reviews) > 3
 
         await _recheck_finds_what_is_pending(site, len(reviews))
+        await _a_changed_feed_is_summarised(site)
         await _reviewers_decide(site, settled, list(reviews))
         counts = await effects(demo)
         assert {name: one["effects"] for name, one in counts.items()} == dict.fromkeys(
@@ -110,6 +111,24 @@ async def _recheck_finds_what_is_pending(site: Site, in_review: int) -> None:
         {"review": in_review},
     )
     assert {reminder["review_id"] for reminder in done.output["reminders"]} == reminded
+
+
+async def _a_changed_feed_is_summarised(site: Site) -> None:
+    entries = [{"id": str(number), "title": f"Guideline  {number}\n"} for number in range(25)]
+    change = {"url": "https://example.org/feed", "entries": [*entries, {"id": "x", "content": "word " * 200}]}
+    page = {"url": "https://example.org/page", "content": "No feed at all."}
+    requests = [RunRequest("feed-changed", {"change": seen}) for seen in (change, page)]
+    feed, plain = await site.ended(await site.platform.runs.submit_many(site.admin, requests))
+    assert feed.output is not None
+    assert (feed.outcome, feed.output["new_entries"], feed.output["complete"]) == ("new entries", 26, False)
+    assert feed.output["headlines"][:2] == ["Guideline 0", "Guideline 1"]
+    assert len(feed.output["headlines"]) == 20
+    assert plain.output == {
+        "url": "https://example.org/page",
+        "new_entries": 0,
+        "headlines": ["No feed at all."],
+        "complete": True,
+    }
 
 
 async def _reviewers_decide(site: Site, settled: list[RunView], waiting: list[RunId]) -> None:
