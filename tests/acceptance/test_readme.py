@@ -1,0 +1,88 @@
+"""The README's commands and its workflow, executed as they stand there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import httpx
+
+from core.settings import Port
+from tests.fixtures.installation import ROOT, Installation, readme_blocks, until
+
+
+def key_of(installation: Installation, tenant: str) -> str:
+    """The tenant's API key, as ``make up`` keeps it."""
+    keys: dict[str, str] = json.loads((installation.settings.home / "demo-keys.json").read_text("utf-8"))
+    return keys[tenant]
+
+
+def command_with(words: str) -> str:
+    """The one command of the README's shell blocks that contains these words."""
+    joined = "\n".join(readme_blocks("sh")).replace("\\\n", " ")
+    (found,) = [line.partition("#")[0].strip() for line in joined.splitlines() if words in line]
+    return found
+
+
+def run(installation: Installation, command: str, **env: str) -> str:
+    """What a command of the README prints, moved to the ports of this installation."""
+    moved = command.replace("127.0.0.1:8100", f"127.0.0.1:{installation.settings.port(Port.WEB)}")
+    done = subprocess.run(
+        moved, shell=True, env=installation.env | env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=90
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_make_knows_every_target_that_the_readme_names() -> None:
+    targets = set(re.findall(r"^make (\w+)", "\n".join(readme_blocks("sh")), re.MULTILINE))
+    assert targets == {"up", "test"}
+    for target in targets:
+        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_workflow_of_the_readme_is_submitted_reviewed_and_ends(installation: Installation) -> None:
+    key = key_of(installation, "regional-bank")
+    submitted = json.loads(run(installation, command_with("curl"), BAILIWICK_KEY=key))
+    assert submitted["workflow"] == "pay-invoice"
+    again = json.loads(run(installation, command_with("curl"), BAILIWICK_KEY=key))
+    assert again["run_id"] == submitted["run_id"]
+    with httpx.Client(
+        base_url=installation.url(Port.WEB, "/api/v1"), headers={"Authorization": f"Bearer {key}"}, trust_env=False
+    ) as api:
+
+        def reviews() -> list[dict[str, str]]:
+            found = api.get("/reviews").raise_for_status().json()["items"]
+            return [review for review in found if review["run_id"] == submitted["run_id"]]
+
+        until(reviews, 30)
+        decision = {"verdict": "approve", "comment": "as agreed"}
+        api.post(f"/reviews/{reviews()[0]['review_id']}/decision", json=decision).raise_for_status()
+
+        def ended() -> bool:
+            state = api.get(f"/runs/{submitted['run_id']}").raise_for_status().json()["state"]
+            return state not in {"queued", "running", "waiting"}
+
+        until(ended, 30)
+        run_ = api.get(f"/runs/{submitted['run_id']}").json()
+    assert (run_["state"], run_["outcome"], run_["output"]["paid"]) == ("succeeded", "paid", True)
+
+
+def test_the_demo_command_of_the_readme_ends_with_one_line_of_json(
+    installation: Installation, tmp_path: Path, loans: Path
+) -> None:
+    given = command_with("demo loans")
+    lines = loans.read_text("utf-8").splitlines()
+    small = tmp_path / "applications.csv"
+    small.write_text("\n".join(lines[:26]) + "\n", "utf-8")
+    words = shlex.split(given)
+    words[words.index("--file") + 1] = str(small)
+    words[0] = f"{os.environ.get('VIRTUAL_ENV', ROOT / '.venv')}/bin/bailiwick"
+    summary = json.loads(run(installation, shlex.join(words)).strip().splitlines()[-1])
+    assert summary["submitted"] == 25
+    assert summary["lost"] == summary["duplicated_effects"] == summary["failed"] == 0
+    assert summary["succeeded"] + summary["declined"] + summary["in_review"] == 25
