@@ -25,6 +25,7 @@ from ops_dashboard.measures import Service
 SQL = load_queries(__file__)
 
 _ALIVE = timedelta(minutes=1)
+_IDLE_SPEAKS_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,12 @@ class WorkerPulse:
 
     @property
     def state(self) -> str:
-        """``live``, ``draining`` or ``silent``. An idle worker need not speak; one that holds runs must."""
+        """``busy``, ``idle``, ``draining`` or ``silent``: an idle worker speaks rarely, one that holds runs often."""
+        if self.silent_s > (DEAD_AFTER_S if self.held else _IDLE_SPEAKS_S):
+            return "silent"
         if self.draining:
             return "draining"
-        return "silent" if self.held and self.silent_s > DEAD_AFTER_S else "live"
+        return "busy" if self.held else "idle"
 
 
 @dataclass(frozen=True, slots=True)

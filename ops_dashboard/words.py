@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 NONE = "–"
@@ -52,6 +53,34 @@ def moment(at: datetime | None, timezone: str) -> str:
 
 
 def relative(at: datetime, now: datetime) -> str:
-    """``in 3 min`` or ``3 min ago``."""
+    """``in 3 min`` or ``3 min ago``; seconds only in the last minute, so that it stands still."""
     seconds = (at - now).total_seconds()
-    return f"in {duration(seconds)}" if seconds >= 0 else f"{duration(-seconds)} ago"
+    distance = abs(seconds) if abs(seconds) < 60 else abs(seconds) // 60 * 60
+    return f"in {duration(distance)}" if seconds >= 0 else f"{duration(distance)} ago"
+
+
+def facts(document: Any, path: str = "") -> list[tuple[str, str]]:
+    """A JSON document as (name, value) lines, nested names joined: what a person reads before a decision."""
+    if isinstance(document, Mapping):
+        return [
+            line
+            for name, value in document.items()
+            for line in facts(value, f"{path} › {_plain(name)}" if path else _plain(name))
+        ]
+    if isinstance(document, list) and any(isinstance(item, Mapping | list) for item in document):
+        return [line for index, item in enumerate(document, 1) for line in facts(item, f"{path} {index}")]
+    return [(path, _value(document))]
+
+
+def _plain(name: object) -> str:
+    return str(name).replace("_", " ")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value == []:
+        return NONE
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

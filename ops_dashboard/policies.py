@@ -1,0 +1,101 @@
+"""A tenant's policy as a form: which fields people edit, in which units, and what a change changes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from core.errors import InvalidInput
+from core.tenancy import Policy
+from core.usage.model import MICRO
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A number of the policy. ``unit`` divides what is stored into what is shown (1,000,000: dollars)."""
+
+    name: str
+    label: str
+    unit: int = 1
+    help: str = ""
+
+
+QUOTAS = (
+    Field("weight", "Weight", help="Share of the slots among tenants that want more than they get."),
+    Field("concurrency_cap", "Cap (runs at a time)", help="Runs of this tenant that hold a slot at the same time."),
+    Field("daily_runs", "Runs a day", help="Counted from the tenant's local midnight."),
+    Field("queue_depth", "Queued runs, at most", help="Beyond it submissions are refused with 429."),
+    Field("max_steps", "Steps a run, at most"),
+    Field("max_duration_s", "Hours a run may last", 3_600),
+)
+BUDGETS = (
+    Field("budget_run_microusd", "Budget of a run, USD", MICRO),
+    Field("budget_month_microusd", "Budget of a month, USD", MICRO),
+)
+SERVICE_LEVELS = (
+    Field("run_sla_s", "SLA of a run, hours", 3_600, "From submission to the end."),
+    Field("review_sla_s", "SLA of a review, hours", 3_600, "Default; a workflow may ask for another."),
+)
+
+
+def shown(policy: Policy, field: Field) -> float | int:
+    """The stored value in the unit of the form."""
+    value = getattr(policy, field.name)
+    return float(value) if field.name == "weight" else value if field.unit == 1 else value / field.unit
+
+
+def stored(field: Field, value: float) -> float | int:
+    """What is written in the form, as it is stored."""
+    return float(value) if field.name == "weight" else round(value * field.unit)
+
+
+def rate_limits(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Rate limits from the rows of a table. Raises ``InvalidInput`` for a row that is not complete."""
+    limits: dict[str, dict[str, int]] = {}
+    for row in rows:
+        name = str(row.get("name") or "").strip()
+        if not name or not _is_number(row.get("limit")) or not _is_number(row.get("window_s")):
+            raise InvalidInput("Every rate limit needs a name, a number of calls and a window in seconds.")
+        if name in limits:
+            raise InvalidInput(f"There are two rate limits {name!r}.")
+        limits[name] = {"limit": int(row["limit"]), "window_s": int(row["window_s"])}
+    return limits
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and value == value  # noqa: PLR0124 - NaN: an empty cell
+
+
+def changed(before: Policy, fields: Mapping[str, Any]) -> Policy:
+    """The policy with other values. Raises ``InvalidInput`` that names each field that is out of bounds."""
+    try:
+        return Policy.model_validate({**before.model_dump(mode="json"), **fields})
+    except ValidationError as error:
+        faults = [f"{' '.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
+        raise InvalidInput("; ".join(faults)) from None
+
+
+def differences(before: Policy, after: Policy) -> list[tuple[str, str, str]]:
+    """(field, before, after) of everything that differs; rate limits one by one."""
+    old, new = _flat(before), _flat(after)
+    return [
+        (name, old.get(name, "–"), new.get(name, "–"))
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flat(policy: Policy) -> dict[str, str]:
+    units = {field.name: field for field in (*QUOTAS, *BUDGETS, *SERVICE_LEVELS)}
+    lines: dict[str, str] = {}
+    for name, value in policy.model_dump(mode="json").items():
+        if name == "rate_limits":
+            lines |= {f"rate limit {key}": f"{at['limit']} in {at['window_s']} s" for key, at in value.items()}
+        elif name in units:
+            lines[units[name].label] = f"{shown(policy, units[name]):,g}"
+        else:
+            lines[name.replace("_", " ")] = ", ".join(value) or "–" if isinstance(value, list) else str(value)
+    return lines

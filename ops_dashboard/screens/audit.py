@@ -1,0 +1,156 @@
+"""Audit: who did what, and whether the chain is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from core.audit.model import AuditEntry
+from core.bootstrap import Platform
+from core.ids import TenantId
+from core.tenancy import ActorKind
+from ops_dashboard import data, session
+from ops_dashboard.screens.tables import table
+from ops_dashboard.session import Viewer
+from ops_dashboard.words import NONE, count, moment
+
+_LIMIT = 500
+
+
+def show() -> None:
+    """A tenant's entries for its admins; every tenant's chain, without entries, for operators."""
+    st.title("Audit")
+    if session.viewer().operator:
+        _chains()
+    else:
+        _own()
+
+
+async def _recent(platform: Platform, who: Viewer) -> Sequence[AuditEntry]:
+    return await platform.audit.recent(who.ctx, _LIMIT)
+
+
+def _own() -> None:
+    who = session.viewer()
+    entries = session.ask(_recent)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        acts = sorted({entry.act for entry in entries})
+        act = st.selectbox("Act", ["any", *acts], key="act", bind="query-params", width=300)
+        who_acts = st.text_input("Actor or subject contains", key="about", bind="query-params", width=320)
+        if st.button("Verify chain", icon=":material/link:", key="verify"):
+            _verify(who.ctx.tenant_id)
+    shown = [
+        entry
+        for entry in entries
+        if act in {"any", entry.act} and who_acts.lower() in f"{entry.actor} {entry.subject}".lower()
+    ]
+    if not shown:
+        st.info("No entry matches." if entries else "Nothing has happened yet.", icon=":material/verified_user:")
+        return
+    _table(
+        [
+            {
+                "At": moment(entry.at, who.timezone),
+                "Actor": entry.actor,
+                "Act": entry.act,
+                "Subject": entry.subject,
+                "Before": _short(entry.before),
+                "After": _short(entry.after),
+                "Policy": entry.policy_version,
+                "Seal": f"#{entry.seq}" if entry.seq else "not yet",
+            }
+            for entry in shown
+        ]
+    )
+    st.caption(
+        f"The newest {count(len(entries))} entries. Sealed entries are chained by hash; sealing runs in batches."
+    )
+
+
+async def _read_chains(platform: Platform, who: Viewer) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    return await data.audit_chains(platform.db, who.ctx), await data.operator_acts(platform.db, who.ctx)
+
+
+def _chains() -> None:
+    who = session.viewer()
+    chains, acts = session.ask(_read_chains)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.selectbox("Chain of", [chain["tenant_id"] for chain in chains], width=320)
+        if st.button("Verify chain", icon=":material/link:", key="verify") and chosen:
+            _verify(chosen)
+        if st.button("Verify all", icon=":material/checklist:", key="verify_all"):
+            _verify_all([chain["tenant_id"] for chain in chains])
+    _table(
+        [
+            {
+                "Tenant": chain["tenant_id"],
+                "Sealed entries": chain["sealed"],
+                "Not sealed yet": chain["unsealed"],
+                "Last entry": moment(chain["last_at"], who.timezone),
+            }
+            for chain in chains
+        ]
+    )
+    st.subheader("Acts on the platform")
+    if not acts:
+        st.info("No operator has changed anything yet.", icon=":material/verified_user:")
+        return
+    _table(
+        [
+            {
+                "At": moment(act["at"], who.timezone),
+                "Actor": act["actor"],
+                "Act": act["act"],
+                "Subject": act["subject"],
+                "Before": _short(act["before"]),
+                "After": _short(act["after"]),
+            }
+            for act in acts
+        ]
+    )
+
+
+async def _broken(platform: Platform, who: Viewer, tenant_id: str) -> int | None:
+    ctx = who.ctx
+    if who.operator:
+        # Only the verdict about the chain is asked for: the context carries no right at all.
+        ctx = await platform.tenants.context_for(
+            TenantId(tenant_id), actor_kind=ActorKind.USER, actor_id=who.ctx.actor_id
+        )
+    return await platform.audit.verify(ctx)
+
+
+def _verify(tenant_id: str) -> None:
+    with st.spinner("Recomputing every hash…"):
+        broken = session.ask(partial(_broken, tenant_id=tenant_id))
+    if broken is None:
+        session.notify(f"The chain of {tenant_id} is whole.")
+    else:
+        session.notify(f"The chain of {tenant_id} is broken at entry {broken}.", ok=False)
+
+
+def _verify_all(tenant_ids: Sequence[str]) -> None:
+    bar = st.progress(0.0, text="Recomputing every hash…")
+    broken: list[str] = []
+    for index, tenant_id in enumerate(tenant_ids, 1):
+        at = session.ask(partial(_broken, tenant_id=tenant_id))
+        if at is not None:
+            broken.append(f"{tenant_id} (entry {at})")
+        bar.progress(index / len(tenant_ids), text=tenant_id)
+    bar.empty()
+    if broken:
+        session.notify(f"Broken: {', '.join(broken)}.", ok=False)
+    else:
+        session.notify(f"All {len(tenant_ids)} chains are whole.")
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> None:
+    table({name: [row[name] for row in rows] for name in rows[0]})
+
+
+def _short(value: Any) -> str:
+    return NONE if value is None else json.dumps(value, ensure_ascii=False)

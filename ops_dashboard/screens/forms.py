@@ -1,0 +1,35 @@
+"""Fields that several forms use."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from zoneinfo import available_timezones
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+
+@st.cache_resource(show_spinner=False)
+def _zones() -> list[str]:
+    return sorted(available_timezones())
+
+
+def zone_input(place: DeltaGenerator, chosen: str, key: str) -> str:
+    """A time zone; typing narrows the list."""
+    zones = _zones() if chosen in _zones() else [chosen, *_zones()]
+    return place.selectbox("Time zone", zones, index=zones.index(chosen), key=key) or chosen
+
+
+def json_input(label: str, document: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """A JSON object as text; None, with the fault shown, when what is written is none."""
+    text = st.text_area(label, json.dumps(document, indent=2, ensure_ascii=False), key=key, height=160)
+    try:
+        value = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        st.error(f"This is no JSON: {error.msg} in line {error.lineno}.", icon=":material/error:")
+        return None
+    if not isinstance(value, dict):
+        st.error("The input is a JSON object: {…}.", icon=":material/error:")
+        return None
+    return value

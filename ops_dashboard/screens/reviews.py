@@ -1,0 +1,172 @@
+"""Reviews: what people must decide, the most urgent first; the evidence; the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import pandas as pd
+import streamlit as st
+
+from core.bootstrap import Platform
+from core.errors import NotFound
+from core.reviews.model import MAX_COMMENT, ReviewView
+from ops_dashboard import session
+from ops_dashboard.screens.tables import height_of
+from ops_dashboard.session import Viewer
+from ops_dashboard.words import NONE, count, facts, moment, relative
+
+_LIMIT = 200
+_TABLE = "reviews_table"
+_SHOWN = "reviews_shown"
+
+
+def show() -> None:
+    """The queue beside the review that is being looked at; below, what was decided."""
+    st.title("Reviews")
+    waiting, decided = st.tabs(["To decide", "Decided"])
+    with waiting:
+        left, right = st.columns([2, 3], gap="medium")
+        with left:
+            _queue()
+        with right:
+            _chosen()
+    with decided:
+        _history()
+
+
+async def _open(platform: Platform, who: Viewer) -> tuple[Sequence[ReviewView], datetime]:
+    return await platform.reviews.open(who.ctx, _LIMIT), platform.clock.now()
+
+
+@session.live()
+def _queue() -> None:
+    reviews, now = session.ask(_open)
+    overdue = sum(review.due_at < now for review in reviews)
+    with st.container(horizontal=True):
+        st.metric("Open", count(len(reviews)), border=True, width=130)
+        st.metric("Overdue", count(overdue), border=True, width=130)
+    if not reviews:
+        st.success("Nothing waits for a decision.", icon=":material/task_alt:")
+        return
+    st.session_state[_SHOWN] = [review.review_id for review in reviews]
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "Review": [review.title for review in reviews],
+                "Due": [_due(review, now) for review in reviews],
+            }
+        ),
+        hide_index=True,
+        height=height_of(len(reviews), 14),
+        key=_TABLE,
+        on_select=_select,
+        selection_mode="single-row",
+        column_config={"Due": st.column_config.TextColumn(width=130)},
+    )
+    st.caption("The most urgent first. Click a row to look at its evidence.")
+
+
+def _due(review: ReviewView, now: datetime) -> str:
+    return f"{'overdue, ' if review.due_at < now else ''}{relative(review.due_at, now)}"
+
+
+def _select() -> None:
+    rows = st.session_state[_TABLE].selection.rows
+    if rows:
+        st.query_params["review"] = st.session_state[_SHOWN][rows[0]]
+
+
+async def _get(platform: Platform, who: Viewer, review_id: str | None) -> ReviewView | None:
+    if review_id is not None:
+        return await platform.reviews.get(who.ctx, review_id)
+    most_urgent = await platform.reviews.open(who.ctx, 1)
+    return most_urgent[0] if most_urgent else None
+
+
+def _chosen() -> None:
+    review_id = st.query_params.get("review")
+    try:
+        review = session.ask(lambda platform, who: _get(platform, who, review_id))
+    except NotFound as error:
+        st.warning(error.message, icon=":material/search_off:")
+        return
+    if review is None:
+        return
+    who = session.viewer()
+    evidence = facts(review.evidence)
+    with st.container(border=True):
+        st.subheader(review.title)
+        st.caption(
+            f"asked {moment(review.created_at, who.timezone)} · due {moment(review.due_at, who.timezone)} · "
+            f"pool {review.pool} · run `{review.run_id}`"
+        )
+        st.dataframe(
+            pd.DataFrame(evidence, columns=["What", "Value"]),
+            hide_index=True,
+            height=height_of(len(evidence), 12),
+            column_config={"Value": st.column_config.TextColumn(width="large")},
+        )
+        if review.state == "open":
+            _decision(review)
+        else:
+            st.info(
+                f"{review.state}: **{review.verdict or NONE}** by {review.decided_by or NONE}. {review.comment or ''}"
+            )
+    if review_id is not None and st.button("The most urgent one", icon=":material/skip_next:"):
+        del st.query_params["review"]
+        st.rerun()
+
+
+def _decision(review: ReviewView) -> None:
+    with st.form(f"decide_{review.review_id}", border=False):
+        verdict = st.segmented_control("Your decision", review.choices, key=f"verdict_{review.review_id}")
+        comment = st.text_area(
+            "Comment",
+            key=f"comment_{review.review_id}",
+            max_chars=MAX_COMMENT,
+            placeholder="Why. It is kept with the run and in the audit.",
+            height=90,
+        )
+        if not st.form_submit_button("Decide", type="primary", icon=":material/gavel:"):
+            return
+    if verdict is None:
+        st.error("Choose a decision first.")
+        return
+    done = session.act(
+        lambda platform, who: platform.reviews.decide(who.ctx, review.review_id, verdict, comment),
+        f"Decided: {verdict}. The run goes on.",
+    )
+    if done:
+        st.query_params.pop("review", None)
+    st.rerun()
+
+
+async def _recent(platform: Platform, who: Viewer) -> Sequence[ReviewView]:
+    return await platform.reviews.recent(who.ctx, _LIMIT)
+
+
+@session.live("5s")
+def _history() -> None:
+    who = session.viewer()
+    closed = [review for review in session.ask(_recent) if review.state != "open"]
+    if not closed:
+        st.info("Nothing was decided yet.", icon=":material/history:")
+        return
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "Decided": [moment(review.decided_at, who.timezone) for review in closed],
+                "In time": [
+                    NONE if review.decided_at is None else "yes" if review.decided_at <= review.due_at else "late"
+                    for review in closed
+                ],
+                "Review": [review.title for review in closed],
+                "Verdict": [review.verdict or review.state for review in closed],
+                "By": [review.decided_by or NONE for review in closed],
+                "Comment": [review.comment or NONE for review in closed],
+                "Run": [review.run_id for review in closed],
+            }
+        ),
+        hide_index=True,
+    )

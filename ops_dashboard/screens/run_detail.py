@@ -1,0 +1,202 @@
+"""One run: where it stands, its timeline, its steps and costs; for its tenant also input and output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import pandas as pd
+import streamlit as st
+
+from core.bootstrap import Platform
+from core.errors import NotFound
+from core.runs.model import RunState, RunView
+from core.usage.model import format_usd
+from ops_dashboard import data, figures, session
+from ops_dashboard.data import RunDetail
+from ops_dashboard.session import Viewer
+from ops_dashboard.words import NONE, duration, moment, percent
+
+_Color = Literal["orange", "blue", "violet", "green", "red", "gray"]
+_STATE_BADGES: dict[RunState, tuple[_Color, str]] = {
+    RunState.QUEUED: ("orange", ":material/hourglass_top:"),
+    RunState.RUNNING: ("blue", ":material/play_arrow:"),
+    RunState.WAITING: ("violet", ":material/pause:"),
+    RunState.SUCCEEDED: ("green", ":material/check:"),
+    RunState.FAILED: ("red", ":material/error:"),
+    RunState.CANCELLED: ("gray", ":material/block:"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    detail: RunDetail
+    view: RunView | None  # with content; None for operators
+    now: datetime
+
+
+async def _read(platform: Platform, who: Viewer, run_id: str) -> _Shown:
+    detail = await data.run_detail(platform.db, who.ctx, run_id, who.only_own_runs)
+    if detail is None:
+        raise NotFound("There is no such run, or it is not yours to see.")
+    view = None if who.operator else await platform.runs.get(who.ctx, run_id)
+    return _Shown(detail, view, platform.clock.now())
+
+
+def show(run_id: str, close: Callable[[], None]) -> None:
+    """The run's page. ``close`` is called when the person goes back to the list."""
+    st.button("All runs", icon=":material/arrow_back:", on_click=close, type="tertiary")
+    st.session_state["run_id"] = run_id
+    _live()
+
+
+@session.live()
+def _live() -> None:
+    run_id = st.session_state["run_id"]
+    try:
+        shown = session.ask(lambda platform, who: _read(platform, who, run_id))
+    except NotFound as error:
+        st.warning(error.message, icon=":material/search_off:")
+        return
+    who = session.viewer()
+    _head(who, shown)
+    _tiles(shown.detail.row, who, shown.now)
+    if shown.view is not None and shown.view.progress:
+        _progress(shown.view.progress)
+    with st.container(border=True):
+        st.plotly_chart(
+            figures.timeline(
+                shown.detail.steps, shown.detail.passages, shown.detail.transitions, shown.now, who.timezone
+            ),
+            key="timeline",
+            config=figures.CONFIG,
+        )
+    _tabs(who, shown)
+
+
+def _head(who: Viewer, shown: _Shown) -> None:
+    row = shown.detail.row
+    state = RunState(row["state"])
+    color, icon = _STATE_BADGES[state]
+    title, buttons = st.columns([4, 1], vertical_alignment="center")
+    with title:
+        st.subheader(f"{row['workflow']} v{row['version']}")
+        with st.container(horizontal=True):
+            cause = shown.view.cause if shown.view is not None else row["cause"]
+            st.badge(f"{state}: {str(cause).replace('_', ' ')}" if cause else str(state), icon=icon, color=color)
+            if row["outcome"]:
+                st.badge(row["outcome"], color="gray")
+            st.markdown(f"`{row['run_id']}`")
+    if who.operator or not who.reviewer:
+        return  # operators and members look only
+    with buttons, st.container(horizontal=True, horizontal_alignment="right"):
+        if state in {RunState.FAILED, RunState.CANCELLED} and st.button("Retry", icon=":material/replay:"):
+            _confirm_retry(row["run_id"])
+        if not state.final and st.button("Cancel", icon=":material/cancel:"):
+            _confirm_cancel(row["run_id"])
+
+
+@st.dialog("Cancel this run?")
+def _confirm_cancel(run_id: str) -> None:
+    st.write("It stops at its next step. What its finished steps did and cost stays. You can retry it later.")
+    if st.button("Cancel the run", type="primary", key="confirm_cancel"):
+        session.act(lambda platform, who: platform.runs.cancel(who.ctx, run_id), "The run is being cancelled.")
+        st.rerun()
+
+
+@st.dialog("Retry this run?")
+def _confirm_retry(run_id: str) -> None:
+    st.write("It is queued again at the head of its lane. Finished steps are not repeated, nor paid again.")
+    if st.button("Retry the run", type="primary", key="confirm_retry"):
+        session.act(lambda platform, who: platform.runs.retry(who.ctx, run_id), "The run is queued again.")
+        st.rerun()
+
+
+def _tiles(row: dict[str, Any], who: Viewer, now: datetime) -> None:
+    spent, budget = row["cost_microusd"], row["budget_microusd"]
+    waited = row["started_at"] and (row["started_at"] - row["submitted_at"]).total_seconds()
+    took = ((row["finished_at"] or now) - row["submitted_at"]).total_seconds()
+    with st.grid(5):
+        for label, value, below in (
+            ("Cost", format_usd(spent), f"{percent(spent / budget)} of {format_usd(budget)}" if budget else NONE),
+            ("Worker time", duration(row["worker_seconds"]), f"{row['attempt']} × in a slot"),
+            ("First wait", duration(waited), "until its first slot"),
+            ("Duration", duration(took), "from submission to the end" if row["finished_at"] else "so far"),
+            (
+                "Submitted",
+                moment(row["submitted_at"], who.timezone)[11:],
+                moment(row["submitted_at"], who.timezone)[:10],
+            ),
+        ):
+            st.metric(label, value, delta=below, delta_color="off", delta_arrow="off", border=True)
+
+
+def _progress(progress: dict[str, Any]) -> None:
+    done, total = progress.get("done"), progress.get("total")
+    if isinstance(done, int | float) and isinstance(total, int | float) and total > 0:
+        st.progress(min(1.0, done / total), text=f"{done} of {total} · {progress.get('note') or ''}")
+
+
+def _tabs(who: Viewer, shown: _Shown) -> None:
+    names = ["Steps", "What happened"] + ([] if shown.view is None else ["Input", "Output"])
+    tabs = st.tabs(names)
+    with tabs[0]:
+        _steps(shown.detail.steps, who)
+    with tabs[1]:
+        _transitions(shown.detail.transitions, who)
+    if shown.view is None:
+        st.caption("Inputs and outputs belong to the tenant; operators do not see them.")
+        return
+    with tabs[2]:
+        st.json(shown.view.input)
+    with tabs[3]:
+        if shown.view.error:
+            st.error(f"{shown.view.error.get('code')}: {shown.view.error.get('message')}")
+        if shown.view.output is not None:
+            st.json(shown.view.output)
+        elif not shown.view.error:
+            st.info("No output yet.")
+
+
+def _steps(steps: pd.DataFrame, who: Viewer) -> None:
+    if steps.empty:
+        st.info("No step has begun yet.")
+        return
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "#": steps["step"],
+                "Step": steps["name"],
+                "Kind": steps["kind"],
+                "Attempt": steps["attempt"],
+                "State": steps["state"],
+                "Took": [
+                    NONE
+                    if pd.isna(step.finished_at)
+                    else duration((step.finished_at - step.started_at).total_seconds())
+                    for step in steps.itertuples()
+                ],
+                "Cost": [format_usd(int(cost)) for cost in steps["cost_microusd"]],
+                "Model": steps["model"].fillna(NONE),
+                "Error": steps["error_code"].fillna(NONE),
+                "Began": [moment(at, who.timezone) for at in steps["started_at"]],
+            }
+        ),
+        hide_index=True,
+    )
+
+
+def _transitions(transitions: pd.DataFrame, who: Viewer) -> None:
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "#": transitions["seq"],
+                "At": [moment(at, who.timezone) for at in transitions["at"]],
+                "What": [kind.replace("_", " ") for kind in transitions["kind"]],
+                "Cause": transitions["cause"].fillna(NONE),
+            }
+        ),
+        hide_index=True,
+    )

@@ -1,0 +1,192 @@
+"""Runs: find them, and open one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.runs.model import Cause, Lane, RunState, queued_cause
+from core.usage.model import format_usd
+from ops_dashboard import data, session, snapshots
+from ops_dashboard.data import RunFilter
+from ops_dashboard.screens import run_detail
+from ops_dashboard.screens.tables import height_of
+from ops_dashboard.session import Viewer
+from ops_dashboard.words import NONE, duration, moment
+
+PAGE = 50
+_ANY = "any"
+_TABLE = "runs_table"
+_SHOWN = "runs_shown"
+_PAGES = "runs_pages"
+
+
+def show() -> None:
+    """The list, or one run when the address names one (``?run=…``)."""
+    run_id = st.query_params.get("run")
+    if run_id:
+        run_detail.show(run_id, close)
+        return
+    st.title("Runs")
+    _filters(session.viewer())
+    _list()
+
+
+def close() -> None:
+    """Back to the list, with the filters as they were."""
+    del st.query_params["run"]
+
+
+def _filters(who: Viewer) -> None:
+    workflows = [_ANY, *session.ask(_workflow_names)]
+    widths = [2, 2, 2, 2, 3] if who.operator else [2, 2, 2, 3]
+    places = iter(st.columns(widths))
+    with next(places):
+        st.selectbox("State", [_ANY, *RunState], key="state", bind="query-params", on_change=_first_page)
+    with next(places):
+        st.selectbox("Workflow", workflows, key="workflow", bind="query-params", on_change=_first_page)
+    if who.operator:
+        tenants = {tenant.tenant_id: tenant.name for tenant in snapshots.pulse(who).tenants}
+        with next(places):
+            st.selectbox(
+                "Tenant",
+                [_ANY, *tenants],
+                format_func=lambda tenant: tenants.get(tenant, _ANY),
+                key="tenant",
+                bind="query-params",
+                on_change=_first_page,
+            )
+    with next(places):
+        st.text_input("Outcome", key="outcome", bind="query-params", placeholder="declined", on_change=_first_page)
+    with next(places):
+        st.text_input(
+            "Search",
+            key="search",
+            bind="query-params",
+            placeholder="run id, batch id or idempotency key",
+            on_change=_first_page,
+            type="search",
+        )
+
+
+async def _workflow_names(platform: Any, _: Viewer) -> list[str]:
+    names: list[str] = platform.workflows.names()
+    return names
+
+
+def _first_page() -> None:
+    st.session_state.pop(_PAGES, None)
+
+
+def _chosen(key: str) -> str | None:
+    value = (st.session_state.get(key) or "").strip()
+    return None if value in {"", _ANY} else value
+
+
+@session.live()
+def _list() -> None:
+    who = session.viewer()
+    pages: list[tuple[datetime, str]] = st.session_state.setdefault(_PAGES, [])
+    where = RunFilter(
+        tenant_id=_chosen("tenant") if who.operator else None,
+        user_id=who.only_own_runs,
+        state=_chosen("state"),
+        workflow=_chosen("workflow"),
+        outcome=_chosen("outcome"),
+        search=_chosen("search"),
+    )
+    found = session.ask(
+        lambda platform, who: data.runs(
+            platform.db, who.ctx, where, before=pages[-1] if pages else None, limit=PAGE + 1
+        )
+    )
+    rows, more = found[:PAGE], len(found) > PAGE
+    if not rows:
+        _nothing(where)
+        return
+    # What a click on a row means is decided by the rows that were on the screen when it was clicked.
+    st.session_state[_SHOWN] = [row["run_id"] for row in rows]
+    st.dataframe(
+        _table(who, rows),
+        hide_index=True,
+        height=height_of(len(rows), 18),
+        key=_TABLE,
+        on_select=_open_selected,
+        selection_mode="single-row",
+        column_config={
+            "Run": st.column_config.TextColumn(width="medium"),
+            "State": st.column_config.MultiselectColumn(
+                options=[state.value for state in RunState], color=list(_STATE_TONES), width=110
+            ),
+        },
+    )
+    _pager(pages, rows, more)
+
+
+_STATE_TONES = ("orange", "blue", "violet", "green", "red", "gray")
+
+
+def _open_selected() -> None:
+    chosen = st.session_state[_TABLE].selection.rows
+    if chosen:
+        st.query_params["run"] = st.session_state[_SHOWN][chosen[0]]
+
+
+def _pager(pages: list[tuple[datetime, str]], rows: list[dict[str, Any]], more: bool) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button("Newer", icon=":material/chevron_left:", disabled=not pages):
+            pages.pop()
+            st.rerun(scope="fragment")
+        if st.button("Older", icon=":material/chevron_right:", icon_position="right", disabled=not more):
+            pages.append((rows[-1]["submitted_at"], rows[-1]["run_id"]))
+            st.rerun(scope="fragment")
+        st.caption(f"Page {len(pages) + 1} · click a row to open it")
+
+
+def _nothing(where: RunFilter) -> None:
+    if any((where.state, where.workflow, where.outcome, where.search, where.tenant_id)):
+        st.info("No run matches these filters.", icon=":material/filter_alt_off:")
+    else:
+        st.info(
+            "No run yet. Start one in the chat, with `POST /api/v1/runs`, or with a schedule.",
+            icon=":material/rocket_launch:",
+        )
+
+
+def _table(who: Viewer, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    pulse = snapshots.pulse(who)
+    queued = {
+        tenant.tenant_id: queued_cause(tenant.paused, tenant.running, tenant.cap, pulse.live_slots)
+        for tenant in pulse.tenants
+    }
+    names = {tenant.tenant_id: tenant.name for tenant in pulse.tenants}
+    columns: dict[str, list[Any]] = {
+        "State": [[row["state"]] for row in rows],
+        "Cause": [_cause(row, queued.get(row["tenant_id"])) for row in rows],
+        "Workflow": [f"{row['workflow']} v{row['version']}" for row in rows],
+        "Outcome": [row["outcome"] or row["error_code"] or NONE for row in rows],
+        "Submitted": [moment(row["submitted_at"], who.timezone) for row in rows],
+        "Waited": [_span(row["submitted_at"], row["started_at"]) for row in rows],
+        "Duration": [_span(row["submitted_at"], row["finished_at"]) for row in rows],
+        "Worker time": [duration(row["worker_seconds"] or None) for row in rows],
+        "Cost": [format_usd(row["cost_microusd"]) for row in rows],
+        "Lane": [Lane(row["lane"]).name.lower() for row in rows],
+        "Source": [row["source"] for row in rows],
+        "Batch": [row["batch_id"] or NONE for row in rows],
+        "Run": [row["run_id"] for row in rows],
+    }
+    if who.operator:
+        columns = {"Tenant": [names.get(row["tenant_id"], row["tenant_id"]) for row in rows], **columns}
+    return pd.DataFrame(columns)
+
+
+def _cause(row: dict[str, Any], queued: Cause | None) -> str:
+    cause = queued if row["state"] == RunState.QUEUED else row["cause"]
+    return str(cause).replace("_", " ") if cause else NONE
+
+
+def _span(begin: datetime, end: datetime | None) -> str:
+    return duration((end - begin).total_seconds()) if end is not None else NONE

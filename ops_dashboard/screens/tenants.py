@@ -1,0 +1,236 @@
+"""Tenants: the policy in force, and changing it. Every change is shown before and after, and confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.bootstrap import Platform
+from core.errors import InvalidInput
+from core.tenancy import ModelTier, Policy, Tier
+from core.tenants.model import TenantView
+from core.usage.model import format_usd
+from ops_dashboard import policies, session, snapshots
+from ops_dashboard.measures import ratio
+from ops_dashboard.policies import BUDGETS, QUOTAS, SERVICE_LEVELS, Field
+from ops_dashboard.screens import api_keys
+from ops_dashboard.screens.forms import zone_input
+from ops_dashboard.session import Viewer
+from ops_dashboard.words import causes, count, percent
+
+
+async def _list(platform: Platform, who: Viewer) -> list[TenantView]:
+    return list(await platform.tenants.list_tenants(who.ctx))
+
+
+def show() -> None:
+    """All tenants and one of them for operators; the own one for admins."""
+    who = session.viewer()
+    tenants = {tenant.tenant_id: tenant for tenant in session.ask(_list)}
+    if not who.operator:
+        st.title(who.identity.tenant_name)
+        _use()
+        policy, keys = st.tabs(["Policy", "API keys"])
+        with policy:
+            _editor(who, tenants[who.ctx.tenant_id])
+        with keys:
+            api_keys.show()
+        return
+    st.title("Tenants")
+    if not tenants:
+        st.info("There is no tenant yet. `bailiwick seed` makes the demo tenants.", icon=":material/domain_add:")
+        return
+    chosen = st.selectbox(
+        "Tenant",
+        list(tenants),
+        format_func=lambda tenant_id: f"{tenants[tenant_id].name} ({tenant_id})",
+        key="policy_of",
+        bind="query-params",
+    )
+    _use()
+    if chosen is not None:
+        _editor(who, tenants[chosen])
+
+
+@session.live()
+def _use() -> None:
+    """How much of its rights the tenant uses now."""
+    who = session.viewer()
+    chosen = st.session_state.get("policy_of") if who.operator else who.ctx.tenant_id
+    now = next((tenant for tenant in snapshots.pulse(who).tenants if tenant.tenant_id == chosen), None)
+    if now is None:
+        return
+    spent, limit = now.month_spent_microusd, now.month_limit_microusd
+    with st.grid(6):
+        for label, value, below in (
+            ("Running", f"{now.running} / {now.cap}", f"{percent(ratio(now.running, now.cap))} of the cap"),
+            ("Queued", count(now.queued), causes(now.causes)),
+            ("Runs today", count(now.runs_today), f"{percent(ratio(now.runs_today, now.daily_runs))} of the quota"),
+            ("Spent this month", format_usd(spent), f"{percent(ratio(spent, limit))} of {format_usd(limit)}"),
+            ("Reserved", format_usd(now.month_reserved_microusd), "promised to steps under way"),
+            ("Reviews open", count(now.reviews_open), f"{now.reviews_overdue} overdue"),
+        ):
+            st.metric(label, value, delta=below, delta_color="off", delta_arrow="off", border=True)
+    used = min(1.0, ratio(spent + now.month_reserved_microusd, limit) or 0.0)
+    st.progress(used, text=f"Budget of the month, spent and reserved: {percent(used)}")
+
+
+def _editor(who: Viewer, tenant: TenantView) -> None:
+    if who.operator:
+        _pause(tenant)
+    policy = tenant.policy
+    # The version is part of every key: after a change the form shows the policy that is in force now.
+    key = f"{tenant.tenant_id}_{tenant.policy_version}"
+    fields: dict[str, Any] = {}
+    st.caption(
+        f"Version {tenant.policy_version} is in force · region {tenant.region}"
+        + ("" if who.operator else " · what is greyed out is changed by the operator")
+    )
+    with st.container(border=True):
+        st.markdown("##### Share and quotas")
+        fields |= _numbers(policy, QUOTAS, key, editable=who.operator)
+        left, right = st.columns(2)
+        fields["tier"] = left.selectbox(
+            "Tier", list(Tier), index=list(Tier).index(policy.tier), key=f"tier_{key}", disabled=not who.operator
+        )
+        fields["model_tier"] = right.selectbox(
+            "Models",
+            list(ModelTier),
+            index=list(ModelTier).index(policy.model_tier),
+            key=f"models_{key}",
+            disabled=not who.operator,
+        )
+    with st.container(border=True):
+        st.markdown("##### Budgets")
+        fields |= _numbers(policy, BUDGETS, key, editable=who.operator)
+    with st.container(border=True):
+        st.markdown("##### Rate limits of external services")
+        limits = _rate_limits(policy, key, editable=who.operator)
+    with st.container(border=True):
+        st.markdown("##### Service levels, tools and time")
+        fields |= _numbers(policy, SERVICE_LEVELS, key, editable=True)
+        fields |= _own(policy, key)
+    _offer(tenant, fields, limits)
+
+
+def _numbers(policy: Policy, asked: Sequence[Field], key: str, *, editable: bool) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    places = st.columns(3)
+    for index, field in enumerate(asked):
+        before = policies.shown(policy, field)
+        whole = isinstance(before, int)
+        value = places[index % 3].number_input(
+            field.label,
+            min_value=0 if whole else 0.0,
+            value=before,
+            step=1 if whole else 0.5,
+            key=f"{field.name}_{key}",
+            help=field.help or None,
+            disabled=not editable,
+        )
+        values[field.name] = policies.stored(field, value or 0)
+    return values
+
+
+def _rate_limits(policy: Policy, key: str, *, editable: bool) -> list[dict[str, Any]]:
+    before = pd.DataFrame(
+        [(name, limit.limit, limit.window_s) for name, limit in policy.rate_limits.items()],
+        columns=["name", "limit", "window_s"],
+    ).astype({"name": "object", "limit": "Int64", "window_s": "Int64"})
+    if before.empty and not editable:
+        st.caption("None.")
+        return []
+    edited = st.data_editor(
+        before,
+        key=f"rates_{key}",
+        num_rows="dynamic",
+        hide_index=True,
+        disabled=not editable,
+        column_config={
+            "name": st.column_config.TextColumn("Service", required=True),
+            "limit": st.column_config.NumberColumn("Calls", min_value=1, step=1, required=True),
+            "window_s": st.column_config.NumberColumn("in seconds", min_value=1, step=1, required=True),
+        },
+    )
+    return [
+        {"name": row.name, "limit": _whole(row.limit), "window_s": _whole(row.window_s)}
+        for row in edited.itertuples(index=False)
+    ]
+
+
+def _whole(value: Any) -> int | None:
+    return None if pd.isna(value) else int(value)
+
+
+def _own(policy: Policy, key: str) -> dict[str, Any]:
+    """What a tenant's own admin may change too."""
+    left, middle, right = st.columns(3)
+    pools = ["dedicated", "shared"]
+    return {
+        "reviewer_pool": left.selectbox("Reviewers", pools, index=pools.index(policy.reviewer_pool), key=f"pool_{key}"),
+        "timezone": zone_input(middle, policy.timezone, f"zone_{key}"),
+        "denied_tools": _words(right, "Denied tools", policy.denied_tools, f"denied_{key}"),
+        "allowed_tools": _words(left, "Allowed tools (empty: all)", policy.allowed_tools, f"allowed_{key}"),
+    }
+
+
+def _words(place: Any, label: str, values: Sequence[str], key: str) -> list[str]:
+    text = place.text_input(label, ", ".join(values), key=key, placeholder="names, separated by commas")
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _offer(tenant: TenantView, fields: dict[str, Any], limits: list[dict[str, Any]]) -> None:
+    try:
+        after = policies.changed(tenant.policy, {**fields, "rate_limits": policies.rate_limits(limits)})
+    except InvalidInput as error:
+        st.error(error.message, icon=":material/error:")
+        return
+    differs = policies.differences(tenant.policy, after)
+    label = f"Review {len(differs)} change{'s' if len(differs) != 1 else ''}" if differs else "Nothing changed"
+    if st.button(label, type="primary", disabled=not differs, icon=":material/difference:"):
+        _confirm(tenant, after, differs)
+
+
+@st.dialog("Change this policy?", width="large")
+def _confirm(tenant: TenantView, after: Policy, differs: list[tuple[str, str, str]]) -> None:
+    st.write(f"**{tenant.name}**, version {tenant.policy_version} → {tenant.policy_version + 1}")
+    st.dataframe(pd.DataFrame(differs, columns=["What", "Before", "After"]), hide_index=True)
+    st.caption("It acts at the next claim, also on runs that are queued now. The audit keeps both versions.")
+    if st.button("Put it in force", type="primary", key="confirm_policy") and session.attempt(
+        lambda platform, who: _change(platform, who, tenant, after), "The policy is in force."
+    ):
+        st.rerun()
+
+
+async def _change(platform: Platform, who: Viewer, tenant: TenantView, after: Policy) -> None:
+    now = await platform.tenants.tenant(tenant.tenant_id)
+    if now.policy_version != tenant.policy_version:
+        raise InvalidInput("Somebody else changed this policy meanwhile. Close this and look again.")
+    await platform.tenants.change_policy(who.ctx, tenant.tenant_id, after)
+
+
+def _pause(tenant: TenantView) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if tenant.paused:
+            st.badge("paused", icon=":material/pause:", color="orange")
+        word = "Resume" if tenant.paused else "Pause"
+        icon = ":material/play_arrow:" if tenant.paused else ":material/pause:"
+        if st.button(f"{word} this tenant", icon=icon, key="pause_tenant"):
+            _confirm_pause(tenant)
+
+
+@st.dialog("Pause or resume this tenant?")
+def _confirm_pause(tenant: TenantView) -> None:
+    if tenant.paused:
+        st.write(f"Queued runs of **{tenant.name}** start again.")
+    else:
+        st.write(f"No queued run of **{tenant.name}** starts until it is resumed. Running ones finish.")
+    if st.button("Resume" if tenant.paused else "Pause", type="primary", key="confirm_pause"):
+        session.act(
+            lambda platform, who: platform.tenants.pause(who.ctx, tenant.tenant_id, not tenant.paused),
+            f"{tenant.name} is {'running' if tenant.paused else 'paused'}.",
+        )
+        st.rerun()

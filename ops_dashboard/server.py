@@ -1,0 +1,135 @@
+"""The web server around the dashboard: Streamlit's ASGI application, ours in front of it.
+
+    request ──► Gate ──► /healthz /readyz /metrics        open to all
+                 ├─────► a page, without a session ──303──► the web process's /login, and back afterwards
+                 └─────► Streamlit (pages, assets, websocket), under strict headers
+
+The gate saves people a detour; what protects the data is that every script run identifies the session again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlencode
+
+import streamlit as st
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.errors import BailiwickError, Unauthenticated
+from core.settings import Port, Settings
+from core.telemetry import Check, new_registry, ops_routes
+from ops_dashboard.bridge import Bridge
+from ops_dashboard.theme import THEME
+
+COOKIE = "bailiwick_session"
+"""The HttpOnly cookie that the web process sets at login."""
+
+SCRIPT = Path(__file__).with_name("main.py")
+_PROBES = ("/healthz", "/readyz", "/metrics")
+_NOT_PAGES = ("/_stcore", "/static", "/media", "/component")
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+}
+
+
+def application(settings: Settings, bridge: Bridge) -> st.App:
+    """The dashboard as an ASGI application; it serves until its server stops."""
+    routes = ops_routes(_checks(bridge), new_registry("dashboard"))
+    return st.App(SCRIPT, routes=routes, middleware=[Middleware(Gate, settings=settings, bridge=bridge)])
+
+
+def serve(settings: Settings, bridge: Bridge) -> None:
+    """Serve until SIGTERM or SIGINT. The port must be free."""
+    application(settings, bridge).run(config=_configuration(settings))
+
+
+def login_url(settings: Settings, back_to: str) -> str:
+    """Where to log in, with the page to come back to. The host of ``back_to`` is kept: cookies belong to it."""
+    host = back_to.partition("//")[2].partition("/")[0].rpartition(":")[0]
+    known = host in settings.allowed_hosts
+    web = f"http://{host}:{settings.port(Port.WEB)}" if known else settings.web_url()
+    return f"{web}/login?{urlencode({'next': back_to})}"
+
+
+def _configuration(settings: Settings) -> dict[str, object]:
+    return {
+        "server.address": "127.0.0.1",
+        "server.port": settings.port(Port.DASHBOARD),
+        "server.headless": True,
+        "server.fileWatcherType": "none",
+        "server.allowedHosts": list(settings.allowed_hosts),
+        "server.enableXsrfProtection": True,
+        "server.enableCORS": True,
+        "server.maxUploadSize": 1,
+        "browser.gatherUsageStats": False,
+        "client.toolbarMode": "minimal",
+        "client.showErrorDetails": "none",
+        "client.showErrorLinks": False,
+        "runner.magicEnabled": False,
+        "logger.level": "warning",
+        **THEME,
+    }
+
+
+def _checks(bridge: Bridge) -> dict[str, Check]:
+    async def postgres() -> None:
+        await bridge.run_here(bridge.platform.queue.next_wake())
+
+    return {"postgres": postgres}
+
+
+class Gate:
+    """Sends people without a session to the login, refuses unknown hosts, and sets the headers."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, bridge: Bridge) -> None:
+        self._app = app
+        self._settings = settings
+        self._bridge = bridge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request or websocket."""
+        if scope["type"] != "http" or scope["path"] in _PROBES:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        if request.url.hostname not in self._settings.allowed_hosts:
+            await PlainTextResponse("This host is not served here.", status_code=421)(scope, receive, send)
+            return
+        if request.method == "GET" and _is_page(request.url.path) and not await self._knows(request):
+            await RedirectResponse(login_url(self._settings, str(request.url)), 303)(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+    async def _knows(self, request: Request) -> bool:
+        token = request.cookies.get(COOKIE)
+        if not token:
+            return False
+        try:
+            await self._bridge.run_here(self._bridge.platform.tenants.identify_session(token))
+        except Unauthenticated:
+            return False
+        except BailiwickError:
+            return True  # Postgres is away: the page says so, a login would not help
+        return True
+
+
+def _is_page(path: str) -> bool:
+    return "." not in path.rpartition("/")[2] and not path.startswith(_NOT_PAGES)
