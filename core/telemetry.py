@@ -234,18 +234,27 @@ class Readiness:
         return None
 
 
-def ops_routes(checks: Mapping[str, Check], registry: CollectorRegistry) -> Sequence[Route]:
-    """``/healthz``, ``/readyz`` and ``/metrics``, for a process that serves HTTP anyway."""
-    readiness = Readiness(checks)
+def ops_routes(
+    checks: Mapping[str, Check], registry: CollectorRegistry, *, losable: Mapping[str, Check] | None = None
+) -> Sequence[Route]:
+    """``/healthz``, ``/readyz`` and ``/metrics``, for a process that serves HTTP anyway.
+
+    ``losable``: parts without which the process is still worth asking; they are named, and it stays ready.
+    """
+    losable = losable or {}
+    names = [*checks, *losable]
+    readiness = Readiness({**checks, **losable})
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
         failures = await readiness.failures()
-        body = {"status": "not ready" if failures else "ready", "checks": dict.fromkeys(checks, "ok") | failures}
+        unready = any(name in failures for name in checks)
+        said = "not ready" if unready else "degraded" if failures else "ready"
+        body = {"status": said, "checks": {name: failures.get(name, "ok") for name in names}}
         # For probes, not for callers of the API: no problem body.
-        return JSONResponse(body, HTTPStatus.SERVICE_UNAVAILABLE if failures else HTTPStatus.OK)
+        return JSONResponse(body, HTTPStatus.SERVICE_UNAVAILABLE if unready else HTTPStatus.OK)
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -253,7 +262,7 @@ def ops_routes(checks: Mapping[str, Check], registry: CollectorRegistry) -> Sequ
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """A server inside a process that handles signals itself."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -281,7 +290,7 @@ async def serve_ops(
     config = uvicorn.Config(
         app, log_config=None, access_log=False, ws="none", lifespan="off", timeout_graceful_shutdown=1
     )
-    async with _serving(_Server(config), listener(host, port)):
+    async with serving(config, listener(host, port)):
         yield
 
 
@@ -294,13 +303,15 @@ def listener(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def _serving(server: _Server, listening: socket.socket) -> AsyncIterator[None]:
+async def serving(config: uvicorn.Config, listening: socket.socket) -> AsyncIterator[Server]:
+    """Answer on a socket while the block runs; then finish what is under way, within the configured time."""
+    server = Server(config)
     with contextlib.closing(listening):
-        task = asyncio.create_task(server.serve(sockets=[listening]), name="ops-server")
+        task = asyncio.create_task(server.serve(sockets=[listening]), name="http-server")
         ready = asyncio.create_task(server.ready.wait())
         try:
             await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
-            yield
+            yield server
         finally:
             ready.cancel()
             server.should_exit = True

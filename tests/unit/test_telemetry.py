@@ -10,10 +10,11 @@ import sys
 import httpx
 import pytest
 from prometheus_client import Counter
+from starlette.applications import Starlette
 
 from core.errors import SetupError, Unavailable
 from core.settings import Settings
-from core.telemetry import new_registry, open_tracer, redact, redact_text, serve_ops
+from core.telemetry import new_registry, open_tracer, ops_routes, redact, redact_text, serve_ops
 from tests.fixtures.ports import free_port_base
 
 SECRETS = {
@@ -121,6 +122,12 @@ async def test_readiness_names_what_fails_and_recovers_and_health_does_not_depen
         with pytest.raises(SetupError, match=f"Port {port}"):
             async with serve_ops(port, {}):
                 pass
+    losable = ops_routes({"postgres": fine}, registry, losable={"redis": gone})
+    transport = httpx.ASGITransport(Starlette(routes=losable))
+    async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+        degraded = await http.get("/readyz")
+        assert (degraded.status_code, degraded.json()["status"]) == (200, "degraded")
+        assert degraded.json()["checks"] == {"postgres": "ok", "redis": "Redis does not answer."}
     async with serve_ops(port, {"postgres": fine}), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         assert (await http.get("/readyz")).json() == {"status": "ready", "checks": {"postgres": "ok"}}
 
