@@ -5,8 +5,9 @@ from core.workflows import Retry, Run, Step, usd, workflow
 
 from core.runs.model import Lane
 from core.usage.model import usd
-from core.workflows.definition import Retry, WorkflowDefinition, hours, workflow
+from core.workflows.definition import WorkflowDefinition, hours, workflow
 from core.workflows.registry import Registry
+from core.workflows.retry import Retry
 from core.workflows.run import Run
 from core.workflows.step import Step
 

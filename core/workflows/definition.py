@@ -12,28 +12,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter
 
 from core.runs.model import Lane
-
-if TYPE_CHECKING:
-    from core.workflows.run import Run
+from core.workflows.run import Run
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out")
 
 MAX_NAME = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How often a step is tried, and how long apart: exponential back-off with jitter, in seconds."""
-
-    attempts: int = 1
-    initial_s: float = 0.2
-    max_s: float = 10.0
 
 
 def hours(count: float) -> float:
@@ -74,7 +63,7 @@ def workflow(
 
 
 def _input_model(name: str, function: Callable[..., Any]) -> Any:
-    hints = get_type_hints(function, localns={"Run": Any})
+    hints = get_type_hints(function)
     parameters = list(inspect.signature(function).parameters)
     model = hints.get(parameters[1]) if len(parameters) == 2 else None
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
@@ -83,4 +72,4 @@ def _input_model(name: str, function: Callable[..., Any]) -> Any:
 
 
 def _output(function: Callable[..., Any]) -> Any:
-    return get_type_hints(function, localns={"Run": Any}).get("return", Any)
+    return get_type_hints(function).get("return", Any)

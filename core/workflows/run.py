@@ -29,9 +29,9 @@ from core.reviews.service import ReviewService
 from core.runs.execution import Executing, RunExecution, Wait
 from core.runs.model import MAX_INPUT_BYTES, Cause
 from core.tenancy import TenantContext
-from core.workflows.definition import Retry
 from core.workflows.faults import Cancelled, Parked, describe, retryable, step_failed, written
 from core.workflows.meter import StepMeter
+from core.workflows.retry import Retry
 from core.workflows.step import Services, Step
 
 if TYPE_CHECKING:
