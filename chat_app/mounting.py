@@ -14,8 +14,9 @@ import json
 import os
 import re
 import shutil
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -88,12 +89,11 @@ def mount_chat(app: FastAPI, services: ChatServices, settings: Settings) -> None
 
 def prepare_folder(root: Path, *, offline: bool) -> Path:
     """Make or renew Chainlit's folder; the folder."""
-    page = Path(str(files("chainlit"))) / "frontend" / "dist"
+    chainlit = _package_folder()
+    page = chainlit / "frontend" / "dist"
     note = OFFLINE_NOTE if offline else ONLINE_NOTE
-    texts = json.loads((Path(str(files("chainlit"))) / "translations" / "en-US.json").read_text("utf-8"))
-    texts["chat"]["watermark"] = note
-    texts["chat"]["input"]["placeholder"] = "Ask, or attach a CSV file of applications…"
-    texts["threadHistory"]["sidebar"]["title"] = "Conversations"
+    texts = json.loads((chainlit / "translations" / "en-US.json").read_text("utf-8"))
+    _reword(texts, note)
     welcome = (_ASSETS / "chainlit.md").read_text("utf-8").replace("{note}", note)
     try:
         for folder in (root / ".chainlit" / "translations", root / "build"):
@@ -103,6 +103,8 @@ def prepare_folder(root: Path, *, offline: bool) -> Path:
         (root / "chainlit.md").write_text(welcome, "utf-8")
         (root / "chainlit_en-US.md").write_text(welcome, "utf-8")
         shutil.copytree(_ASSETS / "public", root / "public", dirs_exist_ok=True)
+        with (root / "public" / "bailiwick.css").open("a", encoding="utf-8") as style:
+            style.write(f"#welcome-screen::after {{ content: {json.dumps(note)}; }}\n")
         (root / "build" / "index.html").write_text(own_page((page / "index.html").read_text("utf-8")), "utf-8")
         _link(root / "build" / "assets", page / "assets")
         shutil.copyfile(page / "favicon.svg", root / "build" / "favicon.svg")
@@ -111,9 +113,26 @@ def prepare_folder(root: Path, *, offline: bool) -> Path:
     return root
 
 
+def _reword(texts: dict[str, Any], note: str) -> None:
+    """Our words in Chainlit's texts."""
+    texts["chat"]["watermark"] = note
+    texts["chat"]["input"]["placeholder"] = "Ask, or attach a CSV file of applications…"
+    texts["navigation"]["header"]["readme"] = "Help"
+    texts["threadHistory"]["sidebar"]["title"] = "Conversations"
+    texts["threadHistory"]["sidebar"]["empty"] = "No conversations yet"
+
+
 def own_page(html: str) -> str:
     """Chainlit's page without links to other sites: fonts and style sheets it does not need here."""
     return _OTHER_SITES.sub("", html)
+
+
+def _package_folder() -> Path:
+    """Where Chainlit is installed, found without importing it: it would look for its folder too early."""
+    found = find_spec("chainlit")
+    if found is None or found.origin is None:
+        raise SetupError("Chainlit is not installed.")
+    return Path(found.origin).parent
 
 
 def _link(link: Path, target: Path) -> None:

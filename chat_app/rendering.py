@@ -29,6 +29,7 @@ RUNS_CARD = "RunsCard"
 REVIEW_CARD = "ReviewCard"
 MAX_FACTS = 30
 LISTED_RUNS = 8
+WIDE_VALUE = 24
 
 _TONES = {
     "approved": "good",
@@ -203,8 +204,8 @@ def review_card(
         "decided": _decided(review, decider, policy),
         "due": f"due {local_time(review.due_at, policy.timezone)}",
         "choices": [{"value": choice, "label": choice.capitalize()} for choice in review.choices],
-        "reasons": [str(reason) for reason in reasons] if isinstance(reasons, list) else [],
-        "facts": [{"label": label, "value": value} for label, value in facts(evidence)][:MAX_FACTS],
+        "reasons": [str(one) for one in reasons if str(one) not in review.title] if isinstance(reasons, list) else [],
+        "facts": [_fact(label, value) for label, value in facts(evidence)][:MAX_FACTS],
         "may_decide": may_decide,
         "notice": notice,
     }
@@ -229,6 +230,10 @@ def facts(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
         label = " ".join(part.replace("_", " ") for part in parts).removesuffix(" usd").strip()
         found.append((label[:1].upper() + label[1:], _shown(path[-1], value)))
     return found
+
+
+def _fact(label: str, value: str) -> dict[str, Any]:
+    return {"label": label, "value": value, "wide": len(value) > WIDE_VALUE}
 
 
 def _leaves(value: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import chainlit as cl
 import structlog
+from chainlit.context import context
 from chainlit.element import Element as ShownElement
 
 from chat_app.live import LiveCards
@@ -71,11 +72,15 @@ class ShownTurn:
         for card in self.cards:
             await self._card(card)
 
+    def _step(self, name: str, *, show_input: str | bool) -> Any:
+        """A piece of work beside the answer: both belong to the same run of Chainlit's."""
+        return cl.Step(name=name, type="tool", show_input=show_input, parent_id=self.answer.parent_id)
+
     def _now(self) -> str:
         return self.live.services.clock.now().isoformat()
 
     async def _tool_started(self, call_id: str, name: str, arguments: str) -> None:
-        step: Any = cl.Step(name=tool_title(name), type="tool", show_input="json")
+        step = self._step(tool_title(name), show_input="json")
         step.start = self._now()
         step.input = pretty_json(arguments)
         self.steps[call_id] = step
@@ -92,7 +97,7 @@ class ShownTurn:
         await step.update()
 
     async def _recollected(self, texts: Sequence[str]) -> None:
-        step: Any = cl.Step(name="memory", type="tool", show_input=False)
+        step = self._step("memory", show_input=False)
         step.start = step.end = self._now()
         step.output = "\n".join(f"- {text}" for text in texts)
         await step.send()
@@ -120,6 +125,7 @@ async def complain(error: BailiwickError) -> None:
 async def take_turn(services: ChatServices, identity: Identity, live: LiveCards, message: cl.Message) -> None:
     """Answer one message of the user; whatever goes wrong is said in the chat."""
     thread_id = ThreadId(message.thread_id)
+    await context.emitter.send_window_message({"kind": "conversation", "thread_id": thread_id})
     try:
         check_question(message.content)
         attachments = [await _keep(services, identity, thread_id, message, file) for file in message.elements]

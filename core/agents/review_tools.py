@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
@@ -61,7 +62,11 @@ class ReviewTools:
         if decides:
             for review in found[:MAX_CARDS]:
                 turn.show(ReviewCard(review.review_id))
-        answer: dict[str, Any] = {"reviews": [brief(review) for review in found[:MAX_LISTED]], "total": len(found)}
+        zone = turn.ctx.policy.timezone
+        answer: dict[str, Any] = {
+            "reviews": [brief(review, zone) for review in found[:MAX_LISTED]],
+            "total": len(found),
+        }
         if found and not decides:
             answer["message"] = "Reviewers of your organisation decide these."
         elif len(found) > MAX_CARDS:
@@ -71,14 +76,18 @@ class ReviewTools:
     async def decide(self, turn: Turn, asked: DecideReview) -> dict[str, Any]:
         """Decide, and let the run go on."""
         decided = await self.reviews.decide(turn.ctx, asked.review_id, asked.verdict.lower(), asked.comment)
-        return {**brief(decided), "verdict": decided.verdict, "comment": decided.comment}
+        return {
+            "review_id": decided.review_id,
+            "run_id": decided.run_id,
+            "verdict": decided.verdict,
+            "comment": decided.comment,
+        }
 
 
-def brief(review: ReviewView) -> dict[str, Any]:
+def brief(review: ReviewView, timezone: str) -> dict[str, Any]:
     """A review in a line."""
     return {
+        "case": review.title.rstrip("."),
         "review_id": review.review_id,
-        "title": review.title,
-        "run_id": review.run_id,
-        "due": review.due_at.isoformat(timespec="minutes"),
+        "due": review.due_at.astimezone(ZoneInfo(timezone)).strftime("%a %Y-%m-%d %H:%M"),
     }

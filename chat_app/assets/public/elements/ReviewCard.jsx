@@ -39,7 +39,7 @@ export default function ReviewCard() {
           <summary>Facts of the case</summary>
           <dl className="bw-facts">
             {props.facts.map((fact) => (
-              <div key={fact.label}><dt>{fact.label}</dt><dd>{fact.value}</dd></div>
+              <div key={fact.label} className={fact.wide ? 'bw-wide' : undefined}><dt>{fact.label}</dt><dd>{fact.value}</dd></div>
             ))}
           </dl>
         </details>

@@ -141,7 +141,7 @@ def _declined(_arguments: Mapping[str, Any], data: Any) -> str | None:
         for reason, size, example in groups
     ]
     still_open = data.get("still_open") if isinstance(data, Mapping) else None
-    end = f"\n{plural(still_open, 'run')} not decided yet." if isinstance(still_open, int) and still_open else ""
+    end = f"\n\n{plural(still_open, 'run')} not decided yet." if isinstance(still_open, int) and still_open else ""
     return f"{count:,}{among} {noun} declined. By reason:\n" + "\n".join(lines) + end
 
 
