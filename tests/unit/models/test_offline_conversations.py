@@ -34,7 +34,7 @@ def test_open_runs_and_causes_of_waiting_are_told_with_the_counts() -> None:
     }
     _, text = converse("Summarise what was declined and why", {"summarise_declined": result})
     assert text.startswith("1 of 4 applications were declined.")
-    assert text.endswith("- The credit score is below 620: 1\n2 runs not decided yet.")
+    assert text.endswith("- The credit score is below 620: 1\n\n2 runs not decided yet.")
     waits = ["3 queued: your cap of 3 at a time is in use", "1 waits for a reviewer's decision"]
     progress = {"total": 6, "queued": 3, "running": 2, "waiting": {"review": 1}, "files": "apps.csv", "waits": waits}
     _, text = converse("How far is it?", {"runs_progress": progress})
