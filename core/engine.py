@@ -24,6 +24,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -87,7 +88,11 @@ class Engine:
 
     async def close(self) -> None:
         """Stop listening and close connections; ``launch`` opens them again. Executions stay resumable."""
+        if not self.running:
+            return
         self._execute = None
+        # The engine made its own thread pool the loop's default, and shuts that pool down now.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="loop"))
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
 
     async def execute(self, run_id: str, resume_step: int | None) -> JSON:

@@ -41,7 +41,7 @@ from memory.bootstrap import open_memory
 log = structlog.get_logger(__name__)
 
 _IDLE_LOOK_S = 300.0
-_ENGINE_IDLE_S = 60.0
+ENGINE_IDLE_S = 60.0
 _BUSY_LOOK_S = 5.0
 _RETRY_S = 1.0
 _DRAIN_S = 30.0
@@ -56,7 +56,7 @@ class Worker:
         executor: RunExecutor,
         worker_id: WorkerId,
         *,
-        engine_idle_s: float = _ENGINE_IDLE_S,
+        engine_idle_s: float = ENGINE_IDLE_S,
     ) -> None:
         self._engine_idle_s = engine_idle_s
         self._platform = platform
@@ -191,7 +191,7 @@ class Worker:
 
 
 @asynccontextmanager
-async def open_worker(platform: Platform) -> AsyncIterator[Worker]:
+async def open_worker(platform: Platform, *, engine_idle_s: float = ENGINE_IDLE_S) -> AsyncIterator[Worker]:
     """A worker with its engine launched. Its id is new at every start, so no two processes share slots."""
     settings = platform.settings
     name = settings.worker_id or socket.gethostname()
@@ -213,7 +213,7 @@ async def open_worker(platform: Platform) -> AsyncIterator[Worker]:
         )
         await executor.engine.launch()
         try:
-            yield Worker(platform, executor, worker_id)
+            yield Worker(platform, executor, worker_id, engine_idle_s=engine_idle_s)
         finally:
             await executor.engine.close()
             await services.close()
