@@ -1,0 +1,107 @@
+"""The hot queries stay on their indexes as tables grow, seen as the runtime role under row-level security."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+from core.db.queries import Query
+from core.reviews.store import SQL as REVIEWS
+from core.runs.store import SQL as RUNS
+from core.settings import Settings
+
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
+TENANTS, RUNS_EACH = 40, 250
+
+FILL = """
+insert into tenants (tenant_id, name, org_id, region, created_at)
+select 't' || t, 'T', 'o', 'us-east-1', now() from generate_series(1, $1) t;
+insert into queue_tenants (tenant_id, weight, cap, queued, virtual_time)
+select 't' || t, 1, 3, 1, t from generate_series(1, $1) t;
+insert into runs (run_id, tenant_id, workflow, version, lane, state, source, batch_id, idempotency_key, request_hash,
+                  input, policy_version, budget_microusd, submitted_at, queued_at)
+select 'run_' || t || '_' || n, 't' || t, 'w', '1', 1, (array['succeeded', 'queued', 'waiting'])[1 + n % 3], 'api',
+       'b' || (n / 25), 'k' || n, '\\x00', '{}', 1, 0, now() - n * interval '1 minute', now()
+from generate_series(1, $1) t, generate_series(1, $2) n;
+insert into queue_entries (run_id, tenant_id, lane, rank, estimate_s)
+select run_id, tenant_id, 1, row_number() over (), 1 from runs where state = 'queued';
+insert into waits (run_id, step, tenant_id, cause, key, wake_at, since)
+select run_id, 1, tenant_id, 'timer', 'k', now() + interval '1 hour', now() from runs where state = 'waiting';
+insert into reviews (review_id, tenant_id, run_id, step, pool, title, evidence, choices, state, created_at, due_at)
+select 'rev_' || run_id, tenant_id, run_id, 1, 'p', 't', '{}', '{a}', 'open', now(), now() from runs;
+analyze;
+"""
+
+HOT: dict[str, tuple[Query, tuple[Any, ...]]] = {
+    "recent runs": (RUNS["views"], (None, None, None, None, None, None, 51)),
+    "runs of a batch": (RUNS["batch_counts"], ("b3",)),
+    "one run": (RUNS["views_by_id"], (["run_7_9"],)),
+    "replayed submissions": (RUNS["by_idempotency_keys"], (["k1", "k2"],)),
+    "who waits for an event": (RUNS["waits_on_key"], ("timer", "k")),
+    "open reviews": (REVIEWS["open"], (100,)),
+}
+
+CLAIM = {
+    "next tenant": "select * from queue_tenants q where q.eligible order by q.virtual_time, q.tenant_id limit 1",
+    "next quiet tenant": "select * from queue_tenants q where q.eligible and q.running = 0 "
+    "order by q.virtual_time, q.tenant_id limit 1",
+    "head of a tenant's queue": "select * from queue_entries e where e.tenant_id = 't7' "
+    "order by e.lane, e.rank limit 1",
+    "waits that are due": "select * from waits w where w.wake_at <= now() order by w.wake_at limit 10",
+    "slots of a worker": "select * from slots s where s.worker_id = 'w'",
+}
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every node of a plan."""
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+@pytest.fixture
+async def filled(settings: Settings, owner_dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A database with forty tenants of 250 runs, seen by its owner."""
+    connection = await asyncpg.connect(owner_dsn)
+    try:
+        for statement in FILL.split(";\n"):
+            if statement.strip():
+                arguments = [value for sign, value in (("$1", TENANTS), ("$2", RUNS_EACH)) if sign in statement]
+                await connection.execute(statement, *arguments)
+        await connection.execute("set enable_sort = on")
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def sequential(connection: asyncpg.Connection[asyncpg.Record], query: str, *arguments: Any) -> list[str]:
+    """Tables of more than a page that the plan of a query reads from end to end."""
+    plan = json.loads(await connection.fetchval(f"explain (format json) {query}", *arguments))[0]["Plan"]
+    return [node["Relation Name"] for node in nodes(plan) if node["Node Type"] == "Seq Scan"]
+
+
+async def test_tenant_queries_use_their_indexes_under_row_level_security(
+    filled: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    found = {}
+    for name, (query, arguments) in HOT.items():
+        async with filled.transaction():
+            await filled.execute("set local role bailiwick_app")
+            await filled.execute("select set_config('app.tenant', 't7', true)")
+            tables = set(await sequential(filled, query, *arguments)) - {"budget_accounts"}  # empty here
+        if tables:
+            found[name] = tables
+    assert found == {}
+
+
+async def test_the_claim_uses_its_indexes(filled: asyncpg.Connection[asyncpg.Record]) -> None:
+    async with filled.transaction():
+        await filled.execute("set local role bailiwick_control")
+        await filled.execute("set local enable_seqscan = off")  # forty tenants fit a page: ask what is possible
+        found = {name: tables for name, query in CLAIM.items() if (tables := await sequential(filled, query))}
+    assert found == {}
