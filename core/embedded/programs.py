@@ -52,9 +52,10 @@ WHOLE = Plan(
     prepare=(Command("migrate", ("database_url", "database_engine_url", "secret_key")),),
     platform=(
         Program("web", "chat_app", Port.WEB, (*_COMMON, *_MODELS_AND_MEMORY)),
-        # Only the worker runs workflows, so only it gets the durable engine's role.
+        # The durable engine's role: the worker runs workflows with it, the scheduler holds its lock on a direct
+        # connection, which this address is by contract.
         Program("worker", "scheduler.worker", Port.WORKER, (*_COMMON, *_MODELS_AND_MEMORY, "database_engine_url")),
-        Program("scheduler", "scheduler", Port.SCHEDULER, (*_COMMON, *_MODELS_AND_MEMORY)),
+        Program("scheduler", "scheduler", Port.SCHEDULER, (*_COMMON, *_MODELS_AND_MEMORY, "database_engine_url")),
         Program("dashboard", "ops_dashboard", Port.DASHBOARD, _COMMON),
     ),
     introduce=Command("seed", _COMMON),
