@@ -1,0 +1,119 @@
+"""The web process: API, login, home and (mounted by ``chat_app.__main__``) the chat, behind one front door.
+
+    chat_app.__main__ ──opens──► platform, memory ──► create_app ──► FrontDoor ─► /            pages
+                                                                              ├─► /api/v1      routes
+                                                                              ├─► /chat        Chainlit
+                                                                              └─► /healthz …   probes
+
+Stateless: sessions, runs and limits live in Postgres and Redis; any number of these processes may run
+(with sticky routing for the chat's sockets).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from opentelemetry.trace import Tracer
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from chat_app.api import PREFIX, ApiServices, Streams
+from chat_app.auth import Authenticator
+from chat_app.problems import HANDLED, answer, translate
+from chat_app.routes import memories, pollers, reviews, run_events, runs, schedules, tenant
+from chat_app.routes.pages import Docs, Pages, Site, wants_page
+from chat_app.security import Activity, Area, FrontDoor, HttpMetrics
+from core.bootstrap import Platform
+from core.conversations.model import MAX_CONTENT_BYTES
+from core.db.pool import Database
+from core.errors import BailiwickError, Unavailable
+from core.ports import MemoryPort
+from core.telemetry import Check, ops_routes
+
+CHAT = "/chat"
+CHAT_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' blob:; connect-src 'self'; "
+    "worker-src 'self' blob:; manifest-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+AREAS = (
+    Area(f"{CHAT}/assets", cache="public, max-age=31536000, immutable"),
+    Area(f"{CHAT}/public", cache="public, max-age=300"),
+    # Files travel as multipart: a little more than the file itself.
+    Area(CHAT, CHAT_POLICY, max_body_bytes=MAX_CONTENT_BYTES + 64 * 1024),
+)
+IDLE_AFTER_S = 60.0
+
+
+def create_app(platform: Platform, memory: MemoryPort, tracer: Tracer, stopping: asyncio.Event) -> FastAPI:
+    """The application without the chat. ``stopping`` ends event streams when the process is told to stop."""
+    settings = platform.settings
+    auth = Authenticator(platform.tenants, settings, platform.clock)
+    pages = Pages(settings)
+    activity = Activity()
+    # One slash more or less is another address: nothing is redirected, and no description is served unasked.
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.services = ApiServices(platform, memory, auth, stopping, Streams())
+
+    def respond(scope: Scope, error: BailiwickError) -> Response:
+        return pages.answer(scope, error) if wants_page(scope) else answer(scope, error)
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return respond(request.scope, translate(error))
+
+    for kind in HANDLED:
+        app.add_exception_handler(kind, handle)
+    app.add_middleware(
+        FrontDoor,
+        settings=settings,
+        clock=platform.clock,
+        metrics=HttpMetrics(platform.metrics),
+        tracer=tracer,
+        activity=activity,
+        respond=respond,
+        areas=AREAS,
+    )
+    for room in (runs, run_events, reviews, schedules, pollers, memories, tenant):
+        app.include_router(room.router, prefix=PREFIX)
+    app.include_router(tenant.keys, prefix=PREFIX)
+    app.include_router(Site(pages, auth, platform.tenants, settings).router())
+    app.include_router(Docs(app, pages).router())
+    checks = {"postgres": PostgresCheck(platform.db, activity)}
+    app.router.routes.extend(ops_routes(checks, platform.metrics, losable={"redis": _redis_check(platform)}))
+    app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")))
+    return app
+
+
+class PostgresCheck:
+    """Whether Postgres answers; while nobody asks us for anything, whether it did when somebody last did.
+
+    Probes come every few seconds for ever: they alone must not keep a serverless database awake.
+    """
+
+    def __init__(self, db: Database, activity: Activity) -> None:
+        self._db = db
+        self._activity = activity
+        self._answered = False
+
+    async def __call__(self) -> None:
+        """Raise ``Unavailable`` when it does not."""
+        if self._answered and not self._activity.within(IDLE_AFTER_S):
+            return
+        self._answered = False
+        try:
+            async with self._db.control_transaction():
+                pass
+        except Unavailable as error:
+            raise Unavailable("Postgres does not answer.") from error
+        self._answered = True
+
+
+def _redis_check(platform: Platform) -> Check:
+    async def redis() -> None:
+        if not await platform.bus.healthy():
+            raise Unavailable("Redis does not answer.")
+
+    return redis

@@ -1,0 +1,178 @@
+"""Runs: submit, look, cancel, retry."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+from fastapi import Header, Query, Response
+
+from chat_app.api import PREFIX, ApiServices, Caller, Id, Services, api_router, needs
+from chat_app.routes.run_models import (
+    BATCH_NAME,
+    BatchIn,
+    BatchOut,
+    BatchSubmittedOut,
+    ReasonOut,
+    ReasonsOut,
+    RunIn,
+    RunOut,
+    RunsOut,
+    StepsOut,
+    SubmittedOut,
+)
+from core.errors import (
+    BudgetExceeded,
+    Conflict,
+    IdempotencyConflict,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    QuotaExceeded,
+    WorkflowUnknown,
+)
+from core.ids import new_id
+from core.runs.model import Lane, RunRequest, RunState
+from core.tenancy import Scope, TenantContext
+
+ADMISSION = (WorkflowUnknown, IdempotencyConflict, QuotaExceeded, BudgetExceeded, Overloaded)
+_MAX_FAULTS = 50
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="The same key with the same body answers with what the first request made.",
+    ),
+]
+
+router = api_router("Runs")
+
+
+@router.post("/runs", status_code=201, **needs(Scope.RUNS_WRITE, *ADMISSION, body=True))
+async def submit_run(
+    body: RunIn, response: Response, caller: Caller, services: Services, idempotency_key: IdempotencyKey = None
+) -> RunOut:
+    """Submit a run. 201: it is new; 200: the idempotency key was used before, and this is the run it made."""
+    view, created = await services.platform.runs.submit(caller, body.request(idempotency_key=idempotency_key))
+    response.headers["Location"] = f"{PREFIX}/runs/{view.run_id}"
+    if not created:
+        response.status_code = 200
+    return RunOut.of(view)
+
+
+@router.post("/runs/batch", status_code=201, **needs(Scope.RUNS_WRITE, *ADMISSION, body=True))
+async def submit_batch(
+    body: BatchIn, response: Response, caller: Caller, services: Services, idempotency_key: IdempotencyKey = None
+) -> BatchSubmittedOut:
+    """Submit up to 1,000 runs, all or none. With a key, for the batch or for its runs, it may be sent again."""
+    batch_id = body.batch_id or _batch_id(caller, body, idempotency_key, services)
+    requests = [
+        RunRequest(
+            workflow=item.workflow,
+            input=item.input,
+            version=item.version,
+            lane=None if item.lane is None else Lane[item.lane.upper()],
+            batch_id=batch_id,
+            idempotency_key=item.idempotency_key or _item_key(idempotency_key, len(body.runs), number),
+        )
+        for number, item in enumerate(body.runs)
+    ]
+    _check_inputs(services, requests)
+    views = await services.platform.runs.submit_many(caller, requests)
+    response.headers["Location"] = f"{PREFIX}/batches/{batch_id}"
+    return BatchSubmittedOut(
+        batch_id=batch_id, runs=[SubmittedOut(run_id=view.run_id, state=view.state) for view in views]
+    )
+
+
+def _batch_id(caller: TenantContext, body: BatchIn, key: str | None, services: ApiServices) -> str:
+    """A new name; the same one when the same keyed batch comes again."""
+    keys = [item.idempotency_key or "" for item in body.runs]
+    if key is None and not any(keys):
+        return new_id("bat", services.platform.clock.now())
+    named = "\n".join([caller.tenant_id, key or "", *keys])
+    return f"bat_{hashlib.sha256(named.encode()).hexdigest()[:32]}"
+
+
+def _item_key(key: str | None, count: int, number: int) -> str | None:
+    """A key of the run's own, made from the batch's; ``None`` when the batch has none."""
+    if key is None:
+        return None
+    return f"batch:{hashlib.sha256(key.encode()).hexdigest()}:{number}/{count}"
+
+
+def _check_inputs(services: ApiServices, requests: list[RunRequest]) -> None:
+    """Raise ``InvalidInput`` that points at the faults of every run, not only of the first."""
+    workflows = services.platform.workflows
+    faults: list[dict[str, str]] = []
+    for number, request in enumerate(requests):
+        try:
+            workflows.validate(workflows.resolve(request.workflow, request.version), request.input)
+        except WorkflowUnknown as error:
+            faults.append({"pointer": f"/runs/{number}/workflow", "message": error.message})
+        except InvalidInput as error:
+            found = error.details.get("errors", [{"pointer": "/input", "message": error.message}])
+            faults += [{**fault, "pointer": f"/runs/{number}{fault['pointer']}"} for fault in found]
+        if len(faults) >= _MAX_FAULTS:
+            break
+    if faults:
+        raise InvalidInput("Not every run of the batch is acceptable; none was submitted.", errors=faults[:_MAX_FAULTS])
+
+
+@router.get("/runs", **needs(Scope.RUNS_READ))
+async def list_runs(
+    caller: Caller,
+    services: Services,
+    state: Annotated[RunState | None, Query(description="Only runs in this state.")] = None,
+    workflow: Annotated[str | None, Query(max_length=200)] = None,
+    batch_id: Annotated[str | None, Query(pattern=BATCH_NAME)] = None,
+    outcome: Annotated[str | None, Query(max_length=200, description="The workflow's own word, e.g. declined.")] = None,
+    cursor: Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> RunsOut:
+    """Runs that pass all filters, newest first."""
+    views, next_cursor = await services.platform.runs.list(
+        caller, state=state, workflow=workflow, batch_id=batch_id, outcome=outcome, cursor=cursor, limit=limit
+    )
+    return RunsOut(runs=[RunOut.of(view) for view in views], next_cursor=next_cursor)
+
+
+@router.get("/runs/{run_id}", **needs(Scope.RUNS_READ, NotFound))
+async def get_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
+    """One run."""
+    return RunOut.of(await services.platform.runs.get(caller, run_id))
+
+
+@router.get("/runs/{run_id}/steps", **needs(Scope.RUNS_READ, NotFound))
+async def get_steps(run_id: Id, caller: Caller, services: Services) -> StepsOut:
+    """All attempts of all steps of a run, with what each cost."""
+    return StepsOut.of(list(await services.platform.runs.steps(caller, run_id)))
+
+
+@router.post("/runs/{run_id}/cancel", **needs(Scope.RUNS_WRITE, NotFound, Conflict))
+async def cancel_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
+    """Cancel: at once when it is queued or waits, before its next step when it executes. 409: it has ended."""
+    return RunOut.of(await services.platform.runs.cancel(caller, run_id))
+
+
+@router.post("/runs/{run_id}/retry", **needs(Scope.RUNS_WRITE, NotFound, Conflict))
+async def retry_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
+    """Queue a failed or cancelled run again; finished steps are not repeated. 409: it is in another state."""
+    return RunOut.of(await services.platform.runs.retry(caller, run_id))
+
+
+@router.get("/batches/{batch_id}", **needs(Scope.RUNS_READ, NotFound))
+async def get_batch(batch_id: Id, caller: Caller, services: Services) -> BatchOut:
+    """How far the runs of a batch are."""
+    return BatchOut.of(await services.platform.runs.batch_progress(caller, batch_id))
+
+
+@router.get("/batches/{batch_id}/reasons", **needs(Scope.RUNS_READ, NotFound))
+async def get_reasons(batch_id: Id, caller: Caller, services: Services) -> ReasonsOut:
+    """Why applications of a batch were declined, the most frequent reason first."""
+    await services.platform.runs.batch_progress(caller, batch_id)
+    reasons = await services.platform.runs.declined_summary(caller, batch_id)
+    return ReasonsOut(reasons=[ReasonOut.model_validate(reason) for reason in reasons])
