@@ -28,16 +28,6 @@ from core.settings import Settings
 from core.tenants.model import Identity
 
 PATH = "/chat"
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:; "
-    "object-src 'none'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
-)
-"""What the chat's page may load: nothing from other sites. Its cards are compiled in the browser (eval)."""
-
-MAX_BODY_BYTES = 6 * 1024 * 1024
-"""Of a request below ``PATH``: a file of 5 MiB with its envelope."""
-
 OFFLINE_NOTE = "Offline model: answers come from fixed rules, not from a language model."
 ONLINE_NOTE = "Models can be wrong. Check what matters."
 

@@ -74,7 +74,9 @@ class ShownTurn:
 
     def _step(self, name: str, *, show_input: str | bool) -> Any:
         """A piece of work beside the answer: both belong to the same run of Chainlit's."""
-        return cl.Step(name=name, type="tool", show_input=show_input, parent_id=self.answer.parent_id)
+        step = cl.Step(name=name, type="tool", show_input=show_input, parent_id=self.answer.parent_id)
+        step.metadata["icon"] = "wrench"
+        return step
 
     def _now(self) -> str:
         return self.live.services.clock.now().isoformat()

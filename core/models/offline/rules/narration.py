@@ -219,6 +219,17 @@ def _rows_of(noun: str, nothing: str) -> Callable[[Mapping[str, Any], Any], str 
     return tell
 
 
+def _reviews(arguments: Mapping[str, Any], data: Any) -> str | None:
+    rows = candidates(data)
+    if not rows or not all(row.get("case") for row in rows):
+        return _rows_of("open review", "Nothing waits for review.")(arguments, data)
+    total = data.get("total") if isinstance(data, Mapping) else None
+    lines = [f"- {row['case']}" + (f" (due {row['due']})" if row.get("due") else "") for row in rows[:_LIMIT]]
+    note = data.get("message") if isinstance(data, Mapping) else None
+    end = [f"\n{note}"] if note else []
+    return "\n".join([f"{plural(max(total or 0, len(rows)), 'case')} for review:", *lines, *_more(rows), *end])
+
+
 def _decided(arguments: Mapping[str, Any], data: Any) -> str | None:
     comment = arguments.get("comment")
     told = f"Review {arguments.get('review_id')} is decided: {arguments.get('verdict')}."
@@ -243,7 +254,7 @@ _NARRATORS: dict[str, Callable[[Mapping[str, Any], Any], str | None]] = {
     "recall": _recalled,
     "create_schedule": _scheduled,
     "list_runs": _rows_of("run", "There are no such runs."),
-    "list_reviews": _rows_of("open review", "Nothing waits for review."),
+    "list_reviews": _reviews,
     "list_schedules": _rows_of("schedule", "There are no schedules."),
     "decide_review": _decided,
     "cancel_run": _done("I asked to cancel run", "run_id"),
