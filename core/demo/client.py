@@ -27,8 +27,10 @@ class ApiClient:
     change something carry an idempotency key.
     """
 
-    def __init__(self, url: str, key: str, *, deadline: float) -> None:
-        """``deadline``: by the monotonic clock; no pause goes beyond it."""
+    def __init__(
+        self, url: str, key: str, *, deadline: float, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """``deadline``: by the monotonic clock; no pause that the API asks for goes beyond it."""
         self._url = url
         self._deadline = deadline
         self._answered = False
@@ -37,6 +39,7 @@ class ApiClient:
             headers={"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(60, connect=5),
             trust_env=False,
+            transport=transport,
         )
 
     async def __aenter__(self) -> Self:

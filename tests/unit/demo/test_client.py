@@ -1,0 +1,71 @@
+"""How a program should use the API: patient where waiting helps, plain where it does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from core.demo.client import ApiClient
+from core.errors import StepFailed
+
+BUSY = JSONResponse({"detail": "Overloaded."}, 503, {"Retry-After": "1"})
+DONE = JSONResponse({"runs": [], "next_cursor": None})
+
+
+@dataclass
+class Api:
+    """Gives its answers one after the other."""
+
+    answers: list[Response]
+    asked: list[str] = field(default_factory=list)
+
+    def client(self, *, patience_s: float = 30) -> ApiClient:
+        async def answer(request: Request) -> Response:
+            self.asked.append(f"{request.method} {request.url.path} {request.headers['authorization']}")
+            return self.answers.pop(0)
+
+        app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
+        transport = httpx.ASGITransport(app)
+        return ApiClient("http://api", "bw_1_2", deadline=time.monotonic() + patience_s, transport=transport)
+
+
+async def ask(answers: Sequence[Response], *, patience_s: float = 30) -> Api:
+    api = Api(list(answers))
+    async with api.client(patience_s=patience_s) as client:
+        assert await client.post("/runs/batch", {}) == {"runs": [], "next_cursor": None}
+    return api
+
+
+async def test_it_waits_as_long_as_it_is_told_and_sends_the_same_again() -> None:
+    began = time.monotonic()
+    quota = JSONResponse({"detail": "Too many."}, 429, {"Retry-After": "1"})
+    api = await ask([BUSY, quota, Response(status_code=502), DONE])
+    assert api.asked == ["POST /api/v1/runs/batch Bearer bw_1_2"] * 4
+    assert time.monotonic() - began >= 2
+
+
+async def test_a_pause_beyond_the_deadline_is_not_waited_for() -> None:
+    tomorrow = JSONResponse({"detail": "The daily quota is used up."}, 429, {"Retry-After": "80000"})
+    with pytest.raises(StepFailed, match="429: The daily quota is used up"):
+        await ask([tomorrow])
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422])
+async def test_what_waiting_does_not_help_is_told_at_once(status: int) -> None:
+    with pytest.raises(StepFailed, match=f"{status}: No."):
+        await ask([JSONResponse({"detail": "No."}, status)])
+
+
+async def test_pages_are_read_to_the_last() -> None:
+    pages = [{"runs": [{"run_id": "a"}], "next_cursor": "x"}, {"runs": [{"run_id": "b"}], "next_cursor": None}]
+    api = Api([JSONResponse(page) for page in pages])
+    async with api.client() as client:
+        assert [run["run_id"] async for run in client.runs(batch_id="demo-1")] == ["a", "b"]
