@@ -205,6 +205,7 @@ async def open_worker(platform: Platform, *, engine_idle_s: float = ENGINE_IDLE_
             tenants=platform.tenants,
             execution=platform.execution,
             reviews=platform.reviews,
+            usage=platform.usage,
             limits=platform.limits,
             models=platform.models,
             services=services,

@@ -19,7 +19,7 @@ from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.reviews import store
 from core.reviews.model import ReviewView, Verdict, check_decision
-from core.runs.execution import Executing, RunExecution, Wait, WaitPhase
+from core.runs.execution import Executing, RunExecution, Wait
 from core.runs.model import Cause
 from core.tenancy import Scope, TenantContext
 
@@ -53,21 +53,27 @@ class ReviewService:
         evidence: dict[str, Any],
         choices: list[str],
         sla_s: float,
+        cause: Cause = Cause.REVIEW,
     ) -> Verdict | None:
-        """The decision at this step of a run; None: it is asked for and the run's wait is armed."""
+        """The decision at this step of a run; None: it is asked for and the run's wait is armed.
+
+        With cause ``review`` the question is the step; with any other it stands before a step that cannot go
+        on without an answer.
+        """
         now = self._clock.now()
         review_id = ReviewId(new_id("rev", now))
-        wait = Wait(step, f"review: {pool}", Cause.REVIEW)
+        wait = Wait(step, f"review: {pool}", cause)
         async with self._db.tenant_transaction(on.ctx) as tx:
             created = await store.request(
                 tx, review_id, on.run_id, step, pool, title, evidence, choices, now, now + timedelta(seconds=sla_s)
             )
-            phase = await self._execution.begin_wait_in(tx, on, wait)
+            if cause is Cause.REVIEW:
+                await self._execution.begin_wait_in(tx, on, wait)
             verdict = await store.verdict(tx, on.run_id, step)
-            if verdict is not None:
+            if verdict is None:
+                await self._execution.arm_wait_in(tx, on, wait)
+            elif cause is Cause.REVIEW:
                 await self._execution.finish_wait_in(tx, on, step, {"verdict": verdict.verdict})
-            elif phase is WaitPhase.OVER:
-                await self._execution.rearm_wait_in(tx, on, wait)
         if created:
             await self._publish(on.ctx, review_id, on.run_id, "open", on.thread_id)
         return verdict

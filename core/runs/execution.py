@@ -151,25 +151,23 @@ class RunExecution:
             data = {"step": step, "attempt": attempt, "error": error}
             await append_event(tx, on.run_id, now, "step_failed", data)
 
-    async def arm_wait(
-        self, on: Executing, step: int, cause: Cause, *, key: str | None = None, wake_at: datetime | None = None
-    ) -> None:
+    async def arm_wait(self, on: Executing, wait: Wait) -> None:
         """Write what the run is about to park on; whoever ends the wait deletes it, parked or not yet."""
         async with self._db.tenant_transaction(on.ctx) as tx:
-            await store.arm_wait(tx, on.run_id, step, cause, key, wake_at, self._clock.now())
+            await self.arm_wait_in(tx, on, wait)
+
+    async def arm_wait_in(self, tx: Transaction, on: Executing, wait: Wait) -> None:
+        """The same in the caller's transaction. A wait that is armed already stays as it is."""
+        await store.arm_wait(tx, on.run_id, wait.step, wait.cause, wait.key, wait.wake_at, self._clock.now())
 
     async def begin_wait_in(self, tx: Transaction, on: Executing, wait: Wait) -> WaitPhase:
         """Arm a wait that is a step of its own, once; how far it is. In the caller's transaction."""
         now = self._clock.now()
         if await store.last_attempt(tx, on.run_id, wait.step) == 0:
             await store.begin_step(tx, on.run_id, wait.step, 1, wait.name, wait.cause.value, now)
-            await store.arm_wait(tx, on.run_id, wait.step, wait.cause, wait.key, wait.wake_at, now)
+            await self.arm_wait_in(tx, on, wait)
             return WaitPhase.NEW
         return WaitPhase.OPEN if await store.wait_is_open(tx, on.run_id, wait.step) else WaitPhase.OVER
-
-    async def rearm_wait_in(self, tx: Transaction, on: Executing, wait: Wait) -> None:
-        """Park once more: somebody ended the wait, but what was waited for is not there."""
-        await store.arm_wait(tx, on.run_id, wait.step, wait.cause, wait.key, wait.wake_at, self._clock.now())
 
     async def finish_wait_in(self, tx: Transaction, on: Executing, step: int, result: Any) -> None:
         """What was waited for is there. In the caller's transaction."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -24,6 +24,13 @@ def format_usd(microusd: int) -> str:
 def month_of(now: datetime, timezone: str) -> str:
     """The tenant's calendar month, ``YYYY-MM``; monthly budgets turn over at its local midnight."""
     return now.astimezone(ZoneInfo(timezone)).strftime("%Y-%m")
+
+
+def next_month(now: datetime, timezone: str) -> datetime:
+    """When the tenant's next calendar month begins, in UTC."""
+    local = now.astimezone(ZoneInfo(timezone))
+    year, month = divmod(local.year * 12 + local.month, 12)
+    return datetime(year, month + 1, 1, tzinfo=ZoneInfo(timezone)).astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True)

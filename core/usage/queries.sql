@@ -14,3 +14,7 @@ select app.ledger_abandon($1, $2);
 -- One account of the tenant.
 select limit_microusd, reserved_microusd, spent_microusd
 from budget_accounts where tenant_id = app.tenant() and account = $1;
+
+-- name: cover
+-- Raise a run's limit until it covers an amount more.
+select app.budget_cover($1, $2, $3);

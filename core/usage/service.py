@@ -86,6 +86,11 @@ class UsageService:
         async with self._db.tenant_transaction(ctx) as tx:
             return await store.abandon(tx, prefix, self._clock.now())
 
+    async def cover(self, ctx: TenantContext, run_id: str, limit_microusd: int, amount_microusd: int) -> None:
+        """Somebody agreed to pay: the run's limit (at first ``limit_microusd``) now covers this amount more."""
+        async with self._db.tenant_transaction(ctx) as tx:
+            await store.cover(tx, run_id, limit_microusd, amount_microusd)
+
     async def balance(self, ctx: TenantContext, run_id: str | None = None) -> Balance:
         """The account of a run, or of the current month."""
         async with self._db.tenant_transaction(ctx) as tx:

@@ -42,3 +42,8 @@ async def balance(tx: Transaction, account: str) -> Balance | None:
     """One account, None when nothing was ever reserved on it."""
     row = await tx.fetchrow(SQL["balance"], account)
     return None if row is None else Balance(row["limit_microusd"], row["reserved_microusd"], row["spent_microusd"])
+
+
+async def cover(tx: Transaction, run_id: str, limit_microusd: int, amount_microusd: int) -> None:
+    """Make a run's account cover an amount more."""
+    await tx.execute(SQL["cover"], run_id, limit_microusd, amount_microusd)

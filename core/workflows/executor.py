@@ -22,9 +22,11 @@ from core.runs.execution import Executing, RunExecution
 from core.runs.model import RunState
 from core.tenancy import ROLE_SCOPES, ActorKind, Role
 from core.tenants.service import TenantService
+from core.usage.service import UsageService
 from core.workflows.faults import Cancelled, Parked, describe, written
+from core.workflows.performing import Performer, Tools
 from core.workflows.registry import Definition, Registry
-from core.workflows.run import Run, Tools
+from core.workflows.run import Run
 from core.workflows.step import Services
 
 log = structlog.get_logger(__name__)
@@ -42,6 +44,7 @@ class RunExecutor:
         tenants: TenantService,
         execution: RunExecution,
         reviews: ReviewService,
+        usage: UsageService,
         limits: Limits,
         models: Any,
         services: Services,
@@ -54,7 +57,7 @@ class RunExecutor:
         self._tenants = tenants
         self._execution = execution
         self._reviews = reviews
-        self._tools = Tools(self.engine, execution, reviews, limits, models, services, clock)
+        self._tools = Tools(self.engine, execution, reviews, usage, limits, models, services, clock)
         self._runs: dict[str, tuple[Run, Claim, Definition]] = {}
 
     async def execute(self, claim: Claim) -> None:
@@ -66,7 +69,7 @@ class RunExecutor:
             await self._execution.end(on, RunState.FAILED, error=describe(missing))
             return
         await self._execution.started(on)
-        run = Run(on, claim.workflow, self._tools)
+        run = Run(on, claim.workflow, Performer(self._tools, on))
         self._runs[claim.run_id] = (run, claim, definition)
         try:
             end = await self.engine.execute(claim.run_id, claim.resume_step)

@@ -12,52 +12,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-import stamina
 from pydantic import BaseModel, TypeAdapter
 
-from core.clock import Clock
-from core.engine import JSON, Engine
-from core.errors import BudgetExceeded, PayloadTooLarge
-from core.redis.limits import Limits
+from core.engine import JSON
 from core.reviews.model import Verdict
-from core.reviews.service import ReviewService
-from core.runs.execution import Executing, RunExecution, Wait
-from core.runs.model import MAX_INPUT_BYTES, Cause
+from core.runs.execution import Executing, Wait
+from core.runs.model import Cause
 from core.tenancy import TenantContext
-from core.workflows.faults import Cancelled, Parked, describe, retryable, step_failed, written
-from core.workflows.meter import StepMeter
+from core.workflows.faults import Cancelled, Parked, step_failed, written
+from core.workflows.performing import PARK, Performer, Tools, Work
 from core.workflows.retry import Retry
-from core.workflows.step import Services, Step
+from core.workflows.step import Step
 
 if TYPE_CHECKING:
     from agents import Agent
 
-    from core.models.gateway import ModelGateway
 
 Arg = TypeVar("Arg")
 Result = TypeVar("Result")
 
 _ONCE = Retry()
-_SHORT_WAIT_S = 0.5
-_PARK: JSON = {"park": True}
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What the worker lends to every run it executes."""
-
-    engine: Engine
-    execution: RunExecution
-    reviews: ReviewService
-    limits: Limits
-    models: ModelGateway
-    services: Services
-    clock: Clock
 
 
 @dataclass(slots=True)
@@ -66,11 +44,9 @@ class Run:
 
     on: Executing
     workflow: str
-    _tools: Tools
+    performer: Performer
     _number: int = 0
     _outcome: str | None = None
-    _cancelled: bool = False
-    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
     def id(self) -> str:
@@ -81,6 +57,10 @@ class Run:
     def tenant(self) -> TenantContext:
         """For whom the run executes."""
         return self.on.ctx
+
+    @property
+    def _tools(self) -> Tools:
+        return self.performer.tools
 
     @property
     def ended_as(self) -> str | None:
@@ -105,7 +85,7 @@ class Run:
         faults, HTTP 408/425/429/5xx and our own retryable errors. Raises ``StepFailed`` when it failed for
         good.
         """
-        return await self._function("step", function, argument, retry, timeout_s, estimate, name)
+        return await self._function(function, argument, Work("step", name or "", retry, timeout_s, estimate))
 
     async def call(
         self,
@@ -119,11 +99,8 @@ class Run:
         name: str | None = None,
     ) -> Result:
         """Like ``step``, under the tenant's rate limit for ``service``: beyond it the run waits for free."""
-
-        async def gate(number: int) -> bool:
-            return await self._may_call(service, number)
-
-        return await self._function("call", function, argument, retry, timeout_s, estimate, name, gate)
+        work = Work("call", name or "", retry, timeout_s, estimate, service=service)
+        return await self._function(function, argument, work)
 
     async def agent(
         self,
@@ -154,7 +131,7 @@ class Run:
             finally:
                 step.meter.charge(models.spent_microusd, models.model_name())
 
-        value = await self._perform("agent", agent.name, action, retry, timeout_s, estimate)
+        value = await self._perform(Work("agent", agent.name, retry, timeout_s, estimate, action=action))
         return output.validate_python(value)
 
     # Waits ----------------------------------------------------------------------------------------------
@@ -184,7 +161,7 @@ class Run:
                     sla_s=sla_s,
                 )
             )
-            return _PARK if verdict is None else {"value": TypeAdapter(Verdict).dump_python(verdict)}
+            return PARK if verdict is None else {"value": TypeAdapter(Verdict).dump_python(verdict)}
 
         return TypeAdapter(Verdict).validate_python(await self._checkpoint(number, f"review: {pool}", ask))
 
@@ -196,7 +173,7 @@ class Run:
 
         async def ask() -> JSON:
             over = await written(lambda: self._tools.execution.sleep(self.on, wait))
-            return {"value": None} if over else _PARK
+            return {"value": None} if over else PARK
 
         await self._checkpoint(number, wait.name, ask)
 
@@ -208,7 +185,7 @@ class Run:
 
         async def ask() -> JSON:
             found = await written(lambda: self._tools.execution.await_event(self.on, wait, name, key))
-            return _PARK if found is None else {"value": found}
+            return PARK if found is None else {"value": found}
 
         found = await self._checkpoint(number, wait.name, ask)
         if "payload" not in found:
@@ -239,118 +216,28 @@ class Run:
 
     def cancel(self) -> None:
         """Stop at once: what the current step awaits is cancelled, upstream calls are closed."""
-        self._cancelled = True
-        for task in self._tasks:
-            task.cancel()
+        self.performer.cancel()
 
     # Inside ---------------------------------------------------------------------------------------------
 
     def _next(self) -> int:
-        if self._cancelled:
+        if self.performer.cancelled:
             raise Cancelled
         self._number += 1
         return self._number
 
-    async def _function(
-        self,
-        kind: str,
-        function: Callable[[Step, Arg], Awaitable[Result]],
-        argument: Arg,
-        retry: Retry,
-        timeout_s: float,
-        estimate: int,
-        name: str | None,
-        gate: Callable[[int], Awaitable[bool]] | None = None,
-    ) -> Result:
+    async def _function(self, function: Callable[[Step, Arg], Awaitable[Result]], argument: Arg, work: Work) -> Result:
         result: TypeAdapter[Result] = TypeAdapter(get_type_hints(function).get("return", Any))
 
         async def action(step: Step) -> Any:
             return result.dump_python(await function(step, argument), mode="json")
 
-        title = name or str(getattr(function, "__name__", kind))
-        return result.validate_python(await self._perform(kind, title, action, retry, timeout_s, estimate, gate))
+        title = work.name or str(getattr(function, "__name__", work.kind))
+        return result.validate_python(await self._perform(replace(work, name=title, action=action)))
 
-    async def _perform(
-        self,
-        kind: str,
-        name: str,
-        action: Callable[[Step], Awaitable[Any]],
-        retry: Retry,
-        timeout_s: float,
-        estimate: int,
-        gate: Callable[[int], Awaitable[bool]] | None = None,
-    ) -> Any:
+    async def _perform(self, work: Work) -> Any:
         number = self._next()
-
-        async def attempts() -> JSON:
-            try:
-                if gate is not None and not await gate(number):
-                    return _PARK
-                async for attempt in stamina.retry_context(
-                    on=retryable,
-                    attempts=retry.attempts,
-                    timeout=None,
-                    wait_initial=retry.initial_s,
-                    wait_max=retry.max_s,
-                    wait_jitter=retry.initial_s,
-                ):
-                    with attempt:
-                        return {"value": await self._attempt(number, kind, name, action, timeout_s, estimate)}
-            except BudgetExceeded as error:
-                return await self._short_of_money(number, error)
-            except Cancelled:
-                return {"cancelled": True}
-            except Exception as error:
-                return {"error": describe(error)}
-            raise AssertionError("stamina makes at least one attempt")
-
-        return await self._checkpoint(number, name, attempts)
-
-    async def _attempt(
-        self,
-        number: int,
-        kind: str,
-        name: str,
-        action: Callable[[Step], Awaitable[Any]],
-        timeout_s: float,
-        estimate: int,
-    ) -> Any:
-        execution = self._tools.execution
-        start = await written(lambda: execution.begin_step(self.on, number, name, kind, estimate))
-        if start.recorded:
-            return start.result
-        meter = StepMeter(estimate)
-        step = Step(self.on.run_id, number, start.attempt, self.on.ctx, self._tools.services, meter)
-        try:
-            async with asyncio.timeout(timeout_s):
-                value = await self._interruptible(action(step))
-            _check_size(name, value)
-            meter.settle_at_estimate()
-        except (Exception, Cancelled) as error:
-            what = describe(error) if isinstance(error, Exception) else {"code": "cancelled", "message": "Cancelled."}
-            await written(
-                lambda: execution.fail_step(self.on, number, start.attempt, what, cost_microusd=meter.cost_microusd)
-            )
-            raise
-        await written(
-            lambda: execution.finish_step(
-                self.on, number, start.attempt, value, cost_microusd=meter.cost_microusd, model=meter.model
-            )
-        )
-        return value
-
-    async def _interruptible(self, action: Awaitable[Result]) -> Result:
-        task = asyncio.ensure_future(action)
-        self._tasks.add(task)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if self._cancelled and task.cancelled():
-                raise Cancelled from None
-            task.cancel()
-            raise
-        finally:
-            self._tasks.discard(task)
+        return await self._checkpoint(number, work.name, lambda: self.performer.perform(number, work))
 
     async def _checkpoint(self, number: int, name: str, action: Callable[[], Awaitable[JSON]]) -> Any:
         envelope = await self._tools.engine.step(name, action)
@@ -362,32 +249,6 @@ class Run:
             raise Cancelled
         raise step_failed(name, envelope["error"])
 
-    async def _may_call(self, service: str, number: int) -> bool:
-        rate = self.tenant.policy.rate_limits.get(service)
-        if rate is None:
-            return True
-        while True:
-            now = self._tools.clock.now()
-            wait_s = await self._tools.limits.take(self.tenant, service, rate, now, holder=f"{self.on.run_id}/{number}")
-            if wait_s <= 0:
-                return True
-            if wait_s > _SHORT_WAIT_S:
-                arm = partial(self._tools.execution.arm_wait, self.on, number, Cause.RATE, key=service)
-                await written(partial(arm, wake_at=now + timedelta(seconds=wait_s)))
-                return False
-            await asyncio.sleep(wait_s)
-
-    async def _short_of_money(self, number: int, error: BudgetExceeded) -> JSON:
-        account = str(error.details.get("account"))
-        await written(lambda: self._tools.execution.arm_wait(self.on, number, Cause.BUDGET, key=account))
-        return _PARK
-
 
 def _output_type(agent: Agent[Step]) -> Any:
     return agent.output_type or str
-
-
-def _check_size(name: str, value: Any) -> None:
-    size = len(TypeAdapter(Any).dump_json(value))
-    if size > MAX_INPUT_BYTES:
-        raise PayloadTooLarge(f"Step {name} returned {size} bytes; at most {MAX_INPUT_BYTES} are kept.")

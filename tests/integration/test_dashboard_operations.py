@@ -9,6 +9,7 @@ import pytest
 
 from core.clock import FakeClock
 from core.db.pool import Row
+from core.runs.execution import Wait
 from core.runs.model import Cause, RunState
 from core.settings import Settings
 from core.tenancy import Policy, TenantContext
@@ -92,7 +93,8 @@ async def test_the_pulse_names_why_nothing_moves_and_how_long_the_oldest_run_is_
     assert (tenant.month_reserved_microusd, tenant.month_limit_microusd) == (2_500, Policy().budget_month_microusd)
     assert [(worker.worker_id, worker.held, worker.state) for worker in pulse.workers] == [("w1", 1, "silent")]
 
-    await work.execution.arm_wait(on, 2, Cause.RATE, key="credit-bureau", wake_at=submitted + timedelta(hours=1))
+    rate = Wait(2, "credit-bureau", Cause.RATE, key="credit-bureau", wake_at=submitted + timedelta(hours=1))
+    await work.execution.arm_wait(on, rate)
     await work.execution.park(on, resume_step=2)
     pulse = await data.pulse(work.db, union, tenants, work.clock.now())
     (tenant,) = pulse.tenants
@@ -110,7 +112,8 @@ async def test_a_parked_run_shows_when_it_queued_executed_and_waited(work: Work)
     step = await work.execution.begin_step(on, 1, "verify_identity", "step")
     work.clock.advance(2)
     await work.execution.finish_step(on, 1, step.attempt, {"secret": "result"}, model="offline-small")
-    await work.execution.arm_wait(on, 2, Cause.TIMER, wake_at=work.clock.now() + timedelta(minutes=1))
+    timer = Wait(2, "sleep", Cause.TIMER, wake_at=work.clock.now() + timedelta(minutes=1))
+    await work.execution.arm_wait(on, timer)
     await work.execution.park(on, resume_step=2)
     work.clock.advance(61)
     await work.queue.wake_due()

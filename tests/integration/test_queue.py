@@ -173,7 +173,7 @@ async def test_cancelling_queued_and_waiting_runs_acts_at_once(work: Work, owner
     parked, queued = await work.submit(ctx, 2)
     (claim,) = await work.claim("w", 1)
     on = await work.executing(claim, "w")
-    await work.execution.arm_wait(on, 1, Cause.RATE)
+    await work.execution.arm_wait(on, Wait(1, "bureau", Cause.RATE))
     await work.execution.park(on, 1)
     for run in (parked, queued):
         assert (await work.runs.cancel(ctx, run.run_id)).state is RunState.CANCELLED

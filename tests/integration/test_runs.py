@@ -123,13 +123,26 @@ async def test_calls_beyond_the_rate_limit_wait_and_others_go_on(site: Site, log
 
 
 @pytest.mark.usefixtures("worker")
-async def test_a_step_that_the_budget_does_not_cover_parks_the_run_before_it(site: Site, log: str) -> None:
+@pytest.mark.parametrize("verdict", ["raise", "stop"])
+async def test_a_run_parks_before_the_step_it_cannot_afford_and_people_choose(
+    site: Site, log: str, verdict: str
+) -> None:
     run, _ = await site.platform.runs.submit(site.admin, request("sample-paid", log))
     (run,) = await site.runs_until([run], lambda run: run.state is RunState.WAITING)
     assert (run.cause, run.cost_microusd) == (Cause.BUDGET, usd("0.08"))
     balance = await site.platform.usage.balance(site.admin, run.run_id)
     assert (balance.spent_microusd, balance.reserved_microusd) == (usd("0.08"), 0)
     assert len(Path(log).read_text().split()) == 2
+    (review,) = await site.platform.reviews.open(site.reviewer)
+    assert review.evidence == {"step": "effect", "needed": "$0.12", "spent": "$0.08", "budget": "$0.10"}
+    await site.platform.reviews.decide(site.reviewer, review.review_id, verdict)
+    (ended,) = await site.ended([run])
+    if verdict == "raise":
+        assert (ended.state, ended.cost_microusd) == (RunState.SUCCEEDED, usd("0.20"))
+    else:
+        assert (ended.state, ended.cost_microusd) == (RunState.FAILED, usd("0.08"))
+        assert ended.error is not None
+        assert ended.error["details"]["cause"] == "budget_exceeded"
 
 
 @pytest.mark.usefixtures("worker")

@@ -104,6 +104,15 @@ begin
 end $$;
 select app.control('app.ledger_abandon(text, timestamptz)');
 
+-- Somebody agreed to pay for more: make the run's limit cover an amount on top of what is used. Again: nothing.
+create function app.budget_cover(p_run_id text, p_limit bigint, p_amount bigint) returns void language sql as $$
+    insert into budget_accounts as b (tenant_id, account, limit_microusd)
+    values (app.tenant(), 'run:' || p_run_id, greatest(p_limit, p_amount))
+    on conflict (tenant_id, account) do update
+        set limit_microusd = greatest(b.limit_microusd, b.reserved_microusd + b.spent_microusd + p_amount)
+$$;
+select app.control('app.budget_cover(text, bigint, bigint)');
+
 create table audit (
     entry_id       bigint generated always as identity primary key,
     tenant_id      text not null references tenants,

@@ -1,0 +1,224 @@
+"""How one step is performed: wait for its turn, reserve, attempt, record; an envelope of JSON comes out.
+
+    {"value": …}        recorded, now or before
+    {"park": true}      something must be waited for: a rate window, money; the wait is armed
+    {"error": {…}}      failed for good
+    {"cancelled": true} somebody cancelled the run
+
+An attempt that a crash cut off leaves a started attempt and a reservation; the next one begins anew, under
+the same idempotency key, and gives that reservation back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import stamina
+from pydantic import TypeAdapter
+
+from core.clock import Clock
+from core.engine import JSON, Engine
+from core.errors import BudgetExceeded, PayloadTooLarge, Unavailable
+from core.redis.limits import Limits
+from core.reviews.service import ReviewService
+from core.runs.execution import Executing, RunExecution, Wait
+from core.runs.model import MAX_INPUT_BYTES, Cause
+from core.usage.model import format_usd, next_month
+from core.usage.service import UsageService
+from core.workflows.faults import Cancelled, describe, retryable, written
+from core.workflows.meter import StepMeter
+from core.workflows.retry import Retry
+from core.workflows.step import Services, Step
+
+if TYPE_CHECKING:
+    from core.models.gateway import ModelGateway
+
+Result = TypeVar("Result")
+
+PARK: JSON = {"park": True}
+RAISE, STOP = "raise", "stop"
+_SHORT_WAIT_S = 0.5
+_WITHOUT_REDIS_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the worker lends to every run it executes."""
+
+    engine: Engine
+    execution: RunExecution
+    reviews: ReviewService
+    usage: UsageService
+    limits: Limits
+    models: ModelGateway
+    services: Services
+    clock: Clock
+
+
+async def _nothing(step: Step) -> None:  # noqa: ARG001 - the shape of an action
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a step does. ``service``: the name of the rate limit it is under; ``estimate`` in micro-USD."""
+
+    kind: str
+    name: str
+    retry: Retry
+    timeout_s: float
+    estimate: int
+    service: str | None = None
+    action: Callable[[Step], Awaitable[Any]] = _nothing
+
+
+class Performer:
+    """Performs the steps of one run."""
+
+    def __init__(self, tools: Tools, on: Executing) -> None:
+        self.tools = tools
+        self.cancelled = False
+        self._on = on
+        self._tasks: set[asyncio.Future[Any]] = set()
+
+    def cancel(self) -> None:
+        """Stop what is awaited now, and perform nothing more."""
+        self.cancelled = True
+        for task in self._tasks:
+            task.cancel()
+
+    async def perform(self, number: int, work: Work) -> JSON:
+        """Perform a step to its envelope."""
+        try:
+            if work.service is not None and not await self._may_call(work.service, number):
+                return PARK
+            return {"value": await self._attempts(number, work)}
+        except BudgetExceeded as error:
+            return await self._short_of_money(number, work, error)
+        except Cancelled:
+            return {"cancelled": True}
+        except Exception as error:
+            return {"error": describe(error)}
+
+    async def _attempts(self, number: int, work: Work) -> Any:
+        retry = work.retry
+        async for attempt in stamina.retry_context(
+            on=retryable,
+            attempts=retry.attempts,
+            timeout=None,
+            wait_initial=retry.initial_s,
+            wait_max=retry.max_s,
+            wait_jitter=retry.initial_s,
+        ):
+            with attempt:
+                return await self._attempt(number, work)
+        raise AssertionError("stamina makes at least one attempt")
+
+    async def _attempt(self, number: int, work: Work) -> Any:
+        execution, on = self.tools.execution, self._on
+        start = await written(lambda: execution.begin_step(on, number, work.name, work.kind, work.estimate))
+        if start.recorded:
+            return start.result
+        meter = StepMeter(work.estimate)
+        step = Step(on.run_id, number, start.attempt, on.ctx, self.tools.services, meter)
+        try:
+            async with asyncio.timeout(work.timeout_s):
+                value = await self._interruptible(work.action(step))
+            _check_size(work.name, value)
+            meter.settle_at_estimate()
+        except (Exception, Cancelled) as error:
+            what = describe(error) if isinstance(error, Exception) else {"code": "cancelled", "message": "Cancelled."}
+            await written(
+                lambda: execution.fail_step(on, number, start.attempt, what, cost_microusd=meter.cost_microusd)
+            )
+            raise
+        await written(
+            lambda: execution.finish_step(
+                on, number, start.attempt, value, cost_microusd=meter.cost_microusd, model=meter.model
+            )
+        )
+        return value
+
+    async def _interruptible(self, action: Awaitable[Result]) -> Result:
+        task = asyncio.ensure_future(action)
+        self._tasks.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self.cancelled and task.cancelled():
+                raise Cancelled from None
+            task.cancel()
+            raise
+        finally:
+            self._tasks.discard(task)
+
+    async def _may_call(self, service: str, number: int) -> bool:
+        rate = self._on.ctx.policy.rate_limits.get(service)
+        if rate is None:
+            return True
+        while True:
+            now = self.tools.clock.now()
+            holder = f"{self._on.run_id}/{number}"
+            try:
+                wait_s = await self.tools.limits.take(self._on.ctx, service, rate, now, holder=holder)
+            except Unavailable:
+                wait_s = _WITHOUT_REDIS_S  # nobody counts: nothing may be called
+            if wait_s <= 0:
+                return True
+            if wait_s > _SHORT_WAIT_S:
+                wait = Wait(number, service, Cause.RATE, key=service, wake_at=now + timedelta(seconds=wait_s))
+                await written(partial(self.tools.execution.arm_wait, self._on, wait))
+                return False
+            await asyncio.sleep(wait_s)
+
+    async def _short_of_money(self, number: int, work: Work, error: BudgetExceeded) -> JSON:
+        """The run's budget: ask people whether to raise it. The month's: wait for the next one."""
+        account = error.details.get("account")
+        if account == "run":
+            return await self._ask_for_money(number, work, error)
+        if account == "month":
+            wake_at = next_month(self.tools.clock.now(), self._on.ctx.policy.timezone)
+            wait = Wait(number, work.name, Cause.BUDGET, key="month", wake_at=wake_at)
+            await written(lambda: self.tools.execution.arm_wait(self._on, wait))
+            return PARK
+        return {"error": describe(error)}
+
+    async def _ask_for_money(self, number: int, work: Work, error: BudgetExceeded) -> JSON:
+        on, usage = self._on, self.tools.usage
+        needed = int(error.details["needed_microusd"])
+        balance = await written(lambda: usage.balance(on.ctx, on.run_id))
+        evidence = {
+            "step": work.name,
+            "needed": format_usd(needed),
+            "spent": format_usd(balance.spent_microusd),
+            "budget": format_usd(int(error.details["limit_microusd"])),
+        }
+        verdict = await written(
+            lambda: self.tools.reviews.request(
+                on,
+                number,
+                pool="budget",
+                title=f"{work.name} needs {format_usd(needed)} more than the run's budget",
+                evidence=evidence,
+                choices=[RAISE, STOP],
+                sla_s=on.ctx.policy.review_sla_s,
+                cause=Cause.BUDGET,
+            )
+        )
+        if verdict is None:
+            return PARK
+        if verdict.verdict != RAISE:
+            return {"error": describe(error)}
+        await written(lambda: usage.cover(on.ctx, on.run_id, on.budget_microusd, needed))
+        return await self.perform(number, work)
+
+
+def _check_size(name: str, value: Any) -> None:
+    size = len(TypeAdapter(Any).dump_json(value))
+    if size > MAX_INPUT_BYTES:
+        raise PayloadTooLarge(f"Step {name} returned {size} bytes; at most {MAX_INPUT_BYTES} are kept.")
