@@ -66,6 +66,9 @@ _SECRET_FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
+_CHATTY = ("apscheduler", "asyncio", "chainlit", "httpcore", "httpx", "httpx2", "neo4j.notifications", "openai.agents")
+
+
 # Logs -----------------------------------------------------------------------------------------------------
 
 
@@ -127,7 +130,7 @@ def configure_logging(settings: Settings, process: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    for chatty in ("httpx", "httpcore", "asyncio", "openai.agents", "apscheduler", "neo4j.notifications"):
+    for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
