@@ -142,6 +142,7 @@ class Bus:
         self._clock = clock
         self._channels: dict[str, _Channel] = {}
         self._pubsub: PubSub | None = None
+        self._gone = asyncio.Event()
         self._commands = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
 
@@ -213,14 +214,21 @@ class Bus:
         if self._reader is None:
             self._reader = asyncio.create_task(self._read_for_ever(), name="redis-listener")
         channels = [self._channel(name) for name in names]
-        try:
-            async with asyncio.timeout(_CONFIRMATION_S):
-                await self._subscribe(names)
-                for channel in channels:
-                    await channel.confirmed.wait()
-        except TimeoutError:
+
+        async def all_confirmed() -> None:
+            await self._subscribe(names)
             for channel in channels:
-                channel.missed = True
+                await channel.confirmed.wait()
+
+        tasks = [asyncio.create_task(all_confirmed()), asyncio.create_task(self._gone.wait())]
+        try:
+            await asyncio.wait(tasks, timeout=_CONFIRMATION_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for channel in channels:
+            channel.missed |= not channel.confirmed.is_set()
 
     async def _subscribe(self, names: list[str]) -> None:
         # The lock keeps the order of commands the order of decisions: else an unsubscription decided before
@@ -252,6 +260,7 @@ class Bus:
                     finally:
                         self._disconnected()
             except LOST as error:
+                self._gone.set()
                 log.warning("redis.listener_lost", error=str(error), retry_in_s=pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LAST_PAUSE_S)
@@ -260,6 +269,7 @@ class Bus:
         # One channel is always there: without any, redis-py would refuse to read.
         await pubsub.subscribe(self.connection.keys.topic("bus"))
         self._pubsub = pubsub
+        self._gone.clear()
         await self._subscribe(list(self._channels))
 
     def _disconnected(self) -> None:

@@ -18,7 +18,6 @@ from core.ids import TenantId
 from core.redis.bus import RESYNC, Bus
 from core.redis.cache import Cache
 from core.redis.limits import Limits
-from core.settings import Settings
 from core.tenancy import ActorKind, Policy, RateLimit, TenantContext
 from tests.fixtures.ports import free_port_base
 
@@ -39,10 +38,16 @@ UNION = replace(BANK, tenant_id=TenantId("credit-union"))
 
 
 @pytest.fixture
-async def bus(settings: Settings) -> AsyncIterator[Bus]:
-    """A bus on this test's own logical database."""
-    assert settings.redis_url is not None
-    bus = await Bus.open(settings.redis_url.get_secret_value(), FakeClock(NOW), region=REGION)
+def url(redis_server: Redis) -> str:
+    """The session's server, a logical database that only this module uses."""
+    return redis_server.url.removesuffix("/0") + "/63"
+
+
+@pytest.fixture
+async def bus(url: str) -> AsyncIterator[Bus]:
+    """A bus on an empty database."""
+    bus = await Bus.open(url, FakeClock(NOW), region=REGION)
+    await bus.connection.client.flushdb()
     yield bus
     await bus.close()
 
@@ -56,10 +61,9 @@ async def own_server(server_home: Path, reaper: Reaper) -> AsyncIterator[Redis]:
     await server.stop()
 
 
-async def test_a_signal_wakes_every_process_that_listens_and_no_other_topic(bus: Bus, settings: Settings) -> None:
-    assert settings.redis_url is not None
-    other = await Bus.open(settings.redis_url.get_secret_value(), FakeClock(NOW), region=REGION)
-    elsewhere = await Bus.open(settings.redis_url.get_secret_value(), FakeClock(NOW), region="eu-west-1")
+async def test_a_signal_wakes_every_process_that_listens_and_no_other_topic(bus: Bus, url: str) -> None:
+    other = await Bus.open(url, FakeClock(NOW), region=REGION)
+    elsewhere = await Bus.open(url, FakeClock(NOW), region="eu-west-1")
     async with (
         bus.listen("workers") as here,
         other.listen("workers", "scheduler") as there,
