@@ -234,6 +234,10 @@ class TenantService:
         if not 8 <= len(password) <= _MAX_PASSWORD:
             raise InvalidInput("A password needs 8 to 1024 characters.")
         now = self._clock.now()
+        async with self._db.control_transaction() as tx:
+            known = await store.login_candidates(tx, email.strip().lower())
+        if any(account.tenant_id == tenant_id for account in known):
+            return False  # before the costly hash, so that seeding again is quick
         hashed = await asyncio.to_thread(self._hash.hash, password)
         user_id = UserId(new_id("usr", now))
         async with self._db.control_transaction() as tx:

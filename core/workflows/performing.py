@@ -22,7 +22,6 @@ import stamina
 from pydantic import TypeAdapter
 
 from core.clock import Clock
-from core.engine import JSON, Engine
 from core.errors import BudgetExceeded, PayloadTooLarge, Unavailable
 from core.redis.limits import Limits
 from core.reviews.service import ReviewService
@@ -36,6 +35,7 @@ from core.workflows.retry import Retry
 from core.workflows.step import Services, Step
 
 if TYPE_CHECKING:
+    from core.engine import JSON, Engine
     from core.models.gateway import ModelGateway
 
 Result = TypeVar("Result")

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter
 
-from core.engine import JSON
 from core.reviews.model import Verdict
 from core.runs.execution import Executing, Wait
 from core.runs.model import Cause
@@ -30,6 +29,8 @@ from core.workflows.step import Step
 
 if TYPE_CHECKING:
     from agents import Agent
+
+    from core.engine import JSON
 
 
 Arg = TypeVar("Arg")
