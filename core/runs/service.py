@@ -391,6 +391,9 @@ def _encode_cursor(view: RunView) -> str:
 def _decode_cursor(cursor: str) -> tuple[datetime, str]:
     try:
         moment, run_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        return datetime.fromisoformat(moment), str(run_id)
-    except (ValueError, TypeError, binascii.Error) as error:
+        after = datetime.fromisoformat(moment)
+        if after.tzinfo is None or not run_id.isascii() or not run_id.isprintable():
+            raise ValueError(cursor)
+        return after, str(run_id)
+    except (ValueError, TypeError, AttributeError, binascii.Error) as error:
         raise InvalidInput("The cursor is not one of ours.") from error
