@@ -43,6 +43,8 @@ begin
     create schema if not exists dbos authorization bailiwick_engine;
     revoke all on schema dbos from public;
     revoke create on schema public from public;
+    -- A temporary table would outlive its transaction on a pooled connection, and hide a real one from the next.
+    execute format('revoke temporary on database %I from public', current_database());
 end $$;
 
 -- name: create_register

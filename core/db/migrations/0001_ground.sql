@@ -9,7 +9,11 @@
 --
 -- The fence: app.fence('table') turns on forced row-level security with one policy for the tenant of
 -- the transaction (setting app.tenant, made by core.db.tenant_transaction) and one for bailiwick_control.
--- No setting, no rows.
+-- No setting, no rows. A row of one tenant never hangs on a row of another: foreign keys between tenant tables
+-- include tenant_id, since the check of a foreign key looks past row-level security.
+--
+-- Control functions are of two kinds. Those called on behalf of a tenant touch the tenant of the transaction only.
+-- Those that look across tenants begin with app.outside(): inside a tenant's transaction they refuse.
 
 create extension if not exists vector;
 create schema if not exists app;
@@ -20,6 +24,15 @@ alter default privileges in schema public grant usage, select on sequences to ba
 
 create function app.tenant() returns text language sql stable
     as $$ select nullif(current_setting('app.tenant', true), '') $$;
+
+-- True outside a tenant's transaction; inside one it refuses.
+create function app.outside() returns boolean language plpgsql stable as $$
+begin
+    if app.tenant() is not null then
+        raise insufficient_privilege using message = 'This looks across tenants: call it outside a tenant''s transaction.';
+    end if;
+    return true;
+end $$;
 
 -- Fence a table. "rights" is what the runtime role may do inside its tenant.
 create function app.fence(target regclass, rights text) returns void language plpgsql as $$
@@ -63,7 +76,7 @@ create table policies (
     created_by text not null,
     primary key (tenant_id, version)
 );
-select app.fence('policies', 'select, insert');
+select app.fence('policies', 'select');
 
 create table users (
     user_id       text primary key,
@@ -76,18 +89,21 @@ create table users (
     role_version  integer not null default 1,
     disabled_at   timestamptz,
     created_at    timestamptz not null,
-    unique (tenant_id, email)
+    unique (tenant_id, email),
+    unique (tenant_id, user_id)
 );
 create index users_email on users (email);
-select app.fence('users', 'select');
+select app.fence('users', '');
+grant select (user_id, tenant_id, email, name, roles, role_version, disabled_at, created_at) on users to bailiwick_app;
 
 create table sessions (
     token_hash   bytea primary key,
     tenant_id    text not null references tenants,
-    user_id      text not null references users,
+    user_id      text not null,
     role_version integer not null,
     created_at   timestamptz not null,
-    expires_at   timestamptz not null
+    expires_at   timestamptz not null,
+    foreign key (tenant_id, user_id) references users (tenant_id, user_id)
 );
 create index sessions_user on sessions (tenant_id, user_id);
 select app.fence('sessions', 'select, insert, delete');
@@ -104,7 +120,8 @@ create table api_keys (
     revoked_at  timestamptz
 );
 create index api_keys_tenant on api_keys (tenant_id);
-select app.fence('api_keys', 'select, insert, update');
+select app.fence('api_keys', 'select, insert');
+grant update (revoked_at) on api_keys to bailiwick_app;
 
 -- Failed logins per account and minute: the lock-out needs no tenant yet.
 create table login_failures (
@@ -119,24 +136,24 @@ create function app.login_candidates(p_email text)
 returns table (tenant_id text, user_id text, name text, password_hash text, roles text[], role_version integer)
 language sql stable as $$
     select u.tenant_id, u.user_id, u.name, u.password_hash, u.roles, u.role_version
-    from users u where u.email = p_email and u.disabled_at is null
+    from users u where u.email = p_email and u.disabled_at is null and app.outside()
 $$;
 select app.control('app.login_candidates(text)');
 
 create function app.login_failed(p_email text, p_now timestamptz) returns void language sql as $$
-    insert into login_failures values (p_email, date_trunc('minute', p_now), 1)
+    insert into login_failures select p_email, date_trunc('minute', p_now), 1 where app.outside()
     on conflict (email, minute) do update set count = login_failures.count + 1
 $$;
 select app.control('app.login_failed(text, timestamptz)');
 
 create function app.login_failures_since(p_email text, p_since timestamptz) returns integer
 language sql stable as $$
-    select coalesce(sum(count), 0)::integer from login_failures where email = p_email and minute >= p_since
+    select coalesce(sum(count), 0)::integer from login_failures where email = p_email and minute >= p_since and app.outside()
 $$;
 select app.control('app.login_failures_since(text, timestamptz)');
 
 create function app.login_failures_forget(p_before timestamptz) returns void language sql as $$
-    delete from login_failures where minute < p_before
+    delete from login_failures where minute < p_before and app.outside()
 $$;
 select app.control('app.login_failures_forget(timestamptz)');
 
@@ -146,8 +163,8 @@ returns table (tenant_id text, user_id text, email text, name text, roles text[]
                expires_at timestamptz)
 language sql stable as $$
     select u.tenant_id, u.user_id, u.email, u.name, u.roles, u.role_version, s.expires_at
-    from sessions s join users u on u.user_id = s.user_id
-    where s.token_hash = p_token_hash and s.expires_at > p_now
+    from sessions s join users u on u.user_id = s.user_id and u.tenant_id = s.tenant_id
+    where app.outside() and s.token_hash = p_token_hash and s.expires_at > p_now
       and u.disabled_at is null and u.role_version = s.role_version
 $$;
 select app.control('app.session_identity(bytea, timestamptz)');
@@ -156,12 +173,12 @@ create function app.api_key_identity(p_key_id text, p_now timestamptz)
 returns table (tenant_id text, secret_hash bytea, scopes text[])
 language sql stable as $$
     select k.tenant_id, k.secret_hash, k.scopes from api_keys k
-    where k.key_id = p_key_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > p_now)
+    where app.outside() and k.key_id = p_key_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > p_now)
 $$;
 select app.control('app.api_key_identity(text, timestamptz)');
 
 -- Sessions past their end, for housekeeping.
 create function app.sessions_purge(p_now timestamptz) returns integer language sql as $$
-    with gone as (delete from sessions where expires_at <= p_now returning 1) select count(*)::integer from gone
+    with gone as (delete from sessions where expires_at <= p_now and app.outside() returning 1) select count(*)::integer from gone
 $$;
 select app.control('app.sessions_purge(timestamptz)');

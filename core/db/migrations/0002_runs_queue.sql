@@ -48,7 +48,8 @@ create table runs (
     submitted_at     timestamptz not null,
     queued_at        timestamptz not null,
     started_at       timestamptz,
-    finished_at      timestamptz
+    finished_at      timestamptz,
+    unique (tenant_id, run_id)
 );
 create unique index runs_idempotency on runs (tenant_id, idempotency_key) where idempotency_key is not null;
 create index runs_recent on runs (tenant_id, submitted_at desc, run_id desc);
@@ -69,19 +70,20 @@ select app.fence('run_days', 'select, insert, update');
 -- Transitions and progress of each run, for replay from any position.
 create table run_events (
     tenant_id text not null,
-    run_id    text not null references runs,
+    run_id    text not null,
     seq       integer not null,
     at        timestamptz not null,
     kind      text not null,
     data      jsonb not null,
-    primary key (run_id, seq)
+    primary key (run_id, seq),
+    foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
 );
 select app.fence('run_events', 'select, insert');
 
 -- One row per attempt of a step. The result and the settlement of its cost are written in one transaction.
 create table run_steps (
     tenant_id        text not null,
-    run_id           text not null references runs,
+    run_id           text not null,
     step             integer not null,
     attempt          integer not null,
     name             text not null,
@@ -93,20 +95,22 @@ create table run_steps (
     model            text,
     started_at       timestamptz not null,
     finished_at      timestamptz,
-    primary key (run_id, step, attempt)
+    primary key (run_id, step, attempt),
+    foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
 );
 select app.fence('run_steps', 'select, insert, update');
 
 -- What a parked run waits for. Woken = deleted.
 create table waits (
-    run_id    text not null references runs,
+    run_id    text not null,
     step      integer not null,
     tenant_id text not null,
     cause     text not null,          -- review, timer, event, rate, budget, no_worker
     key       text,                   -- event name, rate-limit name, review id
     wake_at   timestamptz,            -- when it is over by itself
     since     timestamptz not null,
-    primary key (run_id, step)
+    primary key (run_id, step),
+    foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
 );
 create index waits_due on waits (wake_at) where wake_at is not null;
 create index waits_key on waits (tenant_id, cause, key);
@@ -140,21 +144,23 @@ create index queue_tenants_quiet on queue_tenants (virtual_time, tenant_id) wher
 select app.fence('queue_tenants', 'select');
 
 create table queue_entries (
-    run_id     text primary key references runs,
+    run_id     text primary key,
     tenant_id  text not null,
     lane       smallint not null,
     rank       bigint not null,       -- microseconds of submission; resumed runs are far below
-    estimate_s double precision not null check (estimate_s > 0)
+    estimate_s double precision not null check (estimate_s > 0),
+    foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
 );
 create index queue_entries_head on queue_entries (tenant_id, lane, rank);
 select app.fence('queue_entries', 'select');
 
 create table slots (
-    run_id     text primary key references runs,
+    run_id     text primary key,
     tenant_id  text not null,
     worker_id  text not null,
     claimed_at timestamptz not null,
-    estimate_s double precision not null
+    estimate_s double precision not null,
+    foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
 );
 create index slots_worker on slots (worker_id);
 select app.fence('slots', 'select');

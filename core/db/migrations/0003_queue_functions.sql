@@ -3,8 +3,8 @@
 -- Lock order, everywhere: queue_tenants row(s) -> runs row(s) -> workers row. Whoever locks more than one
 -- queue_tenants row holds the advisory lock 7301 first. So two verbs can wait for each other, never in a ring.
 --
--- Verbs called on behalf of a tenant only touch the tenant of the transaction (app.tenant()); claim,
--- wake_due, recover and heartbeat are the workers' and the scheduler's and look across tenants.
+-- Verbs called on behalf of a tenant only touch the tenant of the transaction (app.tenant()). Those of workers,
+-- scheduler and operators look across tenants and refuse inside a tenant's transaction (app.outside()).
 
 -- Put runs in state 'queued' into the queue. head: at the front of their lane (resumed runs).
 -- Returns how many entered.
@@ -51,6 +51,7 @@ declare
     mine        integer;
     claimed     text[] := '{}';
 begin
+    perform app.outside();
     perform pg_advisory_xact_lock(7301);
     select coalesce(sum(w.slots - w.held), 0), case when sum(w.slots) >= 2
            then greatest(1, ceil(sum(w.slots) * p_headroom))::integer else 0 end
@@ -150,6 +151,7 @@ language plpgsql as $$
 #variable_conflict use_column
 declare due record;
 begin
+    perform app.outside();
     perform pg_advisory_xact_lock(7301);
     for due in select w.tenant_id, w.run_id, w.step, w.cause from waits w
                where w.wake_at <= p_now order by w.wake_at limit p_limit
@@ -165,7 +167,7 @@ end $$;
 select app.control('app.wake_due(timestamptz, integer)');
 
 -- When the next wait is over by itself; null: none. The scheduler sleeps until then.
-create function app.next_wake() returns timestamptz language sql stable as $$ select min(wake_at) from waits $$;
+create function app.next_wake() returns timestamptz language sql stable as $$ select min(wake_at) from waits where app.outside() $$;
 select app.control('app.next_wake()');
 
 -- Cancel: at once when queued or waiting, by request when running. Returns the state it was in, null when
@@ -194,7 +196,7 @@ select app.control('app.queue_cancel(text, timestamptz)');
 -- Runs that a worker executes and somebody wants to stop.
 create function app.cancelled_here(p_worker text) returns table (run_id text) language sql stable as $$
     select s.run_id from slots s join runs r on r.run_id = s.run_id
-    where s.worker_id = p_worker and r.cancel_requested
+    where s.worker_id = p_worker and r.cancel_requested and app.outside()
 $$;
 select app.control('app.cancelled_here(text)');
 
@@ -202,7 +204,7 @@ select app.control('app.cancelled_here(text)');
 create function app.worker_heartbeat(p_worker text, p_slots integer, p_draining boolean, p_now timestamptz)
 returns void language sql as $$
     insert into workers (worker_id, slots, started_at, heartbeat_at, draining)
-    values (p_worker, p_slots, p_now, p_now, p_draining)
+    select p_worker, p_slots, p_now, p_now, p_draining where app.outside()
     on conflict (worker_id) do update set heartbeat_at = p_now, draining = p_draining
 $$;
 select app.control('app.worker_heartbeat(text, integer, boolean, timestamptz)');
@@ -210,7 +212,7 @@ select app.control('app.worker_heartbeat(text, integer, boolean, timestamptz)');
 -- A worker left cleanly; it must hold nothing.
 create function app.worker_leave(p_worker text) returns boolean language plpgsql as $$
 begin
-    delete from workers where worker_id = p_worker and held = 0;
+    delete from workers where worker_id = p_worker and held = 0 and app.outside();
     return found;
 end $$;
 select app.control('app.worker_leave(text)');
@@ -223,6 +225,7 @@ language plpgsql as $$
 #variable_conflict use_column
 declare lost record;
 begin
+    perform app.outside();
     perform pg_advisory_xact_lock(7301);
     for lost in select s.* from slots s join workers w on w.worker_id = s.worker_id
                 where w.worker_id = p_worker or w.heartbeat_at < p_dead_before
@@ -256,14 +259,14 @@ select app.control('app.queue_depth()');
 -- Weight, cap and pause act on what is already queued: the next claim reads them.
 create function app.queue_policy(p_tenant text, p_weight double precision, p_cap integer) returns void
 language sql as $$
-    insert into queue_tenants (tenant_id, weight, cap) values (p_tenant, p_weight, p_cap)
+    insert into queue_tenants (tenant_id, weight, cap) select p_tenant, p_weight, p_cap where app.outside()
     on conflict (tenant_id) do update set weight = p_weight, cap = p_cap
 $$;
 select app.control('app.queue_policy(text, double precision, integer)');
 
 create function app.queue_pause(p_tenant text, p_paused boolean) returns boolean language plpgsql as $$
 begin
-    update queue_tenants set paused = p_paused where tenant_id = p_tenant;
+    update queue_tenants set paused = p_paused where tenant_id = p_tenant and app.outside();
     return found;
 end $$;
 select app.control('app.queue_pause(text, boolean)');

@@ -130,7 +130,9 @@ create table audit (
 create unique index audit_chain on audit (tenant_id, seq) where seq is not null;
 create index audit_unsealed on audit (tenant_id, entry_id) where seq is null;
 create index audit_recent on audit (tenant_id, at desc);
-select app.fence('audit', 'select, insert');
+select app.fence('audit', 'select');
+-- Number and hash are given by the seal alone: nobody writes an entry that looks sealed.
+grant insert (tenant_id, at, actor, act, subject, before, after, policy_version) on audit to bailiwick_app;
 revoke delete on audit from bailiwick_control;
 revoke update on audit from bailiwick_control;
 grant update (seq, prev_hash, hash) on audit to bailiwick_control;
@@ -157,6 +159,7 @@ declare
     entry audit%rowtype;
     count integer := 0;
 begin
+    perform app.outside();
     insert into audit_heads values (p_tenant, 0, '\x') on conflict do nothing;
     select * into head from audit_heads where tenant_id = p_tenant for update;
     for entry in select * from audit where tenant_id = p_tenant and seq is null order by entry_id limit p_limit
@@ -173,22 +176,22 @@ select app.control('app.audit_seal(text, integer)');
 
 -- Tenants with something to seal.
 create function app.audit_pending() returns table (tenant_id text) language sql stable as $$
-    select distinct a.tenant_id from audit a where a.seq is null
+    select distinct a.tenant_id from audit a where a.seq is null and app.outside()
 $$;
 select app.control('app.audit_pending()');
 
--- The first entry of a tenant's chain that does not fit, null when the chain is whole.
+-- The first entry of the chain of the transaction's tenant that does not fit, null when the chain is whole.
 create function app.audit_broken(p_tenant text) returns bigint language sql stable as $$
     with chain as (
         select a, a.seq as seq, a.prev_hash as prev_hash, a.hash as hash,
                lag(a.hash, 1, '\x'::bytea) over (order by a.seq) as before,
                row_number() over (order by a.seq) as position
-        from audit a where a.tenant_id = p_tenant and a.seq is not null
+        from audit a where a.tenant_id = p_tenant and p_tenant = app.tenant() and a.seq is not null
     )
     select coalesce(
         (select min(seq) from chain
          where seq <> position or prev_hash <> before or hash <> app.audit_hash(a, seq, before)),
-        (select h.seq from audit_heads h where h.tenant_id = p_tenant
+        (select h.seq from audit_heads h where h.tenant_id = p_tenant and p_tenant = app.tenant()
          and h.seq <> (select count(*) from chain)))
 $$;
 grant execute on function app.audit_hash(audit, bigint, bytea) to bailiwick_control;

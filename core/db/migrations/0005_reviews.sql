@@ -4,7 +4,7 @@
 create table reviews (
     review_id  text primary key,
     tenant_id  text not null references tenants,
-    run_id     text not null references runs,
+    run_id     text not null,
     step       integer not null,
     pool       text not null,
     title      text not null,
@@ -17,7 +17,8 @@ create table reviews (
     created_at timestamptz not null,
     due_at     timestamptz not null,
     decided_at timestamptz,
-    unique (run_id, step)
+    unique (run_id, step),
+    foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
 );
 create index reviews_open on reviews (tenant_id, due_at, review_id) where state = 'open';
 create index reviews_recent on reviews (tenant_id, created_at desc);

@@ -7,13 +7,14 @@
 create table threads (
     tenant_id  text not null references tenants,
     thread_id  text not null check (length(thread_id) between 1 and 100),
-    user_id    text not null references users,
+    user_id    text not null,
     name       text,
     metadata   jsonb not null default '{}',
     tags       text[] not null default '{}',
     created_at timestamptz not null,
     updated_at timestamptz not null,      -- of the newest message
-    primary key (tenant_id, thread_id)
+    primary key (tenant_id, thread_id),
+    foreign key (tenant_id, user_id) references users (tenant_id, user_id)
 );
 create index threads_recent on threads (tenant_id, user_id, updated_at desc, thread_id desc);
 select app.fence('threads', 'select, insert, update, delete');

@@ -31,7 +31,8 @@ create table schedules (
     user_id     text,                          -- whoever made it, if a person: the submitter of its runs
     created_by  text not null,
     created_at  timestamptz not null,
-    updated_at  timestamptz not null
+    updated_at  timestamptz not null,
+    unique (tenant_id, schedule_id)
 );
 create index schedules_tenant on schedules (tenant_id, created_at);
 create index schedules_upcoming on schedules (coalesce(retry_at, next_at)) where next_at is not null;
@@ -39,14 +40,15 @@ select app.fence('schedules', 'select, insert, update, delete');
 
 -- What became of each occurrence.
 create table schedule_fires (
-    schedule_id  text not null references schedules on delete cascade,
+    schedule_id  text not null,
     due_at       timestamptz not null,
     tenant_id    text not null references tenants,
     fired_at     timestamptz not null,
     missed_since timestamptz,                  -- first of the occurrences that this one stands for
     run_id       text,
     error        jsonb,                        -- why it started none
-    primary key (schedule_id, due_at)
+    primary key (schedule_id, due_at),
+    foreign key (tenant_id, schedule_id) references schedules (tenant_id, schedule_id) on delete cascade
 );
 select app.fence('schedule_fires', 'select, insert');
 
@@ -86,11 +88,11 @@ create function app.upcoming(p_before timestamptz, p_limit integer)
 returns table (kind text, id text, tenant_id text, due_at timestamptz) language sql stable as $$
     select u.kind, u.id, u.tenant_id, u.due_at from (
         (select 'schedule' as kind, s.schedule_id as id, s.tenant_id, coalesce(s.retry_at, s.next_at) as due_at
-         from schedules s where s.next_at is not null and coalesce(s.retry_at, s.next_at) < p_before
+         from schedules s where app.outside() and s.next_at is not null and coalesce(s.retry_at, s.next_at) < p_before
          order by coalesce(s.retry_at, s.next_at) limit p_limit)
         union all
         (select 'poller', p.poller_id, p.tenant_id, p.next_at
-         from pollers p where p.next_at is not null and p.next_at < p_before
+         from pollers p where app.outside() and p.next_at is not null and p.next_at < p_before
          order by p.next_at limit p_limit)
     ) u order by u.due_at limit p_limit
 $$;
@@ -98,6 +100,6 @@ select app.control('app.upcoming(timestamptz, integer)');
 
 -- Whether any worker holds or could soon hold a run: while it does, dead workers are looked for.
 create function app.anything_moves() returns boolean language sql stable as $$
-    select exists (select from slots) or exists (select from queue_entries)
+    select app.outside() and (exists (select from slots) or exists (select from queue_entries))
 $$;
 select app.control('app.anything_moves()');

@@ -26,7 +26,7 @@ select app.fence('memory_heads', 'select, insert, update');
 create table memories (
     tenant_id       text not null references tenants,
     memory_id       text not null,
-    user_id         text references users,          -- null: known to the whole tenant
+    user_id         text,                           -- null: known to the whole tenant
     kind            text not null check (kind in ('fact', 'triple')),
     text            text not null check (length(text) between 1 and 2000),
     subject         text,
@@ -54,6 +54,7 @@ create table memories (
     valid_to        timestamptz,
     superseded_by   text,
     primary key (tenant_id, memory_id),
+    foreign key (tenant_id, user_id) references users (tenant_id, user_id),
     foreign key (tenant_id, superseded_by) references memories on delete set null (superseded_by),
     check ((kind = 'triple') = (subject is not null and predicate is not null and object is not null)),
     check ((embedding is null) = (embedding_model is null)),
@@ -87,8 +88,8 @@ select app.fence('memory_outbox', 'select, insert, delete');
 
 -- Tenants whose memories wait for an embedding or for the graph.
 create function app.memory_behind() returns table (tenant_id text) language sql stable as $$
-    select h.tenant_id from memory_heads h where h.applied_position < h.last_position
+    select h.tenant_id from memory_heads h where app.outside() and h.applied_position < h.last_position
     union
-    select m.tenant_id from memories m where m.embedding_model is null
+    select m.tenant_id from memories m where app.outside() and m.embedding_model is null
 $$;
 select app.control('app.memory_behind()');

@@ -29,7 +29,7 @@ create function app.slot_uses_purge(p_before timestamptz, p_limit integer) retur
         select u.tenant_id, u.released_at, u.use_id from tenants t
         cross join lateral (select * from slot_uses s where s.tenant_id = t.tenant_id and s.released_at < p_before
                             order by s.released_at limit p_limit) u
-        limit p_limit
+        where app.outside() limit p_limit
     ), gone as (
         delete from slot_uses s using old
         where (s.tenant_id, s.released_at, s.use_id) = (old.tenant_id, old.released_at, old.use_id) returning 1

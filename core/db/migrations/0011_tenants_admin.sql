@@ -6,7 +6,7 @@ create function app.tenant_create(p_tenant text, p_name text, p_org text, p_regi
 language plpgsql as $$
 begin
     insert into tenants (tenant_id, name, org_id, region, created_at)
-    values (p_tenant, p_name, p_org, p_region, p_now) on conflict do nothing;
+    select p_tenant, p_name, p_org, p_region, p_now where app.outside() on conflict do nothing;
     if not found then return false; end if;
     insert into policies values (p_tenant, 1, p_policy, p_now, p_actor);
     perform app.queue_policy(p_tenant, (p_policy ->> 'weight')::double precision,
@@ -20,7 +20,7 @@ create function app.tenant_policy_change(p_tenant text, p_policy jsonb, p_actor 
 returns integer language plpgsql as $$
 declare next_version integer;
 begin
-    update tenants set policy_version = policy_version + 1 where tenant_id = p_tenant
+    update tenants set policy_version = policy_version + 1 where tenant_id = p_tenant and app.outside()
     returning policy_version into next_version;
     if not found then return null; end if;
     insert into policies values (p_tenant, next_version, p_policy, p_now, p_actor);
@@ -38,6 +38,7 @@ language sql stable as $$
     from tenants t
     join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
     left join queue_tenants q on q.tenant_id = t.tenant_id
+    where app.outside()
     order by t.tenant_id
 $$;
 select app.control('app.tenant_list()');
@@ -51,7 +52,7 @@ language sql stable as $$
     from tenants t
     join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
     left join queue_tenants q on q.tenant_id = t.tenant_id
-    where t.tenant_id = p_tenant
+    where t.tenant_id = p_tenant and app.outside()
 $$;
 select app.control('app.tenant_policy(text)');
 
@@ -60,7 +61,7 @@ create function app.user_create(p_user text, p_tenant text, p_email text, p_name
 language plpgsql as $$
 begin
     insert into users (user_id, tenant_id, email, name, password_hash, roles, created_at)
-    values (p_user, p_tenant, p_email, p_name, p_hash, p_roles, p_now)
+    select p_user, p_tenant, p_email, p_name, p_hash, p_roles, p_now where app.outside()
     on conflict (tenant_id, email) do nothing;
     return found;
 end $$;

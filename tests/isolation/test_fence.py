@@ -1,0 +1,401 @@
+"""The fence around tenants, tried from inside: everything that a session of the runtime role could attempt.
+
+Tables and functions are taken from the catalog, so that a new one is tried, too; a new function fails here until
+somebody has said what it may do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from core.db.pool import Database
+from core.db.queries import Query
+from core.ids import TenantId
+from core.settings import Settings
+from core.tenancy import ActorKind, Policy, TenantContext
+from tests.fixtures.rows import Table, contents, fill
+
+if TYPE_CHECKING:
+    from tests.fixtures.rows import Connection
+
+MINE, THEIRS = "alpha", "bravo"
+REFUSED = asyncpg.InsufficientPrivilegeError
+ACROSS = "across tenants"
+
+
+class May(StrEnum):
+    """What a control function does when it is called inside a tenant's transaction."""
+
+    OWN = "touches what belongs to the transaction's tenant, nothing else"
+    OPERATE = "answers in the tenant platform, is empty in any other"
+    SUM = "tells a number about the whole platform"
+    REFUSE = "looks across tenants, so it refuses"
+
+
+FUNCTIONS = {
+    "anything_moves": May.REFUSE,
+    "api_key_identity": May.REFUSE,
+    "audit_broken": May.OWN,
+    "audit_pending": May.REFUSE,
+    "audit_seal": May.REFUSE,
+    "budget_cover": May.OWN,
+    "cancelled_here": May.REFUSE,
+    "claim": May.REFUSE,
+    "ledger_abandon": May.OWN,
+    "ledger_reserve": May.OWN,
+    "ledger_settle": May.OWN,
+    "live_slots": May.SUM,
+    "login_candidates": May.REFUSE,
+    "login_failed": May.REFUSE,
+    "login_failures_forget": May.REFUSE,
+    "login_failures_since": May.REFUSE,
+    "memory_behind": May.REFUSE,
+    "next_wake": May.REFUSE,
+    "op_audit": May.OPERATE,
+    "op_depth_over_time": May.OPERATE,
+    "op_endings": May.OPERATE,
+    "op_failures": May.OPERATE,
+    "op_passage_rows": May.OPERATE,
+    "op_pulse": May.OPERATE,
+    "op_run_rows": May.OPERATE,
+    "op_service": May.OPERATE,
+    "op_service_over_time": May.OPERATE,
+    "op_step_rows": May.OPERATE,
+    "op_transition_rows": May.OPERATE,
+    "op_workers": May.OPERATE,
+    "queue_cancel": May.OWN,
+    "queue_depth": May.SUM,
+    "queue_pause": May.REFUSE,
+    "queue_policy": May.REFUSE,
+    "queue_push": May.OWN,
+    "recover": May.REFUSE,
+    "release": May.OWN,
+    "session_identity": May.REFUSE,
+    "sessions_purge": May.REFUSE,
+    "slot_uses_purge": May.REFUSE,
+    "tenant_create": May.REFUSE,
+    "tenant_list": May.REFUSE,
+    "tenant_policy": May.REFUSE,
+    "tenant_policy_change": May.REFUSE,
+    "upcoming": May.REFUSE,
+    "user_create": May.REFUSE,
+    "wake": May.OWN,
+    "wake_due": May.REFUSE,
+    "worker_heartbeat": May.REFUSE,
+    "worker_leave": May.REFUSE,
+}
+
+CALLABLE = """
+select p.proname as name, p.prosecdef as definer, p.oid::regprocedure::text as signature,
+       array(select format_type(t, null) from unnest(p.proargtypes) t) as types,
+       p.proargnames[1:p.pronargs] as names
+from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+where n.nspname in ('public', 'app') and has_function_privilege('bailiwick_app', p.oid, 'execute')
+  and not exists (select 1 from pg_depend e where e.objid = p.oid and e.deptype = 'e')
+order by 1
+"""
+LOOSE_REFERENCES = """
+select conrelid::regclass || ' ' || pg_get_constraintdef(c.oid)
+from pg_constraint c join pg_namespace n on n.oid = c.connamespace
+where n.nspname in ('public', 'app') and c.contype = 'f' and c.confrelid <> 'tenants'::regclass and not exists (
+    select 1 from unnest(c.conkey, c.confkey) as k (here, there)
+    join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.here and a.attname = 'tenant_id'
+    join pg_attribute b on b.attrelid = c.confrelid and b.attnum = k.there and b.attname = 'tenant_id')
+"""
+
+SEALED = "insert into audit (tenant_id, at, actor, act, subject, policy_version, seq) values ({}, 1, 9)"
+ESCAPES = (
+    "set role bailiwick_control",
+    "set role postgres",
+    "set session authorization postgres",
+    "alter role bailiwick_app bypassrls",
+    "grant bailiwick_control to bailiwick_app",
+    "alter table runs disable row level security",
+    "alter table runs no force row level security",
+    "alter table runs owner to bailiwick_app",
+    "drop policy tenant on runs",
+    "create policy more on runs using (true)",
+    "select app.fence('ledger', 'select, insert, update, delete')",
+    "select app.control('app.tenant()')",
+    "alter function app.tenant() rename to nobody",
+    "truncate runs cascade",
+    "drop table runs",
+    "create table public.runs2 (x text)",
+    "create function app.tenant(text) returns text language sql as 'select 1'",
+    "create function public.app_tenant() returns text language sql as 'select 1'",
+    "create temporary table runs (run_id text)",
+    "create temporary view runs as select 1 as run_id",
+    "select 1 as run_id into temporary runs",
+    "create function pg_temp.tenant() returns text language sql as 'select 1'",
+    "create schema bailiwick_app",
+    "create schema mine",
+    "create table dbos.mine (x text)",
+    "select * from dbos.workflow_status",
+    "select * from pg_authid",
+    "select * from pg_shadow",
+    "select * from login_failures",
+    "select * from workers",
+    "select password_hash from users",
+    "update users set roles = '{admin}'",
+    "update api_keys set scopes = '{platform:operate}'",
+    "insert into policies values ('alpha', 2, '{}', '2026-01-05', 'me')",
+    "update audit set actor = 'nobody'",
+    SEALED.format("'alpha', '2026-01-05', '', '', ''"),
+    "update ledger set amount_microusd = 0",
+    "delete from ledger",
+    "update budget_accounts set spent_microusd = 0",
+    "update queue_tenants set weight = 1000",
+    "copy runs to '/tmp/runs'",
+    "copy runs to program 'cat'",
+    "select pg_read_file('/etc/passwd')",
+    "select lo_import('/etc/passwd')",
+    "select pg_reload_conf()",
+    "alter database postgres set search_path = pg_temp",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Two tenants with a row each in every tenant table, seen by the owner and by the runtime role."""
+
+    owner: Connection
+    app: Connection
+    tables: list[Table]
+
+    @asynccontextmanager
+    async def inside(self, tenant: str) -> AsyncIterator[Connection]:
+        """A transaction of a tenant, as ``core.db`` opens it."""
+        async with self.app.transaction():
+            await self.app.execute("select set_config('app.tenant', $1, true)", tenant)
+            yield self.app
+
+    async def attempt(self, tenant: str, *statements: str) -> list[asyncpg.Record] | asyncpg.PostgresError:
+        """What the last statement answers inside a transaction of the tenant, or the first refusal."""
+        rows: list[asyncpg.Record] = []
+        try:
+            async with self.inside(tenant) as app:
+                for statement in statements:
+                    rows = await app.fetch(statement)
+        except asyncpg.PostgresError as error:
+            return error
+        return rows
+
+    async def theirs(self) -> dict[str, str]:
+        """What the other tenant has."""
+        return await contents(self.owner, self.tables, THEIRS)
+
+
+@pytest.fixture
+async def ground(settings: Settings, owner_dsn: str) -> AsyncIterator[Ground]:
+    """Filled tables and two connections."""
+    owner = await asyncpg.connect(owner_dsn)
+    app = await asyncpg.connect(app_url(settings))
+    try:
+        yield Ground(owner, app, await fill(owner, MINE, THEIRS))
+    finally:
+        await app.close()
+        await owner.close()
+
+
+def app_url(settings: Settings) -> str:
+    assert settings.database_app_url is not None
+    return settings.database_app_url.get_secret_value()
+
+
+# Tables ---------------------------------------------------------------------------------------------------
+
+
+async def test_every_tenant_table_is_empty_without_a_tenant_and_shows_a_tenant_its_own_rows_only(
+    ground: Ground,
+) -> None:
+    assert len(ground.tables) > 20
+    for table in ground.tables:
+        tenants = f"select tenant_id from {table.name}"
+        assert await ground.owner.fetchval(f"select count(distinct tenant_id) from {table.name}") == 2, table.name
+        for nobody in ("", "nobody", "%", "ALPHA", "alpha' or '1'='1"):
+            seen = await ground.attempt(nobody, tenants)
+            assert seen == [] or isinstance(seen, REFUSED), table.name
+        for tenant in (MINE, THEIRS):
+            seen = await ground.attempt(tenant, tenants)
+            assert not isinstance(seen, list) or {row["tenant_id"] for row in seen} == {tenant}, table.name
+
+
+async def test_no_statement_writes_or_deletes_a_row_of_another_tenant_in_any_table(ground: Ground) -> None:
+    before = await ground.theirs()
+    for table in ground.tables:
+        name = table.name
+        for statement in (table.insert(THEIRS, "-new"), f"update {name} set tenant_id = '{THEIRS}'"):
+            assert isinstance(await ground.attempt(MINE, statement), REFUSED), statement
+        for touching in (f"update {name} set tenant_id = tenant_id", f"delete from {name}"):
+            answer = await ground.attempt(MINE, f"{touching} where tenant_id <> '{MINE}' returning 1")
+            assert answer == [] or isinstance(answer, REFUSED), touching
+    assert await ground.theirs() == before
+
+
+async def test_no_row_of_a_tenant_hangs_on_a_row_of_another(ground: Ground) -> None:
+    assert [row[0] for row in await ground.owner.fetch(LOOSE_REFERENCES)] == []
+    table = {table.name: table for table in ground.tables}
+    hanging = {
+        # Would log its holder in as somebody of the other tenant.
+        "sessions": table["sessions"].insert(MINE, "-new", user_id=f"user_id-{THEIRS}"),
+        # Would take the place of the other tenant's own wait, step or review: its run would never go on.
+        "waits": table["waits"].insert(MINE, "-new", run_id=f"run_id-{THEIRS}", step="7"),
+        "run_steps": table["run_steps"].insert(MINE, "-new", run_id=f"run_id-{THEIRS}", step="7"),
+        "run_events": table["run_events"].insert(MINE, "-new", run_id=f"run_id-{THEIRS}", seq="7"),
+        "reviews": table["reviews"].insert(MINE, "-new", run_id=f"run_id-{THEIRS}", step="7"),
+        "schedule_fires": table["schedule_fires"].insert(
+            MINE, "-new", schedule_id=f"schedule_id-{THEIRS}", due_at="2027-01-01"
+        ),
+    }
+    for name, statement in hanging.items():
+        assert isinstance(await ground.attempt(MINE, statement), asyncpg.ForeignKeyViolationError), name
+        assert await ground.attempt(MINE, statement.replace(THEIRS, MINE)) == [], name
+
+
+# Functions ------------------------------------------------------------------------------------------------
+
+
+def arguments(function: asyncpg.Record, *, texts: bool) -> Iterator[str]:
+    """The other tenant's ids, as SQL literals; with ``texts`` false every filter by text is left open."""
+    named = {"p_tenant": THEIRS, "p_worker": f"worker_id-{THEIRS}", "p_user": f"user_id-{THEIRS}", "p_prefix": ""}
+    moments = {"p_now": "2026-01-05T10:00:00Z", "p_since": "2026-01-05T08:00:00Z"}
+    for name, kind in zip(function["names"] or [], function["types"], strict=True):
+        text = named.get(name, f"{name.removeprefix('p_')}-{THEIRS}")
+        match kind:
+            case "text":
+                yield f"'{text}'" if texts else "null::text"
+            case "text[]":
+                yield f"array['{text.replace('run_ids', 'run_id')}']"
+            case "bytea":
+                yield f"convert_to('{text}', 'UTF8')"
+            case "timestamp with time zone":
+                yield f"'{moments.get(name, '2027-01-01T00:00:00Z')}'::timestamptz"
+            case "jsonb":
+                yield """'{"weight": 9, "concurrency_cap": 9}'::jsonb"""
+            case "boolean":
+                yield "true"
+            case _:
+                yield f"60::{kind}" if name == "p_bucket_s" else f"1::{kind}"
+
+
+async def test_every_function_that_looks_with_other_eyes_is_known(ground: Ground) -> None:
+    definers = {function["name"] for function in await ground.owner.fetch(CALLABLE) if function["definer"]}
+    assert definers == set(FUNCTIONS)
+
+
+async def test_no_function_shows_or_changes_anything_of_another_tenant_though_it_is_given_its_ids(
+    ground: Ground,
+) -> None:
+    functions = [
+        function
+        for function in await ground.owner.fetch(CALLABLE)
+        if not {"regclass", "regprocedure", "audit"} & set(function["types"])
+    ]
+    before = await ground.theirs()
+    for function in functions:
+        for texts in (True, False):
+            call = f"select * from app.{function['name']}({', '.join(arguments(function, texts=texts))})"
+            may = FUNCTIONS.get(function["name"]) if function["definer"] else None
+            seen = await ground.attempt(MINE, call)
+            if may is May.REFUSE and texts:
+                assert isinstance(seen, REFUSED), call
+                assert ACROSS in str(seen), call
+            assert may is not May.OPERATE or seen == [], call
+            assert THEIRS not in repr(seen), call
+    assert await ground.theirs() == before
+
+
+# Ways out -------------------------------------------------------------------------------------------------
+
+
+async def test_the_runtime_role_finds_no_way_out_of_its_rights(ground: Ground) -> None:
+    before = await ground.theirs()
+    for statement in ESCAPES:
+        assert isinstance(await ground.attempt(MINE, statement), REFUSED), statement
+    assert isinstance(await ground.attempt(MINE, "select * from pg_stat_statements"), asyncpg.UndefinedTableError)
+    unfenced = await ground.attempt(MINE, "set local row_security = off", "select * from runs")
+    assert "row-level security" in str(unfenced)
+    assert await ground.app.fetchval("select current_user") == "bailiwick_app"
+    assert await ground.theirs() == before
+
+
+async def test_a_schema_of_our_own_choosing_on_the_search_path_changes_nothing_for_control_functions(
+    ground: Ground,
+) -> None:
+    # Whoever owns another schema (here the owner of the database) cannot mislead a control function with it.
+    await ground.owner.execute("create schema decoy")
+    await ground.owner.execute("create table decoy.waits (like public.waits)")
+    await ground.owner.execute("create function decoy.tenant() returns text language sql as $$ select 'bravo' $$")
+    await ground.owner.execute("grant usage on schema decoy to bailiwick_app")
+    before = await ground.theirs()
+    async with ground.inside(MINE) as app:
+        await app.execute("set local search_path = decoy, public")
+        assert await app.fetchval("select app.tenant()") == MINE
+        assert not await app.fetchval(f"select app.wake('run_id-{THEIRS}', 1, '2026-01-06'::timestamptz)")
+        assert await app.fetchval(f"select app.wake('run_id-{MINE}', 1, '2026-01-06'::timestamptz)")
+    assert await ground.theirs() == before
+
+
+# Connections ----------------------------------------------------------------------------------------------
+
+
+def context(tenant: str) -> TenantContext:
+    return TenantContext(
+        tenant_id=TenantId(tenant),
+        user_id=None,
+        actor_kind=ActorKind.SYSTEM,
+        actor_id="test",
+        scopes=frozenset(),
+        policy=Policy(),
+        policy_version=1,
+        org_id=tenant,
+        region="us-east-1",
+    )
+
+
+async def test_tenants_that_share_one_connection_in_turn_never_see_each_other_whatever_went_wrong_before(
+    ground: Ground, settings: Settings
+) -> None:
+    db = await Database.open(app_url(settings), size=1)
+    mine, theirs = context(MINE), context(THEIRS)
+    seen, asleep = Query("select distinct tenant_id from runs"), Query("select pg_sleep(30)")
+    sticky = Query("select set_config('app.tenant', $1, false)")
+
+    async def at_home() -> None:
+        for ctx in (mine, theirs, replace(mine, tenant_id=TenantId("")), mine):
+            async with db.tenant_transaction(ctx) as tx:
+                assert [row["tenant_id"] for row in await tx.fetch(seen)] == [ctx.tenant_id][: bool(ctx.tenant_id)]
+        async with db.control_transaction() as tx:
+            assert await tx.fetch(seen) == []
+
+    await at_home()
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        async with db.tenant_transaction(theirs) as tx:
+            await tx.fetch(Query("select 1 / 0"))
+    await at_home()
+    async with db.tenant_transaction(theirs) as tx:
+        await tx.execute(sticky, THEIRS)  # tries to leave its tenant on the connection
+        await tx.execute(Query("set search_path = pg_catalog"))
+    await at_home()
+    sleeping = asyncio.create_task(_statement(db, theirs, asleep))
+    active = "select count(*) from pg_stat_activity where query = $1"
+    while not await ground.owner.fetchval(active, asleep):  # noqa: ASYNC110 - another process sets no event
+        await asyncio.sleep(0.01)
+    sleeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sleeping
+    await at_home()
+    await db.close()
+
+
+async def _statement(db: Database, ctx: TenantContext, query: Query) -> None:
+    async with db.tenant_transaction(ctx) as tx:
+        await tx.execute(query)
