@@ -169,6 +169,25 @@ class EventOut(BaseModel):
         return cls.model_validate(event)
 
 
+class SentEventIn(BaseModel):
+    """An event for the runs that wait, or will wait, for this name and key."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"name": "document-signed", "key": "contract-17", "payload": {"by": "mia"}}]},
+    )
+
+    name: str = Field(min_length=1, max_length=200)
+    key: str = Field(min_length=1, max_length=200)
+    payload: Any = None
+
+
+class SentEventOut(BaseModel):
+    """Whether the event is new."""
+
+    new: bool = Field(description="False: this name and key were sent before; the first payload counts.")
+
+
 class EventsOut(BaseModel):
     """Up to 1,000 events of a run."""
 

@@ -18,6 +18,8 @@ from chat_app.routes.run_models import (
     RunIn,
     RunOut,
     RunsOut,
+    SentEventIn,
+    SentEventOut,
     StepsOut,
     SubmittedOut,
 )
@@ -68,6 +70,9 @@ async def submit_batch(
     body: BatchIn, response: Response, caller: Caller, services: Services, idempotency_key: IdempotencyKey = None
 ) -> BatchSubmittedOut:
     """Submit up to 1,000 runs, all or none. With a key, for the batch or for its runs, it may be sent again."""
+    if idempotency_key is not None and body.batch_id is not None:
+        # The name is made from the key and the number of runs: so another batch under the same key is noticed.
+        raise InvalidInput("A batch with an Idempotency-Key names itself.", field="batch_id")
     batch_id = body.batch_id or _batch_id(caller, body, idempotency_key, services)
     requests = [
         RunRequest(
@@ -76,7 +81,7 @@ async def submit_batch(
             version=item.version,
             lane=None if item.lane is None else Lane[item.lane.upper()],
             batch_id=batch_id,
-            idempotency_key=item.idempotency_key or _item_key(idempotency_key, len(body.runs), number),
+            idempotency_key=item.idempotency_key or _item_key(idempotency_key, number),
         )
         for number, item in enumerate(body.runs)
     ]
@@ -97,11 +102,11 @@ def _batch_id(caller: TenantContext, body: BatchIn, key: str | None, services: A
     return f"bat_{hashlib.sha256(named.encode()).hexdigest()[:32]}"
 
 
-def _item_key(key: str | None, count: int, number: int) -> str | None:
+def _item_key(key: str | None, number: int) -> str | None:
     """A key of the run's own, made from the batch's; ``None`` when the batch has none."""
     if key is None:
         return None
-    return f"batch:{hashlib.sha256(key.encode()).hexdigest()}:{number}/{count}"
+    return f"batch:{hashlib.sha256(key.encode()).hexdigest()}:{number}"
 
 
 def _check_inputs(services: ApiServices, requests: list[RunRequest]) -> None:
@@ -162,6 +167,13 @@ async def cancel_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
 async def retry_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
     """Queue a failed or cancelled run again; finished steps are not repeated. 409: it is in another state."""
     return RunOut.of(await services.platform.runs.retry(caller, run_id))
+
+
+@router.post("/events", status_code=202, **needs(Scope.RUNS_WRITE, body=True))
+async def send_event(body: SentEventIn, caller: Caller, services: Services) -> SentEventOut:
+    """Send an event: runs that wait for it go on, a run that will wait for it does not have to."""
+    sent = await services.platform.runs.send_event(caller, body.name, body.key, body.payload)
+    return SentEventOut(new=sent)
 
 
 @router.get("/batches/{batch_id}", **needs(Scope.RUNS_READ, NotFound))
