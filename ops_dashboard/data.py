@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -18,7 +18,7 @@ from core.db.pool import Database, Row, Transaction
 from core.db.queries import Query, load_queries
 from core.queue.model import DEAD_AFTER_S
 from core.runs.model import queued_cause
-from core.tenancy import PLATFORM, Scope, TenantContext
+from core.tenancy import PLATFORM, ActorKind, Scope, TenantContext
 from core.tenants.model import TenantView
 from ops_dashboard.measures import Service
 
@@ -99,6 +99,9 @@ class Pulse:
 class Window:
     """What happened in the ``seconds`` before ``at``. The frames are shared: do not change them.
 
+    What goes over time ends at ``until``, the end of the last whole bucket: a bucket still filling up would
+    change the plots at every look.
+
     ``service``: tenant_id, worker_s, backlog_s, starts, wait_p50_s, wait_p95_s, wait_p99_s.
     ``endings``: tenant_id, succeeded, failed, cancelled, in_time, late, duration_p50_s, …_p95_s, …_p99_s.
     ``failures``: tenant_id, workflow, code, count. ``service_over_time``: tenant_id, bucket, worker_s.
@@ -106,6 +109,7 @@ class Window:
     """
 
     at: datetime
+    until: datetime
     seconds: int
     bucket_s: int
     service: pd.DataFrame
@@ -207,20 +211,23 @@ def _worker(row: Row, now: datetime) -> WorkerPulse:
 
 async def window(db: Database, ctx: TenantContext, now: datetime, seconds: int, bucket_s: int) -> Window:
     """What happened in the last ``seconds``, in buckets of ``bucket_s``."""
-    since = now - timedelta(seconds=seconds)
+    span = timedelta(seconds=seconds)
+    since = now - span
+    until = datetime.fromtimestamp(now.timestamp() // bucket_s * bucket_s, UTC)
     async with db.tenant_transaction(ctx) as tx:
         return Window(
             at=now,
+            until=until,
             seconds=seconds,
             bucket_s=bucket_s,
             service=await _frame(tx, _query(ctx, "service"), _SERVICE, since, now),
             endings=await _frame(tx, _query(ctx, "endings"), _ENDINGS, since, now),
             failures=await _frame(tx, _query(ctx, "failures"), _FAILURES, since, now),
             service_over_time=await _frame(
-                tx, _query(ctx, "service_over_time"), ("tenant_id", "bucket", "worker_s"), since, now, bucket_s
+                tx, _query(ctx, "service_over_time"), ("tenant_id", "bucket", "worker_s"), until - span, until, bucket_s
             ),
             depth_over_time=await _frame(
-                tx, _query(ctx, "depth_over_time"), ("tenant_id", "bucket", "queued"), since, now, bucket_s
+                tx, _query(ctx, "depth_over_time"), ("tenant_id", "bucket", "queued"), until - span, until, bucket_s
             ),
         )
 
@@ -281,6 +288,12 @@ async def run_detail(db: Database, ctx: TenantContext, run_id: str, user_id: str
             passages=await _frame(tx, _query(ctx, "passage_rows"), _PASSAGES, run_id),
             transitions=await _frame(tx, _query(ctx, "transition_rows"), _TRANSITIONS, run_id),
         )
+
+
+async def people(db: Database, ctx: TenantContext) -> dict[str, str]:
+    """Names of the context's own tenant's people, by the actor that audit and reviews hold."""
+    async with db.tenant_transaction(ctx) as tx:
+        return {f"{ActorKind.USER}:{row['user_id']}": row["name"] for row in await tx.fetch(SQL["people"])}
 
 
 async def audit_chains(db: Database, ctx: TenantContext) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Plotly figures from data frames. Pure: no Streamlit, no clock, no database.
 
-Every figure keeps its axes and its ``uirevision`` from one refresh to the next, so that a plot that renews
-itself every two seconds neither jumps nor forgets a zoom.
+Streamlit draws a plot anew whenever its specification changes in the least, so equal data must give equal
+figures: values are rounded, and nothing depends on the moment of drawing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"
 """For ``st.plotly_chart(config=…)``."""
 
 _CAUSE_COLORS = {"queue": STATE_COLORS["queued"], "slot": STATE_COLORS["running"], "wait": STATE_COLORS["waiting"]}
+_SLOT_ENDS = ("waiting", "succeeded", "failed", "cancelled")
 _WAITING_KINDS = {"review", "timer", "event", "rate", "budget"}
 _STEP_COLORS = {"done": STATE_COLORS["succeeded"], "failed": STATE_COLORS["failed"], "started": STATE_COLORS["running"]}
 
@@ -36,9 +37,8 @@ def _base(title: str, height: int, **layout: object) -> go.Figure:
         title={"text": title, "font": {"size": 14}, "x": 0, "xanchor": "left"},
         height=height,
         margin={"l": 8, "r": 8, "t": 40, "b": 8},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.16, "xanchor": "left", "x": 0},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.24, "xanchor": "left", "x": 0},
         hovermode="x unified",
-        uirevision="keep",
         **layout,
     )
     return figure
@@ -158,7 +158,7 @@ def endings(frame: pd.DataFrame) -> go.Figure:
 def failures(frame: pd.DataFrame, names: Mapping[str, str], colors: Mapping[str, str]) -> go.Figure:
     """Failed runs by error code, stacked by tenant."""
     figure = _base("Failed runs, by error", 300, barmode="stack")
-    figure.update_layout(hovermode="closest")
+    figure.update_layout(hovermode="closest", bargap=max(0.2, 0.8 - 0.2 * frame["code"].nunique()))
     if frame.empty:
         return _empty(figure, "No run failed in this window.")
     for tenant, rows in frame.groupby("tenant_id"):
@@ -186,10 +186,11 @@ def timeline(
     if not bars:
         return _empty(figure, "This run has not started yet.")
     zone = ZoneInfo(timezone)
+    whole_s = (max(bar.end for bar in bars) - min(bar.begin for bar in bars)).total_seconds()
     figure.add_bar(
         base=[bar.begin.astimezone(zone).replace(tzinfo=None) for bar in bars],
         # At least a hair's breadth, or an instant would be invisible.
-        x=[max(1.0, bar.seconds * 1000) for bar in bars],
+        x=[1000 * max(bar.seconds, whole_s / 400, 0.001) for bar in bars],
         y=[bar.row for bar in bars],
         orientation="h",
         marker={"color": [bar.color for bar in bars], "line": {"width": 0}},
@@ -215,7 +216,7 @@ class _Bar:
 
     @property
     def seconds(self) -> float:
-        return (self.end - self.begin).total_seconds()
+        return max(0.0, (self.end - self.begin).total_seconds())
 
 
 def _passage_bars(passages: pd.DataFrame, transitions: pd.DataFrame, now: datetime) -> list[_Bar]:
@@ -223,22 +224,24 @@ def _passage_bars(passages: pd.DataFrame, transitions: pd.DataFrame, now: dateti
     released: datetime | None = None
     for passage in passages.itertuples():
         if released is not None and passage.queued_at > released:
-            bars.append(_wait_bar(released, passage.queued_at, transitions))
+            bars += _wait_bars(released, passage.queued_at, transitions)
         claimed = None if pd.isna(passage.claimed_at) else passage.claimed_at
         bars.append(_Bar("queue", passage.queued_at, claimed or now, _CAUSE_COLORS["queue"], "in the queue"))
         released = None if pd.isna(passage.released_at) else passage.released_at
         if claimed is not None:
             bars.append(_Bar("slot", claimed, released or now, _CAUSE_COLORS["slot"], "holds a slot"))
-    still_waits = not transitions.empty and transitions.iloc[-1]["kind"] == "waiting"
-    if released is not None and still_waits:
-        bars.append(_wait_bar(released, now, transitions))
+    if released is not None:
+        bars += _wait_bars(released, now, transitions)
     return bars
 
 
-def _wait_bar(begin: datetime, end: datetime, transitions: pd.DataFrame) -> _Bar:
-    before = transitions[(transitions["kind"] == "waiting") & (transitions["at"] <= begin)]
-    cause = "wait" if before.empty else str(before.iloc[-1]["cause"]).replace("_", " ")
-    return _Bar("waits", begin, end, _CAUSE_COLORS["wait"], f"waits: {cause}", cause)
+def _wait_bars(begin: datetime, end: datetime, transitions: pd.DataFrame) -> list[_Bar]:
+    """The wait that began when a slot was given back; none when the run had ended (and was retried later)."""
+    before = transitions[transitions["kind"].isin(_SLOT_ENDS) & (transitions["at"] <= begin)]
+    if before.empty or before.iloc[-1]["kind"] != "waiting":
+        return []
+    cause = str(before.iloc[-1]["cause"]).replace("_", " ")
+    return [_Bar("waits", begin, end, _CAUSE_COLORS["wait"], f"waits: {cause}", cause)]
 
 
 def _step_bars(steps: pd.DataFrame, now: datetime) -> list[_Bar]:

@@ -94,6 +94,10 @@ select * from app.op_workers();
 -- Length of each tenant's audit chain.
 select * from app.op_audit();
 
+-- name: people
+-- Who is who in the transaction's own tenant.
+select user_id, name from users where tenant_id = app.tenant();
+
 -- name: own_audit
 -- The newest acts in the transaction's own tenant; for operators that is 'platform'.
 select at, actor, act, subject, before, after, policy_version, seq from audit

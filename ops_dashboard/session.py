@@ -145,7 +145,7 @@ def live(every: str = "2s") -> Callable[[Callable[[], None]], Callable[[], None]
 
 def show_login() -> None:
     """What people without a session see."""
-    st.title("Bailiwick operations")
+    st.title("Bailiwick operations", anchor=False)
     st.write("You are not logged in, or your session has ended.")
     url = login_url(bridge().platform.settings, st.context.url or "")
     st.html(f'<a class="login" href="{url}" target="_self">Log in</a>')

@@ -29,7 +29,7 @@ class Span:
     bucket_s: int
 
 
-SPANS = (Span("5 min", 300, 10), Span("1 h", 3_600, 60), Span("24 h", 86_400, 900))
+SPANS = (Span("5 min", 300, 10), Span("1 h", 3_600, 30), Span("24 h", 86_400, 900))
 
 
 def pulse(who: Viewer) -> Pulse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,20 +24,20 @@ _LIMIT = 500
 
 def show() -> None:
     """A tenant's entries for its admins; every tenant's chain, without entries, for operators."""
-    st.title("Audit")
+    st.title("Audit", anchor=False)
     if session.viewer().operator:
         _chains()
     else:
         _own()
 
 
-async def _recent(platform: Platform, who: Viewer) -> Sequence[AuditEntry]:
-    return await platform.audit.recent(who.ctx, _LIMIT)
+async def _recent(platform: Platform, who: Viewer) -> tuple[Sequence[AuditEntry], dict[str, str]]:
+    return await platform.audit.recent(who.ctx, _LIMIT), await data.people(platform.db, who.ctx)
 
 
 def _own() -> None:
     who = session.viewer()
-    entries = session.ask(_recent)
+    entries, people = session.ask(_recent)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         acts = sorted({entry.act for entry in entries})
         act = st.selectbox("Act", ["any", *acts], key="act", bind="query-params", width=300)
@@ -46,7 +47,8 @@ def _own() -> None:
     shown = [
         entry
         for entry in entries
-        if act in {"any", entry.act} and who_acts.lower() in f"{entry.actor} {entry.subject}".lower()
+        if act in {"any", entry.act}
+        and who_acts.lower() in f"{people.get(entry.actor, '')} {entry.actor} {entry.subject}".lower()
     ]
     if not shown:
         st.info("No entry matches." if entries else "Nothing has happened yet.", icon=":material/verified_user:")
@@ -55,7 +57,7 @@ def _own() -> None:
         [
             {
                 "At": moment(entry.at, who.timezone),
-                "Actor": entry.actor,
+                "Actor": people.get(entry.actor, entry.actor),
                 "Act": entry.act,
                 "Subject": entry.subject,
                 "Before": _short(entry.before),
@@ -71,13 +73,25 @@ def _own() -> None:
     )
 
 
-async def _read_chains(platform: Platform, who: Viewer) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    return await data.audit_chains(platform.db, who.ctx), await data.operator_acts(platform.db, who.ctx)
+@dataclass(frozen=True, slots=True)
+class _Chains:
+    chains: list[dict[str, Any]]
+    acts: list[dict[str, Any]]
+    people: dict[str, str]
+
+
+async def _read_chains(platform: Platform, who: Viewer) -> _Chains:
+    return _Chains(
+        await data.audit_chains(platform.db, who.ctx),
+        await data.operator_acts(platform.db, who.ctx),
+        await data.people(platform.db, who.ctx),
+    )
 
 
 def _chains() -> None:
     who = session.viewer()
-    chains, acts = session.ask(_read_chains)
+    read = session.ask(_read_chains)
+    chains, acts = read.chains, read.acts
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.selectbox("Chain of", [chain["tenant_id"] for chain in chains], width=320)
         if st.button("Verify chain", icon=":material/link:", key="verify") and chosen:
@@ -95,7 +109,7 @@ def _chains() -> None:
             for chain in chains
         ]
     )
-    st.subheader("Acts on the platform")
+    st.subheader("Acts on the platform", anchor=False)
     if not acts:
         st.info("No operator has changed anything yet.", icon=":material/verified_user:")
         return
@@ -103,7 +117,7 @@ def _chains() -> None:
         [
             {
                 "At": moment(act["at"], who.timezone),
-                "Actor": act["actor"],
+                "Actor": read.people.get(act["actor"], act["actor"]),
                 "Act": act["act"],
                 "Subject": act["subject"],
                 "Before": _short(act["before"]),
@@ -128,7 +142,7 @@ def _verify(tenant_id: str) -> None:
     with st.spinner("Recomputing every hash…"):
         broken = session.ask(partial(_broken, tenant_id=tenant_id))
     if broken is None:
-        session.notify(f"The chain of {tenant_id} is whole.")
+        session.notify(f"The chain of {tenant_id} is whole: every sealed entry fits the one before it.")
     else:
         session.notify(f"The chain of {tenant_id} is broken at entry {broken}.", ok=False)
 

@@ -32,7 +32,7 @@ _SLA = (
 def show() -> None:
     """The screen. Everything below the title renews itself every two seconds."""
     title, chooser = st.columns([3, 1], vertical_alignment="bottom")
-    title.title("Overview")
+    title.title("Overview", anchor=False)
     with chooser:
         st.segmented_control(
             "Window",
@@ -57,7 +57,7 @@ def _live() -> None:
             return
         _operator_tiles(pulse, window, snapshots.fairness_of(who, 300), snapshots.fairness_of(who, 3_600))
         _now_table(pulse)
-        st.subheader(f"The last {span.name}")
+        st.subheader(f"The last {span.name}", anchor=False)
         _window_table(pulse, window)
     else:
         _tenant_tiles(pulse, window)
@@ -230,7 +230,7 @@ def _durations(column: pd.Series) -> list[str]:
 def _plots(who: Viewer, pulse: Pulse, window: Window) -> None:
     names = {tenant.tenant_id: tenant.name for tenant in pulse.tenants}
     colors = colours_of(list(names))
-    buckets = figures.buckets_of(window.at, window.seconds, window.bucket_s)
+    buckets = figures.buckets_of(window.until, window.seconds, window.bucket_s)
     left, right = st.columns(2, border=True)
     left.plotly_chart(
         figures.service_share(window.service_over_time, buckets, names, colors, who.timezone),
@@ -254,18 +254,20 @@ def _plots(who: Viewer, pulse: Pulse, window: Window) -> None:
 
 
 def _normalised(window: Window, weights: dict[str, float]) -> pd.DataFrame:
-    known = window.service[window.service["tenant_id"].isin(weights)]
+    served = window.service_over_time.groupby("tenant_id")["worker_s"].sum()
+    backlogs = window.service.set_index("tenant_id")["backlog_s"] / window.seconds
+    known = [tenant for tenant in served.index if tenant in weights]
     return pd.DataFrame(
         {
-            "tenant_id": known["tenant_id"],
-            "normalised": known["worker_s"] / known["tenant_id"].map(weights),
-            "backlogged": (known["backlog_s"] / window.seconds).clip(0, 1),
+            "tenant_id": known,
+            "normalised": [round(served[tenant] / weights[tenant], 1) for tenant in known],
+            "backlogged": [round(min(1.0, backlogs.get(tenant, 0.0)), 1) for tenant in known],
         }
     )
 
 
 def _workers(pulse: Pulse) -> None:
-    st.subheader("Workers")
+    st.subheader("Workers", anchor=False)
     if not pulse.workers:
         st.warning("No worker is alive: queued runs wait with cause “no worker”.", icon=":material/power_off:")
         return

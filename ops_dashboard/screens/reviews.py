@@ -11,7 +11,7 @@ import streamlit as st
 from core.bootstrap import Platform
 from core.errors import NotFound
 from core.reviews.model import MAX_COMMENT, ReviewView
-from ops_dashboard import session
+from ops_dashboard import data, session
 from ops_dashboard.screens.tables import height_of
 from ops_dashboard.session import Viewer
 from ops_dashboard.words import NONE, count, facts, moment, relative
@@ -19,11 +19,12 @@ from ops_dashboard.words import NONE, count, facts, moment, relative
 _LIMIT = 200
 _TABLE = "reviews_table"
 _SHOWN = "reviews_shown"
+_CLICKED = "reviews_clicked"
 
 
 def show() -> None:
     """The queue beside the review that is being looked at; below, what was decided."""
-    st.title("Reviews")
+    st.title("Reviews", anchor=False)
     waiting, decided = st.tabs(["To decide", "Decided"])
     with waiting:
         left, right = st.columns([2, 3], gap="medium")
@@ -41,6 +42,8 @@ async def _open(platform: Platform, who: Viewer) -> tuple[Sequence[ReviewView], 
 
 @session.live()
 def _queue() -> None:
+    if _CLICKED in st.session_state:
+        st.rerun()  # the other half of the screen shows what was clicked
     reviews, now = session.ask(_open)
     overdue = sum(review.due_at < now for review in reviews)
     with st.container(horizontal=True):
@@ -61,10 +64,10 @@ def _queue() -> None:
         height=height_of(len(reviews), 14),
         key=_TABLE,
         on_select=_select,
-        selection_mode="single-row",
+        selection_mode="single-cell",
         column_config={"Due": st.column_config.TextColumn(width=130)},
     )
-    st.caption("The most urgent first. Click a row to look at its evidence.")
+    st.caption("The most urgent first. Click one to look at its evidence.")
 
 
 def _due(review: ReviewView, now: datetime) -> str:
@@ -72,9 +75,9 @@ def _due(review: ReviewView, now: datetime) -> str:
 
 
 def _select() -> None:
-    rows = st.session_state[_TABLE].selection.rows
-    if rows:
-        st.query_params["review"] = st.session_state[_SHOWN][rows[0]]
+    cells = st.session_state[_TABLE].selection.cells
+    if cells:
+        st.session_state[_CLICKED] = st.session_state[_SHOWN][cells[0][0]]
 
 
 async def _get(platform: Platform, who: Viewer, review_id: str | None) -> ReviewView | None:
@@ -85,6 +88,9 @@ async def _get(platform: Platform, who: Viewer, review_id: str | None) -> Review
 
 
 def _chosen() -> None:
+    if _CLICKED in st.session_state:
+        # Only a run of the whole script may change the address: what a fragment writes there can get lost.
+        st.query_params["review"] = st.session_state.pop(_CLICKED)
     review_id = st.query_params.get("review")
     try:
         review = session.ask(lambda platform, who: _get(platform, who, review_id))
@@ -96,7 +102,7 @@ def _chosen() -> None:
     who = session.viewer()
     evidence = facts(review.evidence)
     with st.container(border=True):
-        st.subheader(review.title)
+        st.subheader(review.title, anchor=False)
         st.caption(
             f"asked {moment(review.created_at, who.timezone)} · due {moment(review.due_at, who.timezone)} · "
             f"pool {review.pool} · run `{review.run_id}`"
@@ -142,14 +148,15 @@ def _decision(review: ReviewView) -> None:
     st.rerun()
 
 
-async def _recent(platform: Platform, who: Viewer) -> Sequence[ReviewView]:
-    return await platform.reviews.recent(who.ctx, _LIMIT)
+async def _recent(platform: Platform, who: Viewer) -> tuple[Sequence[ReviewView], dict[str, str]]:
+    return await platform.reviews.recent(who.ctx, _LIMIT), await data.people(platform.db, who.ctx)
 
 
 @session.live("5s")
 def _history() -> None:
     who = session.viewer()
-    closed = [review for review in session.ask(_recent) if review.state != "open"]
+    reviews, people = session.ask(_recent)
+    closed = [review for review in reviews if review.state != "open"]
     if not closed:
         st.info("Nothing was decided yet.", icon=":material/history:")
         return
@@ -163,7 +170,7 @@ def _history() -> None:
                 ],
                 "Review": [review.title for review in closed],
                 "Verdict": [review.verdict or review.state for review in closed],
-                "By": [review.decided_by or NONE for review in closed],
+                "By": [people.get(review.decided_by or "", review.decided_by or NONE) for review in closed],
                 "Comment": [review.comment or NONE for review in closed],
                 "Run": [review.run_id for review in closed],
             }

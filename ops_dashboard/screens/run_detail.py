@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import pandas as pd
@@ -19,6 +19,8 @@ from ops_dashboard.data import RunDetail
 from ops_dashboard.session import Viewer
 from ops_dashboard.words import NONE, duration, moment, percent
 
+_RUN = "run_shown"
+_ASKED = "run_asked"
 _Color = Literal["orange", "blue", "violet", "green", "red", "gray"]
 _STATE_BADGES: dict[RunState, tuple[_Color, str]] = {
     RunState.QUEUED: ("orange", ":material/hourglass_top:"),
@@ -48,13 +50,17 @@ async def _read(platform: Platform, who: Viewer, run_id: str) -> _Shown:
 def show(run_id: str, close: Callable[[], None]) -> None:
     """The run's page. ``close`` is called when the person goes back to the list."""
     st.button("All runs", icon=":material/arrow_back:", on_click=close, type="tertiary")
-    st.session_state["run_id"] = run_id
+    st.session_state[_RUN] = run_id
     _live()
+    # A dialog belongs to the whole script: one opened by a part that renews itself dies with the next renewal.
+    confirm = {"retry": _confirm_retry, "cancel": _confirm_cancel}.get(st.session_state.pop(_ASKED, ""))
+    if confirm is not None:
+        confirm(run_id)
 
 
 @session.live()
 def _live() -> None:
-    run_id = st.session_state["run_id"]
+    run_id = st.session_state[_RUN]
     try:
         shown = session.ask(lambda platform, who: _read(platform, who, run_id))
     except NotFound as error:
@@ -68,7 +74,7 @@ def _live() -> None:
     with st.container(border=True):
         st.plotly_chart(
             figures.timeline(
-                shown.detail.steps, shown.detail.passages, shown.detail.transitions, shown.now, who.timezone
+                shown.detail.steps, shown.detail.passages, shown.detail.transitions, _calm(shown.now), who.timezone
             ),
             key="timeline",
             config=figures.CONFIG,
@@ -82,7 +88,7 @@ def _head(who: Viewer, shown: _Shown) -> None:
     color, icon = _STATE_BADGES[state]
     title, buttons = st.columns([4, 1], vertical_alignment="center")
     with title:
-        st.subheader(f"{row['workflow']} v{row['version']}")
+        st.subheader(f"{row['workflow']} v{row['version']}", anchor=False)
         with st.container(horizontal=True):
             cause = shown.view.cause if shown.view is not None else row["cause"]
             st.badge(f"{state}: {str(cause).replace('_', ' ')}" if cause else str(state), icon=icon, color=color)
@@ -93,9 +99,19 @@ def _head(who: Viewer, shown: _Shown) -> None:
         return  # operators and members look only
     with buttons, st.container(horizontal=True, horizontal_alignment="right"):
         if state in {RunState.FAILED, RunState.CANCELLED} and st.button("Retry", icon=":material/replay:"):
-            _confirm_retry(row["run_id"])
+            _ask("retry")
         if not state.final and st.button("Cancel", icon=":material/cancel:"):
-            _confirm_cancel(row["run_id"])
+            _ask("cancel")
+
+
+def _calm(now: datetime) -> datetime:
+    """The present, in steps of 5 s: a plot that grew at every look would flicker."""
+    return now - timedelta(seconds=now.timestamp() % 5)
+
+
+def _ask(what: str) -> None:
+    st.session_state[_ASKED] = what
+    st.rerun()
 
 
 @st.dialog("Cancel this run?")

@@ -21,16 +21,22 @@ PAGE = 50
 _ANY = "any"
 _TABLE = "runs_table"
 _SHOWN = "runs_shown"
+_CLICKED = "runs_clicked"
+_KEPT = "runs_kept_filters"
+_FILTERS = ("state", "workflow", "tenant", "outcome", "search")
 _PAGES = "runs_pages"
 
 
 def show() -> None:
     """The list, or one run when the address names one (``?run=…``)."""
+    if _CLICKED in st.session_state:
+        # Only a run of the whole script may change the address: what a fragment writes there can get lost.
+        st.query_params["run"] = st.session_state.pop(_CLICKED)
     run_id = st.query_params.get("run")
     if run_id:
         run_detail.show(run_id, close)
         return
-    st.title("Runs")
+    st.title("Runs", anchor=False)
     _filters(session.viewer())
     _list()
 
@@ -38,14 +44,20 @@ def show() -> None:
 def close() -> None:
     """Back to the list, with the filters as they were."""
     del st.query_params["run"]
+    st.session_state.update(st.session_state.pop(_KEPT, {}))
 
 
 def _filters(who: Viewer) -> None:
     workflows = [_ANY, *session.ask(_workflow_names)]
-    widths = [2, 2, 2, 2, 3] if who.operator else [2, 2, 2, 3]
-    places = iter(st.columns(widths))
-    with next(places):
-        st.selectbox("State", [_ANY, *RunState], key="state", bind="query-params", on_change=_first_page)
+    st.segmented_control(
+        "State",
+        [state.value for state in RunState],
+        key="state",
+        bind="query-params",
+        on_change=_first_page,
+        label_visibility="collapsed",
+    )
+    places = iter(st.columns([2, 2, 2, 3] if who.operator else [2, 2, 3]))
     with next(places):
         st.selectbox("Workflow", workflows, key="workflow", bind="query-params", on_change=_first_page)
     if who.operator:
@@ -88,6 +100,8 @@ def _chosen(key: str) -> str | None:
 
 @session.live()
 def _list() -> None:
+    if _CLICKED in st.session_state:
+        st.rerun()  # a run was clicked: the whole screen changes
     who = session.viewer()
     pages: list[tuple[datetime, str]] = st.session_state.setdefault(_PAGES, [])
     where = RunFilter(
@@ -115,9 +129,11 @@ def _list() -> None:
         height=height_of(len(rows), 18),
         key=_TABLE,
         on_select=_open_selected,
-        selection_mode="single-row",
+        selection_mode="single-cell",
         column_config={
             "Run": st.column_config.TextColumn(width="medium"),
+            "Outcome": st.column_config.TextColumn(width=110),
+            "Cost": st.column_config.TextColumn(width=90),
             "State": st.column_config.MultiselectColumn(
                 options=[state.value for state in RunState], color=list(_STATE_TONES), width=110
             ),
@@ -130,9 +146,10 @@ _STATE_TONES = ("orange", "blue", "violet", "green", "red", "gray")
 
 
 def _open_selected() -> None:
-    chosen = st.session_state[_TABLE].selection.rows
-    if chosen:
-        st.query_params["run"] = st.session_state[_SHOWN][chosen[0]]
+    cells = st.session_state[_TABLE].selection.cells
+    if cells:
+        st.session_state[_CLICKED] = st.session_state[_SHOWN][cells[0][0]]
+        st.session_state[_KEPT] = {key: st.session_state[key] for key in _FILTERS if key in st.session_state}
 
 
 def _pager(pages: list[tuple[datetime, str]], rows: list[dict[str, Any]], more: bool) -> None:
@@ -143,7 +160,7 @@ def _pager(pages: list[tuple[datetime, str]], rows: list[dict[str, Any]], more: 
         if st.button("Older", icon=":material/chevron_right:", icon_position="right", disabled=not more):
             pages.append((rows[-1]["submitted_at"], rows[-1]["run_id"]))
             st.rerun(scope="fragment")
-        st.caption(f"Page {len(pages) + 1} · click a row to open it")
+        st.caption(f"Page {len(pages) + 1} · click a run to open it")
 
 
 def _nothing(where: RunFilter) -> None:

@@ -42,7 +42,7 @@ async def _read(platform: Platform, who: Viewer) -> _Listed:
 def show() -> None:
     """Two lists; admins edit, others look."""
     who = session.viewer()
-    st.title("Schedules")
+    st.title("Schedules", anchor=False)
     listed = session.ask(_read)
     times, addresses = st.tabs(["By time", "By a change at an address"])
     with times:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-ROW_PX = 35
+ROW_PX = 33
 
 
 def table(columns: Mapping[str, Any], config: Mapping[str, Any] | None = None, *, rows: int = 16) -> None:
@@ -19,7 +19,7 @@ def table(columns: Mapping[str, Any], config: Mapping[str, Any] | None = None, *
 
 def height_of(count: int, rows: int) -> int:
     """Pixels of a table with a heading and ``count`` rows, of which ``rows`` show at once."""
-    return ROW_PX * (1 + max(1, min(count, rows))) + 3
+    return ROW_PX * (1 + max(1, min(count, rows))) + 2
 
 
 def share_column(help_text: str | None = None) -> Any:

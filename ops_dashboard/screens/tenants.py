@@ -31,7 +31,7 @@ def show() -> None:
     who = session.viewer()
     tenants = {tenant.tenant_id: tenant for tenant in session.ask(_list)}
     if not who.operator:
-        st.title(who.identity.tenant_name)
+        st.title(who.identity.tenant_name, anchor=False)
         _use()
         policy, keys = st.tabs(["Policy", "API keys"])
         with policy:
@@ -39,7 +39,7 @@ def show() -> None:
         with keys:
             api_keys.show()
         return
-    st.title("Tenants")
+    st.title("Tenants", anchor=False)
     if not tenants:
         st.info("There is no tenant yet. `bailiwick seed` makes the demo tenants.", icon=":material/domain_add:")
         return

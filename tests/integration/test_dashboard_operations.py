@@ -35,22 +35,27 @@ async def test_worker_seconds_are_counted_exactly_in_the_buckets_in_which_they_w
     first, second = await work.claim("w1", 2)
     work.clock.advance(60)
     await work.finish(first, "w1")
-    work.clock.advance(60)  # the second still executes: 120 s in its slot
+    work.clock.advance(90)  # the second still executes: 150 s in its slot
 
     now = work.clock.now()
     operator = await work.operator()
-    seen = await data.window(work.db, operator, now, seconds=150, bucket_s=60)
+    seen = await data.window(work.db, operator, now, seconds=180, bucket_s=60)
 
     row = seen.service.iloc[0]
-    assert (row.tenant_id, row.worker_s, row.backlog_s, row.starts) == ("regional-bank", 180.0, 30.0, 2)
+    assert (row.tenant_id, row.worker_s, row.backlog_s, row.starts) == ("regional-bank", 210.0, 30.0, 2)
     assert (row.wait_p50_s, row.wait_p99_s) == (30.0, 30.0)
     buckets = {
         round((bucket.bucket - start).total_seconds()): bucket.worker_s
         for bucket in seen.service_over_time.itertuples()
     }
-    assert buckets == {0: 60.0, 60: 90.0, 120: 30.0}
+    assert buckets == {0: 60.0, 60: 90.0, 120: 60.0}
     depth = {round((d.bucket - start).total_seconds()): d.queued for d in seen.depth_over_time.itertuples()}
     assert depth == {0: 2, 60: 0, 120: 0, 180: 0}
+    # A bucket that is still filling up is left out of the plots.
+    work.clock.advance(59)
+    later = await data.window(work.db, operator, work.clock.now(), seconds=180, bucket_s=60)
+    assert later.until == seen.until
+    assert later.service_over_time.equals(seen.service_over_time)
     # A window that begins in the middle of a slot counts only what lies inside.
     (clipped,) = (await data.window(work.db, operator, now, seconds=45, bucket_s=60)).service.itertuples()
     assert clipped.worker_s == 45.0
