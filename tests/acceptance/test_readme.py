@@ -66,7 +66,7 @@ def test_the_workflow_of_the_readme_is_submitted_reviewed_and_ends(installation:
     with closing(logged_in(installation, "ravi@regional-bank.example")) as ravi:
 
         def asked() -> list[dict[str, str]]:
-            found = ravi.get("/api/v1/reviews").raise_for_status().json()["items"]
+            found = ravi.get("/api/v1/reviews").raise_for_status().json()["reviews"]
             return [review for review in found if review["run_id"] == submitted["run_id"]]
 
         until(asked, 30)
