@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 
 from chat_app.downloads import downloads
 from chat_app.services import ChatServices
@@ -67,6 +68,7 @@ def mount_chat(app: FastAPI, services: ChatServices, settings: Settings) -> None
     ]
     chainlit_app.state.chat = services
     app.include_router(downloads(services), prefix=PATH)
+    app.add_api_route(PATH, _to_chat, include_in_schema=False)
     mount_chainlit(app, target=str(Path(__file__).with_name("ui.py")), path=PATH)
     chainlit_app.add_middleware(
         Gate,
@@ -101,6 +103,11 @@ def prepare_folder(root: Path, *, offline: bool) -> Path:
     except OSError as error:
         raise SetupError(f"The data folder {root} cannot be written: {error.strerror}.") from error
     return root
+
+
+async def _to_chat() -> RedirectResponse:
+    """The address without the slash at its end."""
+    return RedirectResponse(f"{PATH}/", status_code=303)
 
 
 def _reword(texts: dict[str, Any], note: str) -> None:
