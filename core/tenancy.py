@@ -7,6 +7,7 @@ type error rather than a leak.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -18,6 +19,9 @@ from core.ids import TenantId, UserId
 
 PLATFORM = TenantId("platform")
 """The reserved tenant of the operators. It has users, and nothing else."""
+
+TENANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,62}")
+"""What a tenant's id looks like, whole; the database holds the same rule."""
 
 
 class Role(StrEnum):

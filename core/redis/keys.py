@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass
 
 from core.ids import TenantId
-from core.tenancy import RateLimit
+from core.tenancy import TENANT_ID, RateLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Keys:
         return f"bailiwick:{self.region}:{self.database}"
 
     def _tenant(self, tenant_id: TenantId) -> str:
+        if TENANT_ID.fullmatch(tenant_id) is None:
+            raise ValueError(f"{tenant_id!r} is no tenant's id: its keys could look like another's.")
         return f"{self._prefix}:{{{tenant_id}}}"
 
 
