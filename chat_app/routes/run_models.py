@@ -179,7 +179,7 @@ class SentEventIn(BaseModel):
 
     name: str = Field(min_length=1, max_length=200)
     key: str = Field(min_length=1, max_length=200)
-    payload: Any = None
+    payload: dict[str, Any] = Field(default_factory=dict)
 
 
 class SentEventOut(BaseModel):
