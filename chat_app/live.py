@@ -24,13 +24,16 @@ from chat_app.rendering import (
     runs_card,
     unfinished,
 )
-from chat_app.services import ChatServices
 from chat_app.session import Seat
 from core.agents.words import plural
+from core.clock import Clock
 from core.errors import BailiwickError, Conflict, NotFound, Unauthenticated
-from core.redis.bus import RESYNC, Event
+from core.redis.bus import RESYNC, Bus, Event, Events
+from core.reviews.service import ReviewService
 from core.runs.model import BatchProgress, RunState, RunView
+from core.runs.service import RunService
 from core.tenancy import Scope, TenantContext
+from core.tenants.service import TenantService
 
 CARDS = frozenset({RUNS_CARD, REVIEW_CARD})
 _BUSY_PAUSE_S = 2.0
@@ -41,6 +44,30 @@ _LOGIN_CHECK_S = 60.0
 log = structlog.get_logger(__name__)
 Element = dict[str, Any]
 """A card as Chainlit's browser side knows it; ``props`` are ours."""
+
+
+class Rooms(Protocol):
+    """What cards are painted from and listen to."""
+
+    @property
+    def runs(self) -> RunService:
+        """Batches and runs."""
+
+    @property
+    def reviews(self) -> ReviewService:
+        """Cases and decisions."""
+
+    @property
+    def tenants(self) -> TenantService:
+        """What people are called."""
+
+    @property
+    def bus(self) -> Bus:
+        """Live events."""
+
+    @property
+    def clock(self) -> Clock:
+        """The time."""
 
 
 class Screen(Protocol):
@@ -63,7 +90,7 @@ class Screen(Protocol):
 class LiveCards:
     """The cards of one session. ``track`` them; the rest goes by itself."""
 
-    services: ChatServices
+    rooms: Rooms
     seat: Seat
     screen: Screen
     _cards: dict[str, Element] = field(default_factory=dict)
@@ -112,7 +139,7 @@ class LiveCards:
         """Decide a review from its card; what went wrong is shown on the card. Whether it was decided."""
         notice = ""
         try:
-            await self.services.reviews.decide(ctx, review_id, verdict, comment)
+            await self.rooms.reviews.decide(ctx, review_id, verdict, comment)
         except Conflict as error:
             notice = f"{error.message} Your decision was not needed."
         except BailiwickError as error:
@@ -127,7 +154,7 @@ class LiveCards:
         return self.may_decide or any(_may_change(card) for card in self._cards.values())
 
     async def _run(self) -> None:
-        async with self.services.bus.subscribe(self.ctx.tenant_id) as events:
+        async with self.rooms.bus.subscribe(self.ctx.tenant_id) as events:
             reader = asyncio.create_task(self._read(events))
             try:
                 while self.screen.open() and self._anything_to_follow():
@@ -143,7 +170,7 @@ class LiveCards:
             finally:
                 reader.cancel()
 
-    async def _read(self, events: Any) -> None:
+    async def _read(self, events: Events) -> None:
         async for event in events:
             self._note(event)
 
@@ -201,17 +228,17 @@ class LiveCards:
 
     async def runs_props(self, batch_id: str, label: str) -> dict[str, Any]:
         """A batch as its card shows it. Raises ``NotFound``."""
-        progress = await self.services.runs.batch_progress(self.ctx, batch_id)
+        progress = await self.rooms.runs.batch_progress(self.ctx, batch_id)
         recent = await self._interesting(progress)
         return runs_card(label, progress, recent, self.ctx.policy)
 
     async def review_props(self, review_id: str, notice: str = "") -> dict[str, Any]:
         """A review as its card shows it. Raises ``NotFound``."""
-        review = await self.services.reviews.get(self.ctx, review_id)
+        review = await self.rooms.reviews.get(self.ctx, review_id)
         decider = ""
         if review.decided_by:
             kind, _, user_id = review.decided_by.partition(":")
-            names = await self.services.tenants.names(self.ctx, [user_id]) if kind == "user" else {}
+            names = await self.rooms.tenants.names(self.ctx, [user_id]) if kind == "user" else {}
             decider = "you" if user_id == self.ctx.user_id else next(iter(names.values()), "")
         return review_card(review, self.ctx.policy, may_decide=self.may_decide, decider=decider, notice=notice)
 
@@ -227,7 +254,7 @@ class LiveCards:
         for state, count, share in wanted:
             room = min(share, LISTED_RUNS - len(found))
             if count and room > 0:
-                page, _ = await self.services.runs.list(self.ctx, state=state, batch_id=progress.batch_id, limit=room)
+                page, _ = await self.rooms.runs.list(self.ctx, state=state, batch_id=progress.batch_id, limit=room)
                 found += page
         return found
 

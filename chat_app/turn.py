@@ -79,7 +79,7 @@ class ShownTurn:
         return step
 
     def _now(self) -> str:
-        return self.live.services.clock.now().isoformat()
+        return self.live.rooms.clock.now().isoformat()
 
     async def _tool_started(self, call_id: str, name: str, arguments: str) -> None:
         step = self._step(tool_title(name), show_input="json")
