@@ -9,7 +9,9 @@ import streamlit as st
 
 from core.errors import BailiwickError
 from ops_dashboard import session
+from ops_dashboard.bridge import bridge
 from ops_dashboard.screens import audit, overview, reviews, runs, schedules, tenants
+from ops_dashboard.server import web_url
 from ops_dashboard.session import LoggedOut, Viewer
 
 # A file of ours: an icon by name would be fetched from a foreign host.
@@ -69,8 +71,15 @@ def show() -> None:
 
 
 def _show_identity(who: Viewer) -> None:
+    st.logo(ICON, size="large")
     with st.sidebar:
         st.caption(f"**{who.identity.name}** · {', '.join(who.identity.roles)}  \n{who.identity.tenant_name}")
+        with st.container(horizontal=True):
+            if not who.operator:
+                st.link_button(
+                    "Chat", web_url(bridge().platform.settings, st.context.url or ""), icon=":material/chat:"
+                )
+            st.button("Log out", icon=":material/logout:", on_click=session.logout, type="tertiary")
 
 
 _STYLE = """<style>

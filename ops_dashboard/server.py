@@ -10,7 +10,7 @@ The gate saves people a detour; what protects the data is that every script run 
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import streamlit as st
 from starlette.datastructures import MutableHeaders
@@ -56,11 +56,15 @@ def serve(settings: Settings, bridge: Bridge) -> None:
 
 
 def login_url(settings: Settings, back_to: str) -> str:
-    """Where to log in, with the page to come back to. The host of ``back_to`` is kept: cookies belong to it."""
-    host = back_to.partition("//")[2].partition("/")[0].rpartition(":")[0]
-    known = host in settings.allowed_hosts
-    web = f"http://{host}:{settings.port(Port.WEB)}" if known else settings.web_url()
-    return f"{web}/login?{urlencode({'next': back_to})}"
+    """Where to log in, with the page to come back to."""
+    return f"{web_url(settings, back_to)}/login?{urlencode({'next': back_to})}"
+
+
+def web_url(settings: Settings, here: str) -> str:
+    """The web process, under the host name of the page ``here``: the cookie belongs to that name."""
+    host = urlsplit(here).hostname
+    known = host is not None and host in settings.allowed_hosts
+    return f"http://{host}:{settings.port(Port.WEB)}" if known else settings.web_url()
 
 
 def _configuration(settings: Settings) -> dict[str, object]:

@@ -143,8 +143,15 @@ def live(every: str = "2s") -> Callable[[Callable[[], None]], Callable[[], None]
     return decorate
 
 
+def logout() -> None:
+    """End the session, in every tab and in the chat too."""
+    link = bridge()
+    link.run(link.platform.tenants.logout(st.context.cookies.get(COOKIE, "")))
+
+
 def show_login() -> None:
     """What people without a session see."""
+    st.html("<style>[data-testid=stSidebar], [data-testid=stExpandSidebarButton] {display: none;}</style>")
     st.title("Bailiwick operations", anchor=False)
     st.write("You are not logged in, or your session has ended.")
     url = login_url(bridge().platform.settings, st.context.url or "")

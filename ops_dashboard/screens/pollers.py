@@ -46,7 +46,7 @@ def _card(who: Viewer, poller: PollerView, workflows: list[str], now: datetime) 
             st.caption(f"last look: {poller.last_status or 'none yet'}, {moment(poller.last_polled_at, who.timezone)}")
             st.caption(f"last change: {moment(poller.last_changed_at, who.timezone)}")
             if poller.next_at:
-                st.caption(f"next look {relative(poller.next_at, now)}")
+                st.caption(f"next look {relative(poller.next_at, now) if poller.next_at > now else 'at once'}")
             if poller.last_run_id:
                 st.caption(f"last run [{poller.last_run_id}](/runs?run={poller.last_run_id})")
         if who.admin:

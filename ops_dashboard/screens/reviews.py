@@ -17,13 +17,16 @@ from ops_dashboard.session import Viewer
 from ops_dashboard.words import NONE, count, facts, moment, relative
 
 _LIMIT = 200
-_TABLE = "reviews_table"
+_ROUND = "reviews_round"
 _SHOWN = "reviews_shown"
 _CLICKED = "reviews_clicked"
 
 
 def show() -> None:
     """The queue beside the review that is being looked at; below, what was decided."""
+    if _CLICKED in st.session_state:
+        # Only a run of the whole script may change the address: what a fragment writes there can get lost.
+        st.query_params["review"] = st.session_state.pop(_CLICKED)
     st.title("Reviews", anchor=False)
     waiting, decided = st.tabs(["To decide", "Decided"])
     with waiting:
@@ -62,7 +65,7 @@ def _queue() -> None:
         ),
         hide_index=True,
         height=height_of(len(reviews), 14),
-        key=_TABLE,
+        key=_table_key(),
         on_select=_select,
         selection_mode="single-cell",
         column_config={"Due": st.column_config.TextColumn(width=130)},
@@ -70,12 +73,17 @@ def _queue() -> None:
     st.caption("The most urgent first. Click one to look at its evidence.")
 
 
+def _table_key() -> str:
+    # A new key after each decision: nothing is selected any more in a table without what was selected.
+    return f"reviews_table_{st.session_state.get(_ROUND, 0)}"
+
+
 def _due(review: ReviewView, now: datetime) -> str:
     return f"{'overdue, ' if review.due_at < now else ''}{relative(review.due_at, now)}"
 
 
 def _select() -> None:
-    cells = st.session_state[_TABLE].selection.cells
+    cells = st.session_state[_table_key()].selection.cells
     if cells:
         st.session_state[_CLICKED] = st.session_state[_SHOWN][cells[0][0]]
 
@@ -88,9 +96,6 @@ async def _get(platform: Platform, who: Viewer, review_id: str | None) -> Review
 
 
 def _chosen() -> None:
-    if _CLICKED in st.session_state:
-        # Only a run of the whole script may change the address: what a fragment writes there can get lost.
-        st.query_params["review"] = st.session_state.pop(_CLICKED)
     review_id = st.query_params.get("review")
     try:
         review = session.ask(lambda platform, who: _get(platform, who, review_id))
@@ -120,7 +125,7 @@ def _chosen() -> None:
                 f"{review.state}: **{review.verdict or NONE}** by {review.decided_by or NONE}. {review.comment or ''}"
             )
     if review_id is not None and st.button("The most urgent one", icon=":material/skip_next:"):
-        del st.query_params["review"]
+        _to_the_most_urgent()
         st.rerun()
 
 
@@ -144,8 +149,13 @@ def _decision(review: ReviewView) -> None:
         f"Decided: {verdict}. The run goes on.",
     )
     if done:
-        st.query_params.pop("review", None)
+        _to_the_most_urgent()
     st.rerun()
+
+
+def _to_the_most_urgent() -> None:
+    st.query_params.pop("review", None)
+    st.session_state[_ROUND] = st.session_state.get(_ROUND, 0) + 1
 
 
 async def _recent(platform: Platform, who: Viewer) -> tuple[Sequence[ReviewView], dict[str, str]]:

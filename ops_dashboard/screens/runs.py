@@ -61,16 +61,9 @@ def _filters(who: Viewer) -> None:
     with next(places):
         st.selectbox("Workflow", workflows, key="workflow", bind="query-params", on_change=_first_page)
     if who.operator:
-        tenants = {tenant.tenant_id: tenant.name for tenant in snapshots.pulse(who).tenants}
+        tenants = [_ANY, *(tenant.tenant_id for tenant in snapshots.pulse(who).tenants)]
         with next(places):
-            st.selectbox(
-                "Tenant",
-                [_ANY, *tenants],
-                format_func=lambda tenant: tenants.get(tenant, _ANY),
-                key="tenant",
-                bind="query-params",
-                on_change=_first_page,
-            )
+            st.selectbox("Tenant", tenants, key="tenant", bind="query-params", on_change=_first_page)
     with next(places):
         st.text_input("Outcome", key="outcome", bind="query-params", placeholder="declined", on_change=_first_page)
     with next(places):

@@ -43,13 +43,8 @@ def show() -> None:
     if not tenants:
         st.info("There is no tenant yet. `bailiwick seed` makes the demo tenants.", icon=":material/domain_add:")
         return
-    chosen = st.selectbox(
-        "Tenant",
-        list(tenants),
-        format_func=lambda tenant_id: f"{tenants[tenant_id].name} ({tenant_id})",
-        key="policy_of",
-        bind="query-params",
-    )
+    # The address holds what is shown: ids, so that a link to a tenant is a link to that tenant.
+    chosen = st.selectbox("Tenant", list(tenants), key="policy_of", bind="query-params")
     _use()
     if chosen is not None:
         _editor(who, tenants[chosen])
@@ -64,13 +59,13 @@ def _use() -> None:
     if now is None:
         return
     spent, limit = now.month_spent_microusd, now.month_limit_microusd
-    with st.grid(6):
+    reserved = format_usd(now.month_reserved_microusd)
+    with st.grid(5):
         for label, value, below in (
             ("Running", f"{now.running} / {now.cap}", f"{percent(ratio(now.running, now.cap))} of the cap"),
             ("Queued", count(now.queued), causes(now.causes)),
             ("Runs today", count(now.runs_today), f"{percent(ratio(now.runs_today, now.daily_runs))} of the quota"),
-            ("Spent this month", format_usd(spent), f"{percent(ratio(spent, limit))} of {format_usd(limit)}"),
-            ("Reserved", format_usd(now.month_reserved_microusd), "promised to steps under way"),
+            ("Spent this month", format_usd(spent), f"of {format_usd(limit)}, {reserved} reserved"),
             ("Reviews open", count(now.reviews_open), f"{now.reviews_overdue} overdue"),
         ):
             st.metric(label, value, delta=below, delta_color="off", delta_arrow="off", border=True)
@@ -86,7 +81,7 @@ def _editor(who: Viewer, tenant: TenantView) -> None:
     key = f"{tenant.tenant_id}_{tenant.policy_version}"
     fields: dict[str, Any] = {}
     st.caption(
-        f"Version {tenant.policy_version} is in force · region {tenant.region}"
+        f"{tenant.name} · version {tenant.policy_version} is in force · region {tenant.region}"
         + ("" if who.operator else " · what is greyed out is changed by the operator")
     )
     with st.container(border=True):

@@ -1,0 +1,104 @@
+"""Figures are pure: the same data give the same figure, and every value that is drawn comes from them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from ops_dashboard import figures
+from ops_dashboard.figures import OTHERS, TOP
+
+NINE = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+NAMES = {"bank": "Regional Bank"}
+
+
+def at(seconds: float) -> datetime:
+    return NINE + timedelta(seconds=seconds)
+
+
+def test_service_over_time_is_drawn_as_slots_with_gaps_as_zero_and_in_local_time() -> None:
+    buckets = figures.buckets_of(at(180), 180, 60)
+    frame = pd.DataFrame([("bank", at(0), 60.0), ("bank", at(120), 90.0)], columns=["tenant_id", "bucket", "worker_s"])
+    figure = figures.service_share(frame, buckets, NAMES, {"bank": "#123456"}, "America/New_York")
+    (trace,) = figure.data
+    assert (trace.name, list(trace.y)) == ("Regional Bank", [1.0, 0.0, 1.5])
+    assert [str(moment)[:16] for moment in pd.DatetimeIndex(trace.x)] == [
+        "2026-01-05 04:00",
+        "2026-01-05 04:01",
+        "2026-01-05 04:02",
+    ]
+    again = figures.service_share(frame.copy(), buckets, NAMES, {"bank": "#123456"}, "America/New_York")
+    assert again.to_json() == figure.to_json()
+
+
+def test_beyond_the_largest_tenants_the_others_are_drawn_together_and_nothing_is_lost() -> None:
+    rows = [(f"tenant-{number}", at(0), float(number + 1)) for number in range(TOP + 5)]
+    shown = figures.top_tenants(pd.DataFrame(rows, columns=["tenant_id", "bucket", "queued"]), "queued")
+    assert len(shown) == TOP + 1
+    assert shown["queued"].sum() == sum(row[2] for row in rows)
+    assert shown.set_index("tenant_id")["queued"][OTHERS] == 1 + 2 + 3 + 4 + 5
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        figures.service_share(pd.DataFrame(), figures.buckets_of(NINE, 60, 60), {}, {}, "UTC"),
+        figures.queue_depth(pd.DataFrame(), {}, {}, "UTC"),
+        figures.normalised_service(pd.DataFrame(), {}, {}),
+        figures.failures(pd.DataFrame({"code": []}), {}, {}),
+        figures.endings(pd.DataFrame()),
+        figures.timeline(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), NINE, "UTC"),
+    ],
+)
+def test_a_figure_of_nothing_says_so_instead_of_showing_empty_axes(figure: object) -> None:
+    layout = figure.layout  # type: ignore[attr-defined]
+    assert len(layout.annotations) == 1
+    assert layout.annotations[0].text.endswith(".")
+
+
+def test_a_run_is_drawn_with_its_queue_slots_waits_by_cause_and_attempts() -> None:
+    passages = pd.DataFrame(
+        [(at(0), at(5), at(9)), (at(100), at(101), None)], columns=["queued_at", "claimed_at", "released_at"]
+    )
+    transitions = pd.DataFrame(
+        [(1, at(0), "submitted", None), (2, at(9), "waiting", "no_worker")], columns=["seq", "at", "kind", "cause"]
+    )
+    steps = pd.DataFrame(
+        [
+            (1, 1, "pull_credit", "call", "failed", 0, None, at(6), at(7), "unavailable"),
+            (1, 2, "pull_credit", "call", "done", 2_500, None, at(7), at(8), None),
+            (2, 1, "review", "review", "started", 0, None, at(8), None, None),
+        ],
+        columns=[
+            *("step", "attempt", "name", "kind", "state", "cost_microusd", "model"),
+            *("started_at", "finished_at", "error_code"),
+        ],
+    )
+    (bars,) = figures.timeline(steps, passages, transitions, at(111), "UTC").data
+    drawn = [(row, round(length / 1000)) for row, length in zip(bars.y, bars.x, strict=True)]
+    assert drawn == [
+        ("queue", 5),
+        ("slot", 4),
+        ("waits", 91),
+        ("queue", 1),
+        ("slot", 10),
+        ("1. pull_credit", 1),
+        ("1. pull_credit (attempt 2)", 1),
+        ("2. review", 103),
+    ]
+    assert bars.text[2] == "no worker"
+    assert "unavailable" in bars.customdata[5]
+    assert "$0.0025" in bars.customdata[6]
+
+
+def test_the_time_between_a_failure_and_its_retry_is_no_wait() -> None:
+    passages = pd.DataFrame(
+        [(at(0), at(1), at(2)), (at(50), None, None)], columns=["queued_at", "claimed_at", "released_at"]
+    )
+    transitions = pd.DataFrame(
+        [(1, at(2), "failed", None), (2, at(50), "retried", None)], columns=["seq", "at", "kind", "cause"]
+    )
+    (bars,) = figures.timeline(pd.DataFrame(), passages, transitions, at(60), "UTC").data
+    assert list(bars.y) == ["queue", "slot", "queue"]

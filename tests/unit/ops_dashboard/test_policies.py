@@ -1,0 +1,64 @@
+"""A policy as a form: units, bounds, and what a change changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.errors import InvalidInput
+from core.tenancy import Policy, RateLimit
+from ops_dashboard.policies import BUDGETS, QUOTAS, SERVICE_LEVELS, changed, differences, rate_limits, shown, stored
+
+POLICY = Policy(
+    weight=2.5,
+    concurrency_cap=10,
+    budget_run_microusd=500_000,
+    rate_limits={"credit-bureau": RateLimit(limit=50, window_s=3600)},
+)
+
+
+def test_what_is_shown_and_stored_again_is_what_was_there() -> None:
+    fields = {field.name: stored(field, shown(POLICY, field)) for field in (*QUOTAS, *BUDGETS, *SERVICE_LEVELS)}
+    assert fields["budget_run_microusd"] == 500_000
+    assert changed(POLICY, fields) == POLICY
+    assert differences(POLICY, changed(POLICY, fields)) == []
+
+
+def test_money_is_written_in_dollars_and_stored_to_the_micro_dollar() -> None:
+    run = next(field for field in BUDGETS if field.name == "budget_run_microusd")
+    assert shown(POLICY, run) == 0.5
+    assert stored(run, 0.29) == 290_000
+
+
+def test_every_difference_is_named_rate_limits_one_by_one() -> None:
+    limits = rate_limits(
+        [{"name": "credit-bureau", "limit": 500, "window_s": 3600.0}, {"name": "x", "limit": 1, "window_s": 1}]
+    )
+    after = changed(POLICY, {"concurrency_cap": 20, "rate_limits": limits, "denied_tools": ["start_runs"]})
+    assert differences(POLICY, after) == [
+        ("Cap (runs at a time)", "10", "20"),
+        ("rate limit credit-bureau", "50 in 3600 s", "500 in 3600 s"),
+        ("denied tools", "–", "start_runs"),
+        ("rate limit x", "–", "1 in 1 s"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"weight": 0}, {"concurrency_cap": 0}, {"budget_run_microusd": -1}, {"rate_limits": {"x": {"limit": 0}}}]
+)
+def test_a_value_out_of_bounds_is_refused_by_name(fields: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput, match=next(iter(fields))):
+        changed(POLICY, fields)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"name": " ", "limit": 1, "window_s": 1},
+        {"name": "x", "limit": None, "window_s": 1},
+        {"name": "x", "limit": 1, "window_s": float("nan")},
+        {"name": "credit-bureau", "limit": 1, "window_s": 1},
+    ],
+)
+def test_a_rate_limit_that_is_incomplete_or_named_twice_is_refused(row: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput, match="rate limit"):
+        rate_limits([{"name": "credit-bureau", "limit": 5, "window_s": 60}, row])

@@ -1,0 +1,81 @@
+"""Numbers and documents as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ops_dashboard.words import NONE, causes, count, duration, facts, moment, percent, relative
+
+NOON = datetime(2026, 3, 8, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, NONE),
+        (float("nan"), NONE),
+        (0.0, "0 ms"),
+        (0.85, "850 ms"),
+        (4.24, "4.2 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (185, "3 min 5 s"),
+        (7_800, "2 h 10 min"),
+        (7_200, "2 h"),
+        (273_600, "3 d 4 h"),
+    ],
+)
+def test_a_duration_has_at_most_two_units(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_percentage_never_rounds_up_to_everything() -> None:
+    assert [percent(share) for share in (None, 0, 0.123, 0.99996, 1, 1.5)] == [
+        NONE,
+        "0 %",
+        "12.3 %",
+        "99.9 %",
+        "100 %",
+        "150.0 %",
+    ]
+
+
+def test_moments_are_shown_in_the_tenants_zone_also_across_a_change_of_clocks() -> None:
+    before = datetime(2026, 3, 8, 6, 59, 59, tzinfo=UTC)
+    assert moment(before, "America/New_York") == "2026-03-08 01:59:59"
+    assert moment(before + timedelta(seconds=1), "America/New_York") == "2026-03-08 03:00:00"
+    assert moment(None, "UTC") == NONE
+
+
+def test_distances_stand_still_for_a_minute() -> None:
+    due = NOON + timedelta(hours=1, minutes=41, seconds=50)
+    assert relative(due, NOON) == relative(due, NOON + timedelta(seconds=40)) == "in 1 h 41 min"
+    assert relative(NOON, NOON + timedelta(minutes=12)) == "12 min ago"
+    assert relative(NOON + timedelta(seconds=7), NOON) == "in 7.0 s"
+
+
+def test_causes_are_ordered_by_how_many_wait_for_them() -> None:
+    assert causes({"rate": 3, "no_worker": 40, "review": 3, "timer": 0}) == "no worker 40 · rate 3 · review 3"
+    assert causes({}) == NONE
+    assert count(1_234_567) == "1\u202f234\u202f567"
+
+
+def test_a_document_becomes_lines_that_name_every_value() -> None:
+    document = {
+        "application_id": "A-1",
+        "case": {"report": {"score": 612, "factors": ["short history", "debt"]}, "owner": False, "share": 0.5},
+        "finding": [{"outcome": "unsure"}, {"outcome": None}],
+        "nothing": [],
+    }
+    assert facts(document) == [
+        ("application id", "A-1"),
+        ("case › report › score", "612"),
+        ("case › report › factors", "short history, debt"),
+        ("case › owner", "no"),
+        ("case › share", "0.5"),
+        ("finding 1 › outcome", "unsure"),
+        ("finding 2 › outcome", NONE),
+        ("nothing", NONE),
+    ]
