@@ -11,7 +11,7 @@ import email.message
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -133,11 +133,16 @@ def api_router(tag: str) -> APIRouter:
     return APIRouter(tags=[tag], route_class=ApiRoute)
 
 
-def needs(right: Right | None, *errors: type[BailiwickError], body: bool = False) -> dict[str, Any]:
-    """Arguments of a route: the right it needs, and the problems it may answer with besides the usual."""
+def needs(
+    right: Right | None,
+    *errors: type[BailiwickError],
+    body: bool = False,
+    also: Mapping[int | str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Arguments of a route: the right it needs, and what it may answer besides the usual: problems, successes."""
     extra: dict[str, Any] = {"x-right": right.value} if right is not None else {}
     kinds = (*ALWAYS, *(WITH_BODY if body else (InvalidInput,)), *errors)
-    return {"openapi_extra": extra, "responses": responses(*dict.fromkeys(kinds))}
+    return {"openapi_extra": extra, "responses": {**(also or {}), **responses(*dict.fromkeys(kinds))}}
 
 
 async def _take_turn(services: ApiServices, ctx: TenantContext) -> None:

@@ -26,7 +26,7 @@ class PollerIn(BaseModel):
                 {
                     "name": "Guideline updates",
                     "url": "https://example.org/feed.xml",
-                    "workflow": "feed-digest",
+                    "workflow": "feed-changed",
                     "interval_s": 300,
                 }
             ]

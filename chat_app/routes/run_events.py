@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Header, Query, Request
 from fastapi.responses import StreamingResponse
@@ -30,26 +30,24 @@ _PAGE = 1_000
 _MAX_SEQ = 2**31 - 1
 
 router = api_router("Runs")
-_usual = needs(Scope.RUNS_READ, NotFound)
+_AS_A_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Events after a position; with `Accept: text/event-stream`, a stream until the run ends.",
+        "content": {
+            STREAM: {
+                "schema": {"type": "string"},
+                "example": 'id: 1\nevent: submitted\ndata: {"seq":1,"at":"2026-01-05T09:00:00Z",'
+                '"kind":"submitted","data":{}}\n\n',
+            }
+        },
+    }
+}
 
 
 @router.get(
     "/runs/{run_id}/events",
     response_model=EventsOut,
-    openapi_extra=_usual["openapi_extra"],
-    responses={
-        **_usual["responses"],
-        200: {
-            "description": "Events after a position; with `Accept: text/event-stream`, a stream until the run ends.",
-            "content": {
-                STREAM: {
-                    "schema": {"type": "string"},
-                    "example": 'id: 1\nevent: submitted\ndata: {"seq":1,"at":"2026-01-05T09:00:00Z",'
-                    '"kind":"submitted","data":{}}\n\n',
-                }
-            },
-        },
-    },
+    **needs(Scope.RUNS_READ, NotFound, also=_AS_A_STREAM),
 )
 async def get_events(
     run_id: Id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Header, Query, Response
 
@@ -53,7 +53,12 @@ IdempotencyKey = Annotated[
 router = api_router("Runs")
 
 
-@router.post("/runs", status_code=201, **needs(Scope.RUNS_WRITE, *ADMISSION, body=True))
+_SENT_AGAIN: dict[int | str, dict[str, Any]] = {
+    200: {"model": RunOut, "description": "Sent again: the run that the first submission made."}
+}
+
+
+@router.post("/runs", status_code=201, **needs(Scope.RUNS_WRITE, *ADMISSION, body=True, also=_SENT_AGAIN))
 async def submit_run(
     body: RunIn, response: Response, caller: Caller, services: Services, idempotency_key: IdempotencyKey = None
 ) -> RunOut:

@@ -32,7 +32,7 @@ class ScheduleIn(BaseModel):
                     "name": "Morning check",
                     "cron": "0 9 * * mon-fri",
                     "timezone": "Europe/Berlin",
-                    "workflow": "recheck-pending",
+                    "workflow": "loan-recheck",
                     "input": {},
                 }
             ]
