@@ -37,7 +37,9 @@ _PERSON = frozenset({"person", "user", "i", "me"})
 
 _SECRET = re.compile(
     r"\b(?:bw_\w+_\w+|sk-[\w-]{16,}|gh[pousr]_\w{20,}|AKIA[0-9A-Z]{16})\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    r"|\b(?:password|passphrase|passcode|pin|api key|secret key|token)\s*(?:is|=|:)\s*\S+",
+    # Told, not talked about: "the password is required" and "a token is valid for an hour" are rules.
+    r"|\b(?:password|passphrase|passcode)\s*(?:is|=|:)\s*(?!(?:\w+ed|not|never|always|an?|the|valid|too|only)\b)\S+"
+    r"|\b(?:pin|api key|secret key|token)\s*(?:is|=|:)\s*(?=\S*\d)\S{4,}",
     re.IGNORECASE,
 )
 

@@ -27,6 +27,8 @@ Vector = Sequence[float]
 EVERYBODY = frozenset({"we", "us", "i", "me", "you", "they", "them", "it", "he", "she", "him", "user", "this", "that"})
 """Keys of words that point at somebody: such a node of the graph would relate everything to everything."""
 
+_NAME = re.compile(r"[A-Z][a-z]+")
+_FEWEST_WORDS = 3
 _LONGEST_NAME = 4
 _MOST_NAMES = 200
 
@@ -179,6 +181,18 @@ def names_in(query: str) -> list[str]:
     runs = (words[at : at + size] for size in range(_LONGEST_NAME, 0, -1) for at in range(len(words) - size + 1))
     keys = dict.fromkeys(entity_key(" ".join(run)) for run in runs)
     return [key for key in keys if key and key not in EVERYBODY][:_MOST_NAMES]
+
+
+def without_names(query: str) -> str | None:
+    """The query without names, for its embedding; None when it has none or nearly nothing else.
+
+    A name weighs so much in the embedding of a short text that a question about somebody finds whatever
+    mentions them; what is asked gets lost. Names are words with a capital letter inside a sentence.
+    """
+    words = query.split()
+    inside = [at > 0 and not words[at - 1].endswith((".", "!", "?", ":")) for at in range(len(words))]
+    kept = [word for word, within in zip(words, inside, strict=True) if not (within and _NAME.match(word))]
+    return " ".join(kept) if _FEWEST_WORDS <= len(kept) < len(words) else None
 
 
 def printable(text: str) -> str:

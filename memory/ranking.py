@@ -5,7 +5,8 @@ Two signals carry the ranking, words and meaning, and each is put on the scale o
 this against either alone, and against fusing ranks; ``tests/benchmarks/bench_memory.py`` measures it.
 
 - words: BM25 over the statement and what it was said in reply to;
-- meaning: cosine similarity of the statement alone. Names of speakers are not part of what is embedded.
+- meaning: cosine similarity of the statement alone to the query, which is embedded half with and half
+  without its names. Names of speakers are not part of what is embedded either: both cost much of the recall.
 
 On top: memories that the graph relates to things named in the query, and a little for recent ones.
 """

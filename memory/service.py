@@ -33,7 +33,7 @@ from memory.admission import admit, as_said, is_secret
 from memory.extraction import extract
 from memory.graph import MemoryGraph
 from memory.keeping import erase, keep
-from memory.model import Draft, Memory, Provenance, Vector, clean, names_in, printable
+from memory.model import Draft, Memory, Provenance, Vector, clean, names_in, printable, without_names
 from memory.projection import GraphProjection
 from memory.ranking import rank
 
@@ -212,8 +212,8 @@ class MemoryService:
     # Inside ---------------------------------------------------------------------------------------------
 
     async def _search(self, ctx: TenantContext, query: str, limit: int, at: datetime) -> Answer:
-        embedding, hops = await asyncio.gather(self._embedded(ctx, [query]), self._neighbours(ctx, query, at))
-        asked = None if embedding[0] is None else (self._space, embedding[0])
+        vector, hops = await asyncio.gather(self._embedded_query(ctx, query), self._neighbours(ctx, query, at))
+        asked = None if vector is None else (self._space, vector)
         async with self._db.tenant_transaction(ctx) as tx:
             found, corpus = await store.candidates(tx, ctx.user_id, at, query, asked, _PER_SIGNAL, hops)
         by_id = {one.candidate.memory_id: one for one in found}
@@ -268,7 +268,7 @@ class MemoryService:
         try:
             return await self._graph.neighbours(ctx.tenant_id, ctx.user_id, names_in(query), at)
         except BailiwickError as error:
-            _log.info("memory.no_neighbours", tenant=ctx.tenant_id, code=error.code)
+            _log.debug("memory.no_neighbours", tenant=ctx.tenant_id, code=error.code)
             return {}
 
     async def _embedded(self, ctx: TenantContext, texts: Sequence[str]) -> Vectors:
@@ -278,6 +278,16 @@ class MemoryService:
         except BailiwickError as error:
             _log.warning("memory.not_embedded", tenant=ctx.tenant_id, code=error.code)
             return [None] * len(texts)
+
+    async def _embedded_query(self, ctx: TenantContext, query: str) -> Vector | None:
+        """The query's embedding: half as it was asked, half without the names in it."""
+        bare = without_names(query)
+        if bare is None:
+            return (await self._embedded(ctx, [query]))[0]
+        asked, without = await self._embedded(ctx, [query, bare])
+        if asked is None or without is None:
+            return None
+        return [(one + other) / 2 for one, other in zip(asked, without, strict=True)]
 
     async def _embed_missing(self, ctx: TenantContext) -> int:
         total = 0

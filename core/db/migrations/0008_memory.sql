@@ -13,7 +13,7 @@
 -- gone), notes the position in the graph in the same graph transaction, and deletes what it applied here.
 --
 -- Vectors have no HNSW index on purpose: a search is exact inside the tenant, which the primary key narrows
--- down to; an index over all tenants filters after the scan and loses rows (decision 0008).
+-- down to; an index over all tenants filters after the scan and loses rows (decision 0010).
 -- Nobody looks at memories across tenants: bailiwick_control may see which tenant has work to do, no content.
 
 create table memory_heads (

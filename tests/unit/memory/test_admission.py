@@ -128,8 +128,17 @@ def test_what_opens_doors_is_never_kept(text: str) -> None:
     assert admit([Extracted(text, quote=text)], [Utterance("user", text)], (), personal=True) == []
 
 
-def test_talk_about_secrets_is_not_a_secret() -> None:
-    assert not is_secret("Passwords expire after 90 days and tokens are rotated.")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Passwords expire after 90 days and tokens are rotated.",
+        "A password is required at every branch.",
+        "The session token is valid for 60 minutes.",
+        "Our PIN is changed every year.",
+    ],
+)
+def test_a_rule_about_secrets_is_no_secret(text: str) -> None:
+    assert not is_secret(text)
 
 
 def test_a_statement_in_a_script_without_blanks_is_admitted() -> None:

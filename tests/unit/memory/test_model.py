@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.ids import MemoryId
-from memory.model import Draft, Rival, clean, entity_key, names_in, normalise, supersede
+from memory.model import Draft, Rival, clean, entity_key, names_in, normalise, supersede, without_names
 from memory.projection import is_lost
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -42,6 +42,15 @@ def test_a_query_names_its_runs_of_words_but_no_pronouns() -> None:
     names = names_in("What does the Leeds branch do for us?")
     assert {"leeds branch", "leeds", "branch"} <= set(names)
     assert not {"us", "we"} & set(names)
+
+
+def test_a_query_is_embedded_without_its_names_where_enough_of_it_is_left() -> None:
+    assert (
+        without_names("What did Dana Smith say about the floor? Tell me.") == "What did say about the floor? Tell me."
+    )
+    assert without_names("Who is Zenith?") is None
+    assert without_names("what is our floor?") is None
+    assert without_names("") is None
 
 
 @given(st.text(max_size=3000))
