@@ -6,7 +6,7 @@
 | waits | when the next wait is over, on signals, else every 5 min | queues parked runs whose time has come |
 | workers | every 4 s while runs are queued or execute, on signals, else every 5 min | takes over from dead workers |
 | seal | every minute while runs are queued or execute, else every 5 min | seals the audit |
-| purge | every hour | removes sessions that have ended and old failed logins |
+| purge | every hour | removes ended sessions and old failed logins; gives back money that nobody will settle |
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _WAKE_BATCH = 500
 _WATCH_S = 4.0
 _SEAL_S = 60.0
 _PURGE_S = 3_600.0
+_FORSAKEN_S = 3_600.0  # no chat turn and no model call takes that long
 
 log = structlog.get_logger(__name__)
 
@@ -136,6 +137,7 @@ class LeaderDuties:
         now = self._platform.clock.now()
         if self._purged_at is None or now - self._purged_at >= timedelta(seconds=_PURGE_S):
             await self._platform.tenants.purge()
+            await self._platform.usage.release_forsaken(_FORSAKEN_S)
             self._purged_at = now
         return IDLE_S
 

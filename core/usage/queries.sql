@@ -10,6 +10,10 @@ select app.ledger_settle($1, $2, $3, $4);
 -- Give back what earlier attempts promised and never settled.
 select app.ledger_abandon($1, $2);
 
+-- name: release_forsaken
+-- Give back what nobody will settle any more, of all tenants.
+select app.ledger_forsaken($1, $2, $3);
+
 -- name: balance
 -- One account of the tenant.
 select limit_microusd, reserved_microusd, spent_microusd

@@ -2,10 +2,14 @@
 
 A key goes ``(none)`` → ``reserved`` → ``settled``. Reserving the same key again does nothing, settling it
 again does nothing, so a retried step neither double-charges nor pays twice. A crash between the two leaves
-the reservation standing: the next attempt abandons it (settles it at 0) before it reserves its own.
+the reservation standing: the next attempt abandons it (settles it at 0) before it reserves its own; one that
+has no next attempt is released after a while.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
 
 from core.clock import Clock
 from core.db.pool import Database, Transaction
@@ -13,6 +17,8 @@ from core.errors import BudgetExceeded
 from core.tenancy import TenantContext
 from core.usage import store
 from core.usage.model import Balance, format_usd, month_of
+
+_BATCH = 500
 
 
 class UsageService:
@@ -47,9 +53,11 @@ class UsageService:
     ) -> None:
         """Promise money in the caller's transaction.
 
-        ``run_limit_microusd`` is the run's budget (default: the policy's), fixed at the run's first
-        reservation. Raises ``BudgetExceeded`` with ``account`` = ``run`` or ``month`` and promises nothing.
+        The limit of a run is its own budget, fixed at its first reservation; ``run_limit_microusd`` (default: the
+        policy's) is that of a run that does not exist. The limit of the month is the policy's. Raises
+        ``BudgetExceeded`` with ``account`` = ``run`` or ``month`` and promises nothing.
         """
+        _check(amount_microusd)
         now = self._clock.now()
         policy = ctx.policy
         limit = policy.budget_run_microusd if run_limit_microusd is None else run_limit_microusd
@@ -79,12 +87,28 @@ class UsageService:
 
     async def settle_in(self, tx: Transaction, key: str, amount_microusd: int, model: str | None = None) -> bool:
         """Settle in the caller's transaction, so that a result and its cost are recorded together."""
+        _check(amount_microusd)
         return await store.settle(tx, key, amount_microusd, model, self._clock.now())
 
     async def abandon(self, ctx: TenantContext, prefix: str) -> int:
         """Give back what was promised under keys beginning with ``prefix`` and never settled."""
         async with self._db.tenant_transaction(ctx) as tx:
             return await store.abandon(tx, prefix, self._clock.now())
+
+    async def release_forsaken(self, older_than_s: float) -> int:
+        """Give back what was promised longer ago than this and will not be settled; how many promises, of all tenants.
+
+        Such is what a process that died had promised outside of any run, or in a run that has ended. A promise
+        that is settled later all the same is not charged, so ``older_than_s`` is longer than any call takes.
+        """
+        now = self._clock.now()
+        before, total = now - timedelta(seconds=older_than_s), 0
+        while True:
+            async with self._db.control_transaction() as tx:
+                released = await store.release_forsaken(tx, before, _BATCH, now)
+            total += released
+            if released < _BATCH:
+                return total
 
     async def cover(self, ctx: TenantContext, run_id: str, limit_microusd: int, amount_microusd: int) -> None:
         """Somebody agreed to pay: the run's limit (at first ``limit_microusd``) now covers this amount more."""
@@ -101,9 +125,16 @@ class UsageService:
         policy = ctx.policy
         account = f"run:{run_id}" if run_id else f"month:{month_of(self._clock.now(), policy.timezone)}"
         found = await store.balance(tx, account)
-        limit = policy.budget_run_microusd if run_id else policy.budget_month_microusd
-        return found or Balance(limit, 0, 0)
+        if run_id:
+            return found or Balance(policy.budget_run_microusd, 0, 0)
+        # The account has the limit of the last reservation; the policy may have changed since.
+        return replace(found or Balance(0, 0, 0), limit_microusd=policy.budget_month_microusd)
 
     async def abandon_in(self, tx: Transaction, prefix: str) -> int:
         """Give back, in the caller's transaction, what was promised under these keys and never settled."""
         return await store.abandon(tx, prefix, self._clock.now())
+
+
+def _check(amount_microusd: int) -> None:
+    if amount_microusd < 0:
+        raise ValueError("An amount cannot be negative.")

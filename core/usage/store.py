@@ -38,6 +38,11 @@ async def abandon(tx: Transaction, prefix: str, now: datetime) -> int:
     return int(await tx.fetchval(SQL["abandon"], prefix, now))
 
 
+async def release_forsaken(tx: Transaction, before: datetime, limit: int, now: datetime) -> int:
+    """Settle at 0 promises of all tenants that are older and whose run, if any, has ended; at most ``limit``."""
+    return int(await tx.fetchval(SQL["release_forsaken"], before, limit, now))
+
+
 async def balance(tx: Transaction, account: str) -> Balance | None:
     """One account, None when nothing was ever reserved on it."""
     row = await tx.fetchrow(SQL["balance"], account)

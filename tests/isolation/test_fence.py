@@ -50,6 +50,7 @@ FUNCTIONS = {
     "cancelled_here": May.REFUSE,
     "claim": May.REFUSE,
     "ledger_abandon": May.OWN,
+    "ledger_forsaken": May.REFUSE,
     "ledger_reserve": May.OWN,
     "ledger_settle": May.OWN,
     "live_slots": May.SUM,

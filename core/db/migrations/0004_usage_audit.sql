@@ -4,7 +4,8 @@
 -- key once with what it really cost (0 releases it). Accounts hold the running sums, one for the month and
 -- one for each run; reserved + spent <= limit is checked when money is reserved, never later, so work that
 -- was begun can always be paid. Same key again: nothing happens. A crash between the two leaves a
--- reservation, which the next attempt of the step settles at 0.
+-- reservation, which the next attempt of the step settles at 0, or housekeeping when nobody will try again.
+-- Lock order: the month's account, then the run's; so a tenant's entries are written one after the other.
 --
 -- Audit: entries are appended unsealed (no lock, no contention); sealing gives them, in order, a number and
 -- the hash of their content and of the entry before. Changing or removing a sealed entry breaks the chain.
@@ -22,7 +23,7 @@ select app.fence('budget_accounts', 'select');
 create table ledger (
     entry_id        bigint generated always as identity primary key,
     tenant_id       text not null references tenants,
-    key             text not null,
+    key             text collate "C" not null,
     kind            text not null check (kind in ('reserve', 'settle')),
     run_id          text,
     month           text not null,
@@ -35,22 +36,37 @@ create index ledger_run on ledger (tenant_id, run_id) where run_id is not null;
 select app.fence('ledger', 'select');
 revoke update, delete on ledger from bailiwick_control;
 
+-- The reservations that are not settled yet: few rows, however long the ledger grows. Keys are compared byte by
+-- byte whatever the database's language, or a prefix would not be a range.
+create table reservations (
+    tenant_id text not null references tenants,
+    key       text collate "C" not null,
+    run_id    text,
+    at        timestamptz not null,
+    primary key (tenant_id, key)
+);
+create index reservations_age on reservations (at);
+select app.fence('reservations', 'select');
+
 -- Reserve money under a key. Returns 'ok', or the name of the account that does not cover it: 'run', 'month'.
+-- A run's limit is fixed at its first reservation: its own budget, p_run_limit when there is no such run.
 create function app.ledger_reserve(p_key text, p_run_id text, p_month text, p_amount bigint,
                                    p_run_limit bigint, p_month_limit bigint, p_now timestamptz)
 returns text language plpgsql as $$
 begin
-    if exists (select 1 from ledger where tenant_id = app.tenant() and key = p_key) then return 'ok'; end if;
     insert into budget_accounts (tenant_id, account, limit_microusd)
     values (app.tenant(), 'month:' || p_month, p_month_limit)
     on conflict (tenant_id, account) do update set limit_microusd = excluded.limit_microusd;
+    -- Only now: the account is locked, so nobody reserves the same key while we look.
+    if exists (select 1 from ledger where tenant_id = app.tenant() and key = p_key) then return 'ok'; end if;
     update budget_accounts set reserved_microusd = reserved_microusd + p_amount
     where tenant_id = app.tenant() and account = 'month:' || p_month
       and reserved_microusd + spent_microusd + p_amount <= limit_microusd;
     if not found then return 'month'; end if;
     if p_run_id is not null then
         insert into budget_accounts (tenant_id, account, limit_microusd)
-        values (app.tenant(), 'run:' || p_run_id, p_run_limit)
+        select app.tenant(), 'run:' || p_run_id, coalesce(
+            (select r.budget_microusd from runs r where r.tenant_id = app.tenant() and r.run_id = p_run_id), p_run_limit)
         on conflict (tenant_id, account) do nothing;
         update budget_accounts set reserved_microusd = reserved_microusd + p_amount
         where tenant_id = app.tenant() and account = 'run:' || p_run_id
@@ -63,6 +79,7 @@ begin
     end if;
     insert into ledger (tenant_id, key, kind, run_id, month, amount_microusd, at)
     values (app.tenant(), p_key, 'reserve', p_run_id, p_month, p_amount, p_now);
+    insert into reservations (tenant_id, key, run_id, at) values (app.tenant(), p_key, p_run_id, p_now);
     return 'ok';
 end $$;
 select app.control('app.ledger_reserve(text, text, text, bigint, bigint, bigint, timestamptz)');
@@ -74,10 +91,11 @@ declare reserve ledger%rowtype;
 begin
     select * into reserve from ledger where tenant_id = app.tenant() and key = p_key and kind = 'reserve';
     if not found then return false; end if;
-    insert into ledger (tenant_id, key, kind, run_id, month, amount_microusd, model, at)
-    values (reserve.tenant_id, p_key, 'settle', reserve.run_id, reserve.month, p_amount, p_model, p_now)
-    on conflict (tenant_id, key, kind) do nothing;
+    perform 1 from budget_accounts where tenant_id = reserve.tenant_id and account = 'month:' || reserve.month for update;
+    delete from reservations where tenant_id = reserve.tenant_id and key = p_key;
     if not found then return false; end if;
+    insert into ledger (tenant_id, key, kind, run_id, month, amount_microusd, model, at)
+    values (reserve.tenant_id, p_key, 'settle', reserve.run_id, reserve.month, p_amount, p_model, p_now);
     update budget_accounts
     set reserved_microusd = reserved_microusd - reserve.amount_microusd, spent_microusd = spent_microusd + p_amount
     where tenant_id = reserve.tenant_id
@@ -94,15 +112,38 @@ declare
     count    integer := 0;
 begin
     for open_key in
-        select r.key from ledger r where r.tenant_id = app.tenant() and r.kind = 'reserve'
+        select r.key from reservations r where r.tenant_id = app.tenant()
           and r.key >= p_prefix and r.key < p_prefix || chr(1114111)
-          and not exists (select 1 from ledger s where s.tenant_id = r.tenant_id and s.key = r.key and s.kind = 'settle')
     loop
         if app.ledger_settle(open_key, 0, null, p_now) then count := count + 1; end if;
     end loop;
     return count;
 end $$;
 select app.control('app.ledger_abandon(text, timestamptz)');
+
+-- Give back what was reserved before a moment by somebody who will not settle it: outside of any run, or in a run
+-- that has ended or never was. Of all tenants; returns how many.
+create function app.ledger_forsaken(p_before timestamptz, p_limit integer, p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+    lost  record;
+    count integer := 0;
+begin
+    perform app.outside();
+    for lost in
+        select r.tenant_id, r.key from reservations r
+        where r.at < p_before and not exists (
+            select 1 from runs u where u.tenant_id = r.tenant_id and u.run_id = r.run_id
+              and u.state in ('queued', 'running', 'waiting'))
+        order by r.tenant_id, r.at limit p_limit
+    loop
+        perform set_config('app.tenant', lost.tenant_id, true);
+        if app.ledger_settle(lost.key, 0, null, p_now) then count := count + 1; end if;
+    end loop;
+    perform set_config('app.tenant', '', true);
+    return count;
+end $$;
+select app.control('app.ledger_forsaken(timestamptz, integer, timestamptz)');
 
 -- Somebody agreed to pay for more: make the run's limit cover an amount on top of what is used. Again: nothing.
 create function app.budget_cover(p_run_id text, p_limit bigint, p_amount bigint) returns void language sql as $$

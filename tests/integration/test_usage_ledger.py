@@ -1,0 +1,360 @@
+"""The ledger against a model of it, in any order, at once, and after crashes: every cent is promised and spent once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import count
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as configured
+from hypothesis import strategies as st
+
+from core.clock import FakeClock
+from core.errors import BudgetExceeded
+from core.runs.execution import Wait
+from core.runs.model import Cause, RunState
+from core.settings import Settings
+from core.tenancy import Policy, Role, TenantContext
+from tests.fixtures.work import Work, work_in
+
+MONTH, RUN = 1_000, 400
+POLICY = Policy(budget_month_microusd=MONTH, budget_run_microusd=RUN)
+HOUR_S = 3_600.0
+NUMBERS = count(1)
+
+
+@pytest.fixture
+async def work(settings: Settings) -> AsyncIterator[Work]:
+    """The rooms, on a clock that stands still."""
+    async with work_in(settings, FakeClock()) as rooms:
+        yield rooms
+
+
+# In any order ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Promise an amount under a key, in a run or outside of any."""
+
+    key: str
+    amount: int
+    run: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Say what was spent under a key."""
+
+    key: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Give back what is open under keys with this beginning."""
+
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forsake:
+    """An hour goes by and housekeeping comes."""
+
+
+Act = Reserve | Settle | Abandon | Forsake
+# Keys that are beginnings of each other, and words that languages sort in ways of their own.
+keys = st.sampled_from(["run_1/1/1", "run_1/1/2", "run_1/10/1", "Run_1/1/1", "run-1/1/1", "é/1/1", "model_1"])
+amounts = st.integers(0, 450)
+acts: st.SearchStrategy[Act] = st.one_of(
+    st.builds(Reserve, keys, amounts, st.sampled_from([None, "run_1", "run_2"])),
+    st.builds(Settle, keys, st.integers(0, 600)),
+    st.builds(Abandon, st.sampled_from(["run_1/1/", "run_1/", "é/", "nothing"])),
+    st.just(Forsake()),
+)
+
+
+@dataclass(slots=True)
+class Model:
+    """What the ledger should hold, in the plainest terms."""
+
+    promised: dict[str, Reserve] = field(default_factory=dict)
+    spent: dict[str, int] = field(default_factory=dict)
+
+    def open(self, run: str | None = None) -> int:
+        """What is promised and not settled, of a run or of all."""
+        return sum(act.amount for key, act in self.promised.items() if key not in self.spent and run in (None, act.run))
+
+    def paid(self, run: str | None = None) -> int:
+        """What was spent, in a run or in all."""
+        return sum(amount for key, amount in self.spent.items() if run in (None, self.promised[key].run))
+
+    def covered(self, act: Reserve) -> str:
+        """The account that lacks the money for this, or ``ok``."""
+        if act.key in self.promised:
+            return "ok"
+        if self.open() + self.paid() + act.amount > MONTH:
+            return "month"
+        if act.run is not None and self.open(act.run) + self.paid(act.run) + act.amount > RUN:
+            return "run"
+        return "ok"
+
+    def give_back(self, prefix: str) -> int:
+        """Settle at nothing what is open under these keys; how many."""
+        given = [key for key in self.promised if key.startswith(prefix) and key not in self.spent]
+        self.spent |= dict.fromkeys(given, 0)
+        return len(given)
+
+
+async def perform(work: Work, ctx: TenantContext, model: Model, act: Act) -> None:
+    """Do it to both; they must agree on what happens."""
+    match act:
+        case Reserve():
+            expected = model.covered(act)
+            try:
+                await work.usage.reserve(ctx, act.key, act.amount, run_id=act.run)
+                told = "ok"
+            except BudgetExceeded as refused:
+                told = refused.details["account"]
+            assert told == expected, act
+            if told == "ok":
+                model.promised.setdefault(act.key, act)
+        case Settle():
+            new = act.key in model.promised and act.key not in model.spent
+            assert await work.usage.settle(ctx, act.key, act.amount) is new, act
+            if new:
+                model.spent[act.key] = act.amount
+        case Abandon():
+            assert await work.usage.abandon(ctx, act.prefix) == model.give_back(act.prefix), act
+        case Forsake():
+            work.clock.advance(1)
+            assert await work.usage.release_forsaken(0) == model.give_back("")
+
+
+async def agrees(work: Work, ctx: TenantContext, model: Model) -> None:
+    """The accounts say what the model says."""
+    for run, limit in ((None, MONTH), ("run_1", RUN), ("run_2", RUN)):
+        balance = await work.usage.balance(ctx, run)
+        assert (balance.limit_microusd, balance.reserved_microusd, balance.spent_microusd) == (
+            limit,
+            model.open(run),
+            model.paid(run),
+        ), run
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """One event loop for all examples."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+def test_any_sequence_of_promises_payments_and_retries_keeps_the_books(
+    settings: Settings, owner_dsn: str, runner: asyncio.Runner
+) -> None:
+    opened = work_in(settings, FakeClock())
+    work = runner.run(opened.__aenter__())
+
+    @given(st.lists(acts, max_size=25))
+    @example([Reserve("run_1/1/1", 400, "run_1"), Settle("run_1/1/1", 600), Reserve("model_1", 400, None)])
+    @example([Reserve("model_1", 0, None), Settle("model_1", 5), Settle("model_1", 5), Reserve("model_1", 9, None)])
+    @configured(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    def play(sequence: list[Act]) -> None:
+        async def example_of_its_own() -> None:
+            await work.usage.release_forsaken(-1)  # of the examples before
+            ctx = await work.tenant(f"tenant-{next(NUMBERS)}", POLICY)
+            model = Model()
+            for act in sequence:
+                await perform(work, ctx, model, act)
+                await agrees(work, ctx, model)
+
+        runner.run(example_of_its_own())
+
+    try:
+        play()
+        runner.run(books_balance(owner_dsn))
+    finally:
+        runner.run(opened.__aexit__(None, None, None))
+
+
+async def books_balance(owner_dsn: str) -> None:
+    """Accounts, entries and open reservations tell one story, for every tenant."""
+    owner = await asyncpg.connect(owner_dsn)
+    try:
+        wrong = await owner.fetch(
+            """
+            with entries as (
+                select r.tenant_id, r.key, r.amount_microusd as promised, s.amount_microusd as spent, accounts.account
+                from ledger r left join ledger s on s.tenant_id = r.tenant_id and s.key = r.key and s.kind = 'settle'
+                cross join lateral (values ('month:' || r.month), ('run:' || r.run_id)) accounts (account)
+                where r.kind = 'reserve' and accounts.account is not null
+            ), sums as (
+                select tenant_id, account, sum(promised) filter (where spent is null) as reserved, sum(spent) as spent
+                from entries group by 1, 2
+            )
+            select 'account ' || a.account from budget_accounts a left join sums s using (tenant_id, account)
+            where (a.reserved_microusd, a.spent_microusd) <> (coalesce(s.reserved, 0), coalesce(s.spent, 0))
+            union all
+            select 'reservation ' || coalesce(o.key, e.key)
+            from (select * from reservations) o
+            full join (select distinct tenant_id, key from entries where spent is null) e using (tenant_id, key)
+            where o.key is null or e.key is null
+            union all
+            select 'settled without a promise: ' || s.key from ledger s
+            where s.kind = 'settle' and not exists (
+                select from ledger r where r.tenant_id = s.tenant_id and r.key = s.key and r.kind = 'reserve')
+            """
+        )
+    finally:
+        await owner.close()
+    assert wrong == []
+
+
+# At once --------------------------------------------------------------------------------------------------
+
+
+async def test_concurrent_promises_are_admitted_exactly_up_to_the_limit(work: Work, owner_dsn: str) -> None:
+    ctx = await work.tenant("bank", POLICY)
+
+    async def promise(number: int, run: str | None) -> bool:
+        try:
+            await work.usage.reserve(ctx, f"key-{number}", 130, run_id=run)
+        except BudgetExceeded:
+            return False
+        return True
+
+    assert sum(await asyncio.gather(*(promise(n, "run_1") for n in range(20)))) == RUN // 130
+    assert sum(await asyncio.gather(*(promise(100 + n, None) for n in range(20)))) == (MONTH - 3 * 130) // 130
+    await books_balance(owner_dsn)
+
+
+async def test_the_same_promise_and_the_same_payment_made_many_times_at_once_count_once(
+    work: Work, owner_dsn: str
+) -> None:
+    ctx = await work.tenant("bank", POLICY)
+    await asyncio.gather(*(work.usage.reserve(ctx, "key", 100, run_id="run_1") for _ in range(12)))
+    assert (await work.usage.balance(ctx)).reserved_microusd == 100
+    settled = await asyncio.gather(
+        *(work.usage.settle(ctx, "key", 70) for _ in range(6)), *(work.usage.abandon(ctx, "ke") for _ in range(6))
+    )
+    assert sum(map(int, settled)) == 1
+    assert (await work.usage.balance(ctx, "run_1")).spent_microusd in (0, 70)
+    await books_balance(owner_dsn)
+
+
+async def test_steps_of_one_run_that_promise_and_pay_at_the_same_time_never_block_each_other(
+    work: Work, owner_dsn: str
+) -> None:
+    ctx = await work.tenant("bank", Policy(budget_month_microusd=10**9, budget_run_microusd=10**9))
+
+    async def step(number: int) -> None:
+        for attempt in range(6):
+            key = f"run_1/{number}/{attempt}"
+            await work.usage.reserve(ctx, key, 10, run_id="run_1")
+            await work.usage.settle(ctx, key, 9)
+
+    await asyncio.gather(*(step(number) for number in range(8)))
+    balance = await work.usage.balance(ctx, "run_1")
+    assert (balance.reserved_microusd, balance.spent_microusd) == (0, 8 * 6 * 9)
+    await books_balance(owner_dsn)
+
+
+# Limits ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_runs_limit_is_the_budget_it_was_submitted_with_whoever_reserves_first(work: Work) -> None:
+    ctx = await work.tenant("bank", Policy(budget_run_microusd=500))
+    (run,) = await work.submit(ctx, 1)
+    richer = replace(ctx, policy=Policy(budget_run_microusd=2_000_000))
+    with pytest.raises(BudgetExceeded) as refused:
+        await work.usage.reserve(richer, "model-call", 501, run_id=run.run_id)
+    assert refused.value.details["account"] == "run"
+    await work.usage.reserve(richer, "model-call", 500, run_id=run.run_id)
+
+
+async def test_a_month_that_gets_more_money_takes_runs_again_at_once(work: Work) -> None:
+    ctx = await work.tenant("bank", POLICY)
+    await work.usage.reserve(ctx, "everything", MONTH)
+    with pytest.raises(BudgetExceeded):
+        await work.submit(ctx, 1)
+    await work.tenants.change_policy(await work.operator(), ctx.tenant_id, Policy(budget_month_microusd=2 * MONTH))
+    richer = await work.context("bank", Role.MEMBER)
+    assert (await work.usage.balance(richer)).left_microusd == MONTH
+    assert len(await work.submit(richer, 1)) == 1
+
+
+async def test_a_promise_belongs_to_the_month_in_which_it_was_made(work: Work) -> None:
+    ctx = await work.tenant("bank", replace_zone(POLICY, "America/New_York"))
+    work.clock.advance((datetime(2026, 2, 1, 4, 59, tzinfo=UTC) - work.clock.now()).total_seconds())
+    await work.usage.reserve(ctx, "late", 900)
+    work.clock.advance(120)  # past midnight in New York
+    assert (await work.usage.balance(ctx)).left_microusd == MONTH
+    await work.usage.reserve(ctx, "early", 1_000)
+    assert await work.usage.settle(ctx, "late", 800)
+    balance = await work.usage.balance(ctx)
+    assert (balance.reserved_microusd, balance.spent_microusd) == (1_000, 0)
+
+
+def replace_zone(policy: Policy, zone: str) -> Policy:
+    return policy.model_copy(update={"timezone": zone})
+
+
+# What nobody settles --------------------------------------------------------------------------------------
+
+
+async def test_what_a_dead_process_promised_comes_back_unless_its_run_may_still_settle_it(
+    work: Work, owner_dsn: str
+) -> None:
+    ctx, other = await work.tenant("bank", POLICY), await work.tenant("union", POLICY)
+    executing, ended, parked = await work.submit(ctx, 3)
+    claims = {claim.run_id: claim for claim in await work.claim("w", 3)}
+    for number, run_id in enumerate([None, executing.run_id, ended.run_id, parked.run_id, "run_that_never_was"]):
+        await work.usage.reserve(ctx, f"old-{number}", 10, run_id=run_id)
+    await work.usage.reserve(other, "old", 10)
+    await work.finish(claims[ended.run_id], "w", RunState.FAILED)
+    on = await work.executing(claims[parked.run_id], "w")
+    await work.execution.arm_wait(on, Wait(1, "timer", Cause.TIMER))
+    await work.execution.park(on, 1)
+    work.clock.advance(HOUR_S)
+    await work.usage.reserve(ctx, "young", 10)
+
+    assert await work.usage.release_forsaken(HOUR_S + 1) == 0
+    assert await work.usage.release_forsaken(HOUR_S - 1) == 4
+    assert await work.usage.release_forsaken(HOUR_S - 1) == 0
+    assert (await work.usage.balance(ctx)).reserved_microusd == 30  # of the two runs, and the young one
+    assert (await work.usage.balance(other)).reserved_microusd == 0
+    await work.finish(claims[executing.run_id], "w")
+    assert await work.usage.release_forsaken(HOUR_S - 1) == 1
+    await books_balance(owner_dsn)
+
+
+async def test_no_role_of_a_running_process_changes_or_deletes_an_entry(work: Work, owner_dsn: str) -> None:
+    ctx = await work.tenant("bank", POLICY)
+    await work.usage.reserve(ctx, "key", 10)
+    owner = await asyncpg.connect(owner_dsn)
+    try:
+        for role in ("bailiwick_app", "bailiwick_control", "bailiwick_engine"):
+            await owner.execute(f"set role {role}")
+            for act in ("update ledger set amount_microusd = 0", "delete from ledger", "truncate ledger"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await owner.execute(act)
+            await owner.execute("reset role")
+        assert await owner.fetchval("select amount_microusd from ledger where key = 'key'") == 10
+    finally:
+        await owner.close()
+
+
+async def test_a_negative_amount_is_refused_and_leaves_nothing(work: Work, owner_dsn: str) -> None:
+    ctx = await work.tenant("bank", POLICY)
+    await work.usage.reserve(ctx, "key", 10)
+    with pytest.raises(ValueError, match="negative"):
+        await work.usage.reserve(ctx, "gift", -5)
+    with pytest.raises(ValueError, match="negative"):
+        await work.usage.settle(ctx, "key", -5)
+    assert (await work.usage.balance(ctx)).reserved_microusd == 10
+    await books_balance(owner_dsn)
