@@ -88,6 +88,8 @@ def prepare_folder(root: Path, *, offline: bool) -> Path:
     _reword(texts, note)
     welcome = (_ASSETS / "chainlit.md").read_text("utf-8").replace("{note}", note)
     try:
+        # Uploads of an earlier process that did not end in order; conversations have theirs in the database.
+        shutil.rmtree(root / ".files", ignore_errors=True)
         for folder in (root / ".chainlit" / "translations", root / "build"):
             folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_CONFIG if _CONFIG.exists() else _ASSETS / "config.toml", root / ".chainlit" / "config.toml")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from core.conversations.model import Element
 from core.errors import BailiwickError
 from core.ids import ThreadId
 from core.tenants.model import Identity
+
+NO_ANSWER = "The model gave no answer. Please ask again in other words."
 
 log = structlog.get_logger(__name__)
 
@@ -150,8 +153,9 @@ async def take_turn(services: ChatServices, identity: Identity, live: LiveCards,
 
 async def _answer(services: ChatServices, turn: ShownTurn) -> None:
     try:
-        async for event in services.agent.answer(turn.question):
-            await turn.show(event)
+        async with aclosing(services.agent.answer(turn.question)) as events:
+            async for event in events:
+                await turn.show(event)
     except asyncio.CancelledError:
         await _anyway(turn.end)
         raise
@@ -159,8 +163,10 @@ async def _answer(services: ChatServices, turn: ShownTurn) -> None:
         await turn.end()
         await complain(error)
         return
+    if not turn.answer.content and not turn.cards:
+        turn.answer.content = NO_ANSWER
     await turn.end()
-    if turn.answer.content:
+    if turn.answer.content != NO_ANSWER:
         await services.agent.learn(turn.question, turn.answer.content, turn.answer.id)
 
 
