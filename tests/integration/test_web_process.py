@@ -17,6 +17,7 @@ from core.embedded.process import Reaper
 from core.settings import Port, Settings
 from core.tenancy import Role
 from tests.fixtures.people import PEOPLE_PASSWORD, people_in
+from tests.fixtures.ports import free_port_base
 from tests.fixtures.serving import serving
 
 SECRETS = ("database_app_url", "redis_url", "secret_key", "graph_password")
@@ -84,8 +85,10 @@ async def test_a_start_that_cannot_succeed_ends_with_one_clear_line(settings: Se
     faults = {
         "web: Port ": env | {"BAILIWICK_PORT_BASE": taken},
         "web: Postgres does not answer": env | {"BAILIWICK_DATABASE_APP_URL": elsewhere},
-        "web: BAILIWICK_SECRET_KEY": {name: value for name, value in env.items() if name != "BAILIWICK_SECRET_KEY"},
+        "web: BAILIWICK_SECRET_KEY": env | {"BAILIWICK_PORT_BASE": str(free_port_base())},
     }
+
+    del faults["web: BAILIWICK_SECRET_KEY"]["BAILIWICK_SECRET_KEY"]
 
     async def last_words(given: dict[str, str]) -> tuple[int | None, str]:
         process = await asyncio.create_subprocess_exec(
