@@ -9,12 +9,9 @@ import sys
 import structlog
 import uvicorn
 
-from chat_app.main import create_app
-from core.bootstrap import open_platform
 from core.errors import BailiwickError
 from core.settings import Port, Settings
 from core.telemetry import configure_logging, listener, open_tracer, serving
-from memory.bootstrap import open_memory
 
 HOST = "127.0.0.1"
 MAX_SOCKET_MESSAGE = 1024 * 1024
@@ -30,6 +27,11 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     listening = listener(HOST, settings.port(Port.WEB))
+    # Imported when the port is ours: the rest takes seconds to load, and a taken port is known at once.
+    from chat_app.main import create_app
+    from core.bootstrap import open_platform
+    from memory.bootstrap import open_memory
+
     with open_tracer(settings, "web") as tracer:
         async with open_platform(settings, process="web") as platform, open_memory(platform) as memory:
             app = create_app(platform, memory, tracer, stopping)
