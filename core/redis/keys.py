@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass
 
 from core.ids import TenantId
-from core.tenancy import TENANT_ID, RateLimit
+from core.tenancy import TENANT_ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,13 @@ class Keys:
         """Channel of a tenant's live events."""
         return f"{self._tenant(tenant_id)}:events"
 
-    def limit(self, tenant_id: TenantId, name: str, rate: RateLimit) -> str:
-        """State of one of a tenant's rate limits. A limit that is changed starts afresh."""
-        return f"{self._tenant(tenant_id)}:limit:{rate.limit}/{rate.window_s}:{_digest(name)}"
+    def limit(self, tenant_id: TenantId, name: str) -> tuple[str, str, str]:
+        """What one of a tenant's rate limits keeps: its calls, its line, and what those in it were told.
 
-    def place(self, tenant_id: TenantId, name: str, rate: RateLimit, holder: str) -> str:
-        """The place somebody keeps in the line of a rate limit."""
-        return f"{self.limit(tenant_id, name, rate)}:{_digest(holder)}"
+        The rate is no part of the names: a limit that is changed remembers the calls that were made.
+        """
+        limit = f"{self._tenant(tenant_id)}:limit:{_digest(name)}"
+        return f"{limit}:calls", f"{limit}:line", f"{limit}:told"
 
     def cache(self, tenant_id: TenantId, space: str, key: str) -> str:
         """One cached value. ``key`` may be long: only its hash becomes part of the name."""

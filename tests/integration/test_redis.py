@@ -148,30 +148,76 @@ async def test_the_bus_survives_a_restart_and_tells_its_listeners_that_they_may_
     await bus.close()
 
 
-async def test_a_limit_allows_its_burst_and_then_one_call_per_interval(bus: Bus) -> None:
+async def test_a_limit_allows_its_calls_in_any_window_and_not_one_more(bus: Bus) -> None:
     limits, rate = Limits(bus.connection), RateLimit(limit=5, window_s=100)
-    assert [await limits.take(BANK, "credit-bureau", rate, NOW) for _ in range(5)] == [0.0] * 5
-    assert await limits.take(BANK, "credit-bureau", rate, NOW) == 20.0
-    assert await limits.take(BANK, "credit-bureau", rate, NOW + timedelta(seconds=19)) == 1.0
-    assert await limits.take(BANK, "credit-bureau", rate, NOW + timedelta(seconds=20)) == 0.0
-    assert await limits.take(BANK, "credit-bureau", rate, NOW + timedelta(seconds=20)) == 20.0
+    assert [await limits.take(BANK, "credit-bureau", rate, NOW) for _ in range(4)] == [0.0] * 4
+    assert await limits.take(BANK, "credit-bureau", rate, NOW + timedelta(seconds=60)) == 0.0
+    assert await limits.take(BANK, "credit-bureau", rate, NOW + timedelta(seconds=60)) == 40.0
+    assert await limits.take(BANK, "credit-bureau", rate, NOW + timedelta(seconds=99)) == 1.0
+    again = [await limits.take(BANK, "credit-bureau", rate, NOW + timedelta(seconds=100)) for _ in range(5)]
+    assert again == [0.0] * 4 + [60.0], "four calls have left the window, the fifth is in it until 160 s"
     assert await limits.take(UNION, "credit-bureau", rate, NOW) == 0.0, "tenants do not share a limit"
     assert await limits.take(BANK, "identity", rate, NOW) == 0.0, "nor do names"
-    raised = RateLimit(limit=50, window_s=100)
-    assert await limits.take(BANK, "credit-bureau", raised, NOW) == 0.0, "a changed limit acts at once"
 
 
-async def test_those_who_keep_a_place_are_served_one_by_one_in_order(bus: Bus) -> None:
+async def test_a_changed_limit_acts_at_once_and_remembers_the_calls_that_were_made(bus: Bus) -> None:
+    limits = Limits(bus.connection)
+
+    async def calls(limit: int, after_s: int) -> int:
+        rate, now = RateLimit(limit=limit, window_s=100), NOW + timedelta(seconds=after_s)
+        return [await limits.take(BANK, "bureau", rate, now) for _ in range(10)].count(0.0)
+
+    assert [await calls(3, 0), await calls(7, 10), await calls(2, 20)] == [3, 4, 0]
+    assert [await calls(2, 109), await calls(2, 110)] == [0, 2]
+
+
+async def test_those_who_wait_are_told_a_call_of_their_own_and_are_not_overtaken(bus: Bus) -> None:
     limits, rate = Limits(bus.connection), RateLimit(limit=2, window_s=20)
-    waits = {name: await limits.take(BANK, "bureau", rate, NOW, holder=name) for name in "abcde"}
-    assert waits == {"a": 0.0, "b": 0.0, "c": 10.0, "d": 20.0, "e": 30.0}
-    assert await limits.take(BANK, "bureau", rate, NOW + timedelta(seconds=4), holder="d") == 16.0
-    assert await limits.take(BANK, "bureau", rate, NOW + timedelta(seconds=10), holder="c") == 0.0
-    assert await limits.take(BANK, "bureau", rate, NOW + timedelta(seconds=10)) == 30.0, "no overtaking"
-    assert await limits.take(BANK, "bureau", rate, NOW + timedelta(seconds=20), holder="d") == 0.0
+
+    async def take(after_s: int, holder: str | None = None) -> float:
+        return await limits.take(BANK, "bureau", rate, NOW + timedelta(seconds=after_s), holder=holder)
+
+    assert [await take(0, "a"), await take(5, "b"), await take(5, "c"), await take(5, "d")] == [0.0, 0.0, 15.0, 20.0]
+    assert await take(5, "e") == 35.0
+    assert await take(9, "d") == 16.0, "asking early changes nothing"
+    assert await take(20) == 25.0, "the call is kept for the one who was told of it"
+    assert [await take(20, "c"), await take(20, "d"), await take(25, "d")] == [0.0, 5.0, 0.0]
+    assert await take(40) == 5.0, "e comes first, and then a call is free when d's has left the window"
+    assert await take(41, "e") == 0.0, "late, and still served"
+    assert await take(45) == 0.0
 
 
-async def test_a_hundred_callers_at_once_get_exactly_the_burst(bus: Bus) -> None:
+async def test_a_call_that_nobody_fetches_is_given_to_others_after_a_while(bus: Bus) -> None:
+    limits, rate = Limits(bus.connection), RateLimit(limit=1, window_s=100)
+
+    async def take(after_s: int, holder: str | None = None) -> float:
+        return await limits.take(BANK, "bureau", rate, NOW + timedelta(seconds=after_s), holder=holder)
+
+    assert [await take(0), await take(0, "gone"), await take(0, "late")] == [0.0, 100.0, 200.0]
+    assert await take(160) > 0
+    assert await take(161) == 0.0
+    assert await take(200, "late") == 161.0, "behind the one ahead of it, who may still come"
+    assert await take(700, "late") == 0.0
+    calls, line, told = bus.connection.keys.limit(BANK.tenant_id, "bureau")
+    assert await take(801, "last") == 0.0
+    client = bus.connection.client
+    assert [await client.llen(calls), await client.zcard(line), await client.zcard(told)] == [1, 0, 0]
+    assert 0 < await client.pttl(calls) <= 100_000
+
+
+async def test_a_call_made_by_a_clock_that_is_behind_leaves_the_window_no_earlier_than_those_before_it(
+    bus: Bus,
+) -> None:
+    limits, rate = Limits(bus.connection), RateLimit(limit=2, window_s=100)
+
+    async def take(clock_s: int, holder: str) -> float:
+        return await limits.take(BANK, "bureau", rate, NOW + timedelta(seconds=clock_s), holder=holder)
+
+    assert [await take(50, "a"), await take(0, "b")] == [0.0, 0.0]
+    assert [await take(60, "c"), await take(60, "d"), await take(0, "e")] == [90.0, 90.0, 250.0]
+
+
+async def test_a_hundred_callers_at_once_make_exactly_as_many_calls_as_are_allowed(bus: Bus) -> None:
     limits, rate = Limits(bus.connection), RateLimit(limit=7, window_s=3600)
     waits = await asyncio.gather(*(limits.take(BANK, "bureau", rate, NOW) for _ in range(100)))
     assert waits.count(0.0) == 7
