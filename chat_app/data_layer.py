@@ -27,6 +27,7 @@ from chainlit.user import PersistedUser, User
 
 from chat_app.downloads import file_url
 from chat_app.session import current_seat, identifier_of
+from core.agents.guardrails import attachment_name
 from core.clock import Clock
 from core.conversations.model import Element, Entry, Feedback, Thread
 from core.conversations.service import ConversationService
@@ -171,7 +172,10 @@ class ConversationLayer(BaseDataLayer):
 
     @_unawaited
     async def create_element(self, element: ShownElement) -> None:
-        """Write a file with its bytes, or a card with its props. Addresses on the web are never fetched."""
+        """Write a file with its bytes, or a card with its props. Addresses on the web are never fetched.
+
+        A file is kept under the name by which it is announced to the model, so that its tools find it.
+        """
         async with self._in_order(element.id):
             content = None if element.type == "custom" else await asyncio.to_thread(_bytes_of, element)
             shown = element.to_dict()
@@ -182,7 +186,7 @@ class ConversationLayer(BaseDataLayer):
                     thread_id=ThreadId(element.thread_id),
                     entry_id=element.for_id,
                     kind=element.type,
-                    name=element.name,
+                    name=attachment_name(element.name),
                     mime=element.mime,
                     props=shown.get("props"),
                     extra={key: shown[key] for key in _ELEMENT_EXTRA if shown.get(key) is not None},  # type: ignore[literal-required]

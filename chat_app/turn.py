@@ -21,7 +21,7 @@ from chainlit.element import Element as ShownElement
 from chat_app.live import LiveCards
 from chat_app.rendering import REVIEW_CARD, RUNS_CARD, error_in_words, pretty_json, tool_title
 from chat_app.services import ChatServices
-from core.agents.guardrails import check_question
+from core.agents.guardrails import attachment_name, check_question
 from core.agents.model import (
     AgentEvent,
     BatchCard,
@@ -178,16 +178,17 @@ async def _anyway(act: Callable[[], Awaitable[None]]) -> None:
 async def _keep(
     services: ChatServices, identity: Identity, thread_id: ThreadId, message: cl.Message, file: ShownElement
 ) -> str:
-    """Store an attached file now: tools read it from the conversation, not from this process. Its name."""
+    """Store an attached file now: tools read it from the conversation, not from this process. Its name there."""
     content = await asyncio.to_thread(Path(file.path or "").read_bytes)
+    name = attachment_name(file.name)
     element = Element(
         element_id=file.id,
         thread_id=thread_id,
         entry_id=message.id,
         kind=file.type,
-        name=file.name,
+        name=name,
         mime=file.mime,
         extra={"display": "inline"},
     )
     await services.conversations.save_element(identity.ctx, element, content)
-    return file.name
+    return name

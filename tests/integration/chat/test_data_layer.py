@@ -120,7 +120,7 @@ async def test_files_cards_and_feedback_come_back(
     file = tmp_path / "upload.csv"
     file.write_bytes(b"a,b\n")
     await layer.create_step(step(id="m1", type="user_message"))
-    await layer.create_element(File(id="e1", name="a.csv", path=str(file), mime="text/csv", for_id="m1"))
+    await layer.create_element(File(id="e1", name="a[1].csv", path=str(file), mime="text/csv", for_id="m1"))
     card = CustomElement(id="e2", name="RunsCard", props={"batch_id": "bat_1"}, for_id="m1")
     await layer.create_element(card)
     feedback_id = await layer.upsert_feedback(Feedback(forId="m1", value=1, comment="good"))
@@ -129,6 +129,7 @@ async def test_files_cards_and_feedback_come_back(
 
     assert thread is not None
     shown, painted = thread["elements"] or []
+    assert shown["name"] == "a(1).csv"  # as the model is told; brackets end an announcement
     assert (shown["url"], shown["mime"], shown["forId"]) == (f"/chat/files/{THREAD}/e1", "text/csv", "m1")
     assert (painted["props"], painted["url"], painted["display"]) == ({"batch_id": "bat_1"}, None, "inline")
     assert thread["steps"][0]["feedback"] == {"forId": "m1", "id": feedback_id, "value": 1, "comment": "good"}
