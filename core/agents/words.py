@@ -14,11 +14,11 @@ _QUEUED = {
     Cause.PAUSED: "your organisation is paused; please ask your operator",
 }
 _WAITING = {
-    Cause.REVIEW: "{count} {wait} for a reviewer's decision",
-    Cause.RATE: "{count} {wait} for an external service's rate limit to free up",
-    Cause.BUDGET: "{count} {wait} for budget; your operator can raise it",
-    Cause.TIMER: "{count} {wait} until a set time",
-    Cause.EVENT: "{count} {wait} for an event",
+    Cause.REVIEW: "{count:,} {wait} for a reviewer's decision",
+    Cause.RATE: "{count:,} {wait} for an external service's rate limit to free up",
+    Cause.BUDGET: "{count:,} {wait} for budget; your operator can raise it",
+    Cause.TIMER: "{count:,} {wait} until a set time",
+    Cause.EVENT: "{count:,} {wait} for an event",
 }
 _STATE_OF_CAUSE = {
     Cause.CAP: "your cap is in use",
@@ -36,13 +36,13 @@ _STATE_OF_CAUSE = {
 def waits_in_words(progress: BatchProgress, policy: Policy) -> list[str]:
     """One sentence for each cause for which runs of a batch do not execute right now."""
     sentences = [
-        f"{count} queued: {_QUEUED.get(Cause(cause), _STATE_OF_CAUSE[Cause(cause)]).format(cap=policy.concurrency_cap)}"
+        f"{count:,} queued: {_QUEUED.get(Cause(cause), _STATE_OF_CAUSE[Cause(cause)]).format(cap=policy.concurrency_cap)}"
         for cause, count in sorted(progress.queued_by_cause.items())
         if count
     ]
     for cause, count in sorted(progress.waiting_by_cause.items()):
         if count:
-            words = _WAITING.get(Cause(cause), "{count} {wait}: " + _STATE_OF_CAUSE[Cause(cause)])
+            words = _WAITING.get(Cause(cause), "{count:,} {wait}: " + _STATE_OF_CAUSE[Cause(cause)])
             sentences.append(words.format(count=count, wait="waits" if count == 1 else "wait"))
     return sentences
 
