@@ -36,7 +36,7 @@ _STATE_OF_CAUSE = {
 def waits_in_words(progress: BatchProgress, policy: Policy) -> list[str]:
     """One sentence for each cause for which runs of a batch do not execute right now."""
     sentences = [
-        f"{count:,} queued: {_QUEUED.get(Cause(cause), _STATE_OF_CAUSE[Cause(cause)]).format(cap=policy.concurrency_cap)}"
+        f"{count:,} queued: {_queued_in_words(Cause(cause), policy)}"
         for cause, count in sorted(progress.queued_by_cause.items())
         if count
     ]
@@ -45,6 +45,10 @@ def waits_in_words(progress: BatchProgress, policy: Policy) -> list[str]:
             words = _WAITING.get(Cause(cause), "{count:,} {wait}: " + _STATE_OF_CAUSE[Cause(cause)])
             sentences.append(words.format(count=count, wait="waits" if count == 1 else "wait"))
     return sentences
+
+
+def _queued_in_words(cause: Cause, policy: Policy) -> str:
+    return _QUEUED.get(cause, _STATE_OF_CAUSE[cause]).format(cap=policy.concurrency_cap)
 
 
 def cause_in_words(cause: str | None) -> str:
