@@ -6,16 +6,19 @@
 - ``control_transaction()`` sets no tenant. It sees no tenant row; it can only call the control functions
   (claim, wake, login …) that the migrations list.
 
-Both end with the block: commit on success, rollback on any exception, cancellation included. Prepared
+Values that Postgres cannot hold (NUL in a text, a number out of range) raise ``InvalidInput``: they are the
+caller's. Both end with the block: commit on success, rollback on any exception, cancellation included. Prepared
 statements are not cached, so that a transaction-mode pooler (Neon, PgBouncer) may stand in between.
 
-On failure: a server that is gone raises ``Unavailable`` (retryable); the pool reconnects by itself.
+On failure: a server that is gone, or has no connection left, raises ``Unavailable`` (retryable), and so does a
+transaction that lost a deadlock; the pool reconnects by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -23,13 +26,23 @@ from typing import Any, Self
 import asyncpg
 
 from core.db.queries import Query
-from core.errors import Unavailable
+from core.errors import InvalidInput, Unavailable
 from core.tenancy import TenantContext
 
 Row = asyncpg.Record
 
 _LOST = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
+_FULL = asyncpg.InsufficientResourcesError
+_VALUES = (
+    asyncpg.CharacterNotInRepertoireError,
+    asyncpg.InvalidRowCountInLimitClauseError,
+    asyncpg.InvalidTextRepresentationError,
+    asyncpg.NumericValueOutOfRangeError,
+    asyncpg.UntranslatableCharacterError,
+)
 _SHUT_DOWN = (asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+# A backslash that is itself escaped, or NUL. The six letters of the escape are no NUL when somebody writes them.
+_ESCAPE = re.compile(r"(\\\\)|\\u0000")
 _SET_TENANT = "select set_config('app.tenant', $1, true)"
 
 
@@ -111,7 +124,7 @@ class Database:
     async def _transaction(self, tenant: str) -> AsyncIterator[Transaction]:
         try:
             connection = await self._pool.acquire()
-        except _LOST as error:
+        except (*_LOST, _FULL) as error:
             raise Unavailable(f"Postgres does not answer: {error}", retry_after_s=1) from error
         try:
             async with connection.transaction():
@@ -121,6 +134,13 @@ class Database:
             if not connection.is_closed():
                 raise
             raise Unavailable(f"Postgres went away: {error}", retry_after_s=1) from error
+        except asyncpg.TransactionRollbackError as error:
+            raise Unavailable("Somebody else's change came between. Try again.", retry_after_s=0.1) from error
+        except asyncpg.DataError as error:
+            # The driver's own refusals are of the class itself, those of the server of its children.
+            if type(error) is not asyncpg.DataError and not isinstance(error, _VALUES):
+                raise
+            raise InvalidInput("A value in this request cannot be stored.") from error
         finally:
             await self._pool.release(connection)
 
@@ -131,6 +151,6 @@ async def _init(connection: asyncpg.Connection[Row]) -> None:
 
 
 def _to_json(value: object) -> str:
-    # Postgres' jsonb holds neither NUL characters nor NaN: refuse them here, where the caller can be told.
+    # Postgres' jsonb holds neither NUL characters nor NaN: NUL is replaced, NaN refused, so that the caller is told.
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("\\u0000", "\\ufffd")
+    return _ESCAPE.sub(lambda found: found[1] or "\\ufffd", text) if "\\u0000" in text else text

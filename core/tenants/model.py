@@ -14,6 +14,7 @@ SESSION_LIFETIME_S = 12 * 3600
 LOCKOUT_FAILURES = 10
 LOCKOUT_WINDOW_S = 15 * 60
 KEY_PREFIX = "bw"
+MAX_EMAIL = 254
 
 _OPERATOR_ONLY = (
     "tier",
@@ -81,7 +82,12 @@ class ApiKeyView:
 
 def hash_token(token: str) -> bytes:
     """SHA-256: tokens are random (256 bits), so nothing slower is needed to store them safely."""
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(as_bytes(token)).digest()
+
+
+def as_bytes(secret: str) -> bytes:
+    """Any text as bytes, also text that UTF-8 refuses: a wrong secret is wrong, not an error."""
+    return secret.encode("utf-8", "surrogatepass")
 
 
 def new_token() -> str:
@@ -92,9 +98,14 @@ def new_token() -> str:
 def split_key(key: str) -> tuple[str, str] | None:
     """Key id and secret of ``bw_<id>_<secret>``; None when it has another form."""
     parts = key.split("_", 2)
-    if len(parts) != 3 or parts[0] != KEY_PREFIX or not parts[1] or not parts[2]:
+    if len(parts) != 3 or parts[0] != KEY_PREFIX or not (parts[1].isascii() and parts[1].isalnum()) or not parts[2]:
         return None
     return parts[1], parts[2]
+
+
+def is_email(text: str) -> bool:
+    """Whether this may be somebody's e-mail address."""
+    return 3 <= len(text) <= MAX_EMAIL and text.isprintable() and "@" in text[1:-1]
 
 
 def operator_only_changes(before: Policy, after: Policy) -> tuple[str, ...]:

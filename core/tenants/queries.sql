@@ -2,13 +2,13 @@
 -- Every account with this e-mail, in whichever tenant.
 select tenant_id, user_id, name, password_hash, roles, role_version from app.login_candidates($1);
 
--- name: login_failed
--- Count a failed login.
-select app.login_failed($1, $2);
+-- name: login_attempt
+-- Count an attempt as failed; false: one too many since a moment.
+select app.login_attempt($1, $2, $3, $4);
 
--- name: login_failures
--- Failed logins of an e-mail since a moment.
-select app.login_failures_since($1, $2);
+-- name: login_succeeded
+-- Take back what was counted at a moment.
+select app.login_succeeded($1, $2);
 
 -- name: session_identity
 -- Who a session belongs to, if it is alive and its user's roles have not changed since.
@@ -58,8 +58,8 @@ select tenant_id, name, org_id, region, policy_version, document, paused from ap
 select app.tenant_create($1, $2, $3, $4, $5, $6, $7);
 
 -- name: policy_change
--- The new policy version; null when there is no such tenant.
-select app.tenant_policy_change($1, $2, $3, $4);
+-- The new policy version; null when another one than $2 is in force.
+select app.tenant_policy_change($1, $2, $3, $4, $5);
 
 -- name: pause
 -- Stop or go on claiming a tenant's runs.
@@ -68,6 +68,10 @@ select app.queue_pause($1, $2);
 -- name: user_create
 -- False when the e-mail is taken in that tenant.
 select app.user_create($1, $2, $3, $4, $5, $6, $7);
+
+-- name: user_change
+-- Other roles, or no access; false when there is nobody of this id.
+select app.user_change($1, $2, $3, $4, $5);
 
 -- name: purge_sessions
 -- Remove sessions that have ended; how many.

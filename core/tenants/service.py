@@ -19,9 +19,9 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Database
-from core.errors import Forbidden, InvalidInput, NotFound, RateLimited, Unauthenticated, WrongRegion
+from core.errors import Conflict, Forbidden, InvalidInput, NotFound, RateLimited, Unauthenticated, WrongRegion
 from core.ids import TenantId, UserId, new_id
-from core.tenancy import PLATFORM, ActorKind, Policy, Role, Scope, TenantContext, scopes_of
+from core.tenancy import PLATFORM, TENANT_ID, ActorKind, Policy, Role, Scope, TenantContext, scopes_of
 from core.tenants import store
 from core.tenants.model import (
     KEY_PREFIX,
@@ -32,7 +32,9 @@ from core.tenants.model import (
     Identity,
     Login,
     TenantView,
+    as_bytes,
     hash_token,
+    is_email,
     new_token,
     operator_only_changes,
     split_key,
@@ -68,16 +70,13 @@ class TenantService:
         """
         now = self._clock.now()
         email = email.strip().lower()
-        since = now - timedelta(seconds=LOCKOUT_WINDOW_S)
-        async with self._db.control_transaction() as tx:
-            if await store.login_failures(tx, email, since) >= LOCKOUT_FAILURES:
-                raise RateLimited("Too many failed logins. Try again later.", retry_after_s=LOCKOUT_WINDOW_S)
-            accounts = [a for a in await store.login_candidates(tx, email) if tenant in (None, "", a.tenant_id)]
-        account = await asyncio.to_thread(self._matching, accounts, password[:_MAX_PASSWORD])
+        accounts = await self._attempt(email, now) if is_email(email) else []
+        wanted = [account for account in accounts if tenant in (None, "", account.tenant_id)]
+        account = await asyncio.to_thread(self._matching, wanted, password[:_MAX_PASSWORD])
         if account is None:
-            async with self._db.control_transaction() as tx:
-                await store.login_failed(tx, email, now)
             raise Unauthenticated("E-mail or password is wrong.")
+        async with self._db.control_transaction() as tx:
+            await store.login_succeeded(tx, email, now)
         token = new_token()
         ctx = await self.context_for(
             account.tenant_id, actor_kind=ActorKind.USER, actor_id=account.user_id, user_id=account.user_id
@@ -88,12 +87,21 @@ class TenantService:
             await self._audit.record(tx, ctx, "session.open", f"user:{account.user_id}")
         return Login(token, await self.identify_session(token))
 
+    async def _attempt(self, email: str, now: datetime) -> list[store.Account]:
+        """Whom the e-mail may stand for. The attempt counts as failed until its password turns out to be right."""
+        since = now - timedelta(seconds=LOCKOUT_WINDOW_S)
+        async with self._db.control_transaction() as tx:
+            if not await store.login_attempt(tx, email, since, LOCKOUT_FAILURES, now):
+                raise RateLimited("Too many failed logins. Try again later.", retry_after_s=LOCKOUT_WINDOW_S)
+            return await store.login_candidates(tx, email)
+
     def _matching(self, accounts: list[store.Account], password: str) -> store.Account | None:
         # Always as many verifications as there are candidates, at least one: time tells nothing.
+        secret = as_bytes(password)
         if not accounts:
-            self._hash.verify(password, self._decoy)
+            self._hash.verify(secret, self._decoy)
             return None
-        matches = [a for a in accounts if self._hash.verify(password, a.password_hash)]
+        matches = [a for a in accounts if self._hash.verify(secret, a.password_hash)]
         return matches[0] if matches else None
 
     async def identify_session(self, token: str) -> Identity:
@@ -209,8 +217,10 @@ class TenantService:
     async def create_tenant(
         self, actor: TenantContext, tenant_id: TenantId, name: str, org_id: str, region: str, policy: Policy
     ) -> bool:
-        """Add an organisation; False when it exists already (nothing is changed then)."""
+        """Add an organisation; False when it exists already (nothing is changed then). Raises ``InvalidInput``."""
         actor.require(Scope.PLATFORM_OPERATE)
+        if TENANT_ID.fullmatch(tenant_id) is None:
+            raise InvalidInput("A tenant's id has 2 to 63 small letters, digits and hyphens.")
         now = self._clock.now()
         async with self._db.control_transaction() as tx:
             created = await store.create_tenant(tx, tenant_id, name, org_id, region, policy, actor.actor, now)
@@ -227,45 +237,72 @@ class TenantService:
         password: str,
         roles: tuple[Role, ...],
     ) -> bool:
-        """Add a person; False when the e-mail is taken there. Raises ``InvalidInput`` for a short password."""
+        """Add a person; False when the e-mail is taken there. Raises ``NotFound``, ``InvalidInput``."""
         self._require_over(actor, tenant_id)
-        if (Role.OPERATOR in roles) != (tenant_id == PLATFORM):
-            raise InvalidInput("The role operator exists in the tenant platform, and only it.")
+        _check_roles(tenant_id, roles)
+        email = email.strip().lower()
+        if not is_email(email):
+            raise InvalidInput("This is no e-mail address.")
         if not 8 <= len(password) <= _MAX_PASSWORD:
             raise InvalidInput("A password needs 8 to 1024 characters.")
+        await self.tenant(tenant_id)
         now = self._clock.now()
         async with self._db.control_transaction() as tx:
-            known = await store.login_candidates(tx, email.strip().lower())
+            known = await store.login_candidates(tx, email)
         if any(account.tenant_id == tenant_id for account in known):
             return False  # before the costly hash, so that seeding again is quick
-        hashed = await asyncio.to_thread(self._hash.hash, password)
+        hashed = await asyncio.to_thread(self._hash.hash, as_bytes(password))
         user_id = UserId(new_id("usr", now))
         async with self._db.control_transaction() as tx:
-            created = await store.create_user(tx, user_id, tenant_id, email.strip().lower(), name, hashed, roles, now)
+            created = await store.create_user(tx, user_id, tenant_id, email, name, hashed, roles, now)
         if created:
             await self._audit.append(actor, "user.create", f"user:{user_id}", after={"roles": list(roles)})
         return created
+
+    async def change_user(
+        self,
+        actor: TenantContext,
+        tenant_id: TenantId,
+        user_id: UserId,
+        *,
+        roles: tuple[Role, ...] | None = None,
+        disabled: bool | None = None,
+    ) -> None:
+        """Give a person other roles, or take or return their access; their sessions end. Raises ``NotFound``."""
+        self._require_over(actor, tenant_id)
+        if roles is not None:
+            _check_roles(tenant_id, roles)
+        async with self._db.control_transaction() as tx:
+            if not await store.change_user(tx, tenant_id, user_id, roles, disabled, self._clock.now()):
+                raise NotFound("There is no such person.")
+        after = {"roles": None if roles is None else list(roles), "disabled": disabled}
+        await self._audit_over(actor, tenant_id, "user.change", f"user:{user_id}", None, after)
 
     async def change_policy(self, actor: TenantContext, tenant_id: TenantId, policy: Policy) -> int:
         """Put a new policy in force; its version. Acts on queued runs at their next claim.
 
         An admin may change their own tenant's pools, tools and time zone; weight, caps, quotas, budgets and
-        regions are the operator's (``Forbidden``).
+        regions are the operator's (``Forbidden``). Raises ``NotFound``; ``Conflict`` when somebody else changes
+        it at the same moment.
         """
         self._require_over(actor, tenant_id)
-        before = await self.tenant(tenant_id)
-        if Scope.PLATFORM_OPERATE not in actor.scopes and (fields := operator_only_changes(before.policy, policy)):
-            raise Forbidden(f"Only the operator changes {', '.join(fields)}.", fields=list(fields))
         now = self._clock.now()
         async with self._db.control_transaction() as tx:
-            version = await store.change_policy(tx, tenant_id, policy, actor.actor, now)
+            before = await store.tenant(tx, tenant_id)  # never the cache: an operator may have lowered a cap just now
+            if before is None:
+                raise NotFound("There is no such tenant.")
+            fields = operator_only_changes(before.policy, policy)
+            if fields and Scope.PLATFORM_OPERATE not in actor.scopes:
+                raise Forbidden(f"Only the operator changes {', '.join(fields)}.", fields=list(fields))
+            version = await store.change_policy(tx, tenant_id, before.policy_version, policy, actor.actor, now)
         if version is None:
-            raise NotFound("There is no such tenant.")
+            raise Conflict("Somebody else changes this policy, too. Look again.")
         self._policies.pop(tenant_id, None)
         await self._audit_over(
             actor,
             tenant_id,
             "policy.change",
+            f"tenant:{tenant_id}",
             before.policy.model_dump(mode="json"),
             policy.model_dump(mode="json"),
         )
@@ -278,7 +315,7 @@ class TenantService:
             if not await store.pause(tx, tenant_id, paused):
                 raise NotFound("There is no such tenant.")
         self._policies.pop(tenant_id, None)
-        await self._audit_over(actor, tenant_id, "tenant.pause", None, {"paused": paused})
+        await self._audit_over(actor, tenant_id, "tenant.pause", f"tenant:{tenant_id}", None, {"paused": paused})
 
     async def issue_key(self, ctx: TenantContext, label: str, scopes: tuple[Scope, ...]) -> str:
         """A new API key of the caller's tenant, shown once. Nobody hands out rights they do not have."""
@@ -318,8 +355,13 @@ class TenantService:
             raise NotFound("There is no such tenant.")
 
     async def _audit_over(
-        self, actor: TenantContext, tenant_id: TenantId, act: str, before: object, after: object
+        self, actor: TenantContext, tenant_id: TenantId, act: str, subject: str, before: object, after: object
     ) -> None:
         """An operator's act on a tenant stands in that tenant's audit, under the operator's name."""
         target = await self.context_for(tenant_id, actor_kind=actor.actor_kind, actor_id=actor.actor_id)
-        await self._audit.append(target, act, f"tenant:{tenant_id}", before, after)
+        await self._audit.append(target, act, subject, before, after)
+
+
+def _check_roles(tenant_id: TenantId, roles: tuple[Role, ...]) -> None:
+    if (Role.OPERATOR in roles) != (tenant_id == PLATFORM):
+        raise InvalidInput("The role operator exists in the tenant platform, and only it.")

@@ -44,14 +44,14 @@ async def login_candidates(tx: Transaction, email: str) -> list[Account]:
     ]
 
 
-async def login_failed(tx: Transaction, email: str, now: datetime) -> None:
-    """Count a failure."""
-    await tx.execute(SQL["login_failed"], email, now)
+async def login_attempt(tx: Transaction, email: str, since: datetime, limit: int, now: datetime) -> bool:
+    """Count an attempt as failed; False when that would be more than ``limit`` since a moment (by the minute)."""
+    return bool(await tx.fetchval(SQL["login_attempt"], email, since, limit, now))
 
 
-async def login_failures(tx: Transaction, email: str, since: datetime) -> int:
-    """Failures since a moment (minutes are the grain)."""
-    return int(await tx.fetchval(SQL["login_failures"], email, since))
+async def login_succeeded(tx: Transaction, email: str, at: datetime) -> None:
+    """Take back the attempt counted at this moment."""
+    await tx.execute(SQL["login_succeeded"], email, at)
 
 
 async def session(tx: Transaction, token_hash: bytes, now: datetime) -> SessionRow | None:
@@ -165,10 +165,13 @@ async def create_tenant(
     return bool(await tx.fetchval(SQL["tenant_create"], tenant_id, name, org_id, region, document, actor, now))
 
 
-async def change_policy(tx: Transaction, tenant_id: TenantId, policy: Policy, actor: str, now: datetime) -> int | None:
-    """The new version, None when there is no such tenant."""
-    version: int | None = await tx.fetchval(SQL["policy_change"], tenant_id, policy.model_dump(mode="json"), actor, now)
-    return version
+async def change_policy(
+    tx: Transaction, tenant_id: TenantId, version: int, policy: Policy, actor: str, now: datetime
+) -> int | None:
+    """The new version, None when another one than ``version`` is in force."""
+    document = policy.model_dump(mode="json")
+    changed: int | None = await tx.fetchval(SQL["policy_change"], tenant_id, version, document, actor, now)
+    return changed
 
 
 async def pause(tx: Transaction, tenant_id: TenantId, paused: bool) -> bool:
@@ -192,6 +195,19 @@ async def create_user(
             SQL["user_create"], user_id, tenant_id, email, name, password_hash, [r.value for r in roles], now
         )
     )
+
+
+async def change_user(
+    tx: Transaction,
+    tenant_id: TenantId,
+    user_id: UserId,
+    roles: tuple[Role, ...] | None,
+    disabled: bool | None,
+    now: datetime,
+) -> bool:
+    """False when there is nobody of this id in the tenant."""
+    words = None if roles is None else [role.value for role in roles]
+    return bool(await tx.fetchval(SQL["user_change"], tenant_id, user_id, words, disabled, now))
 
 
 async def purge(tx: Transaction, now: datetime, failures_before: datetime) -> int:

@@ -6,21 +6,16 @@ somebody has said what it may do.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
-from core.db.pool import Database
-from core.db.queries import Query
-from core.ids import TenantId
 from core.settings import Settings
-from core.tenancy import ActorKind, Policy, TenantContext
 from tests.fixtures.rows import Table, contents, fill
 
 if TYPE_CHECKING:
@@ -55,9 +50,9 @@ FUNCTIONS = {
     "ledger_settle": May.OWN,
     "live_slots": May.SUM,
     "login_candidates": May.REFUSE,
-    "login_failed": May.REFUSE,
+    "login_attempt": May.REFUSE,
     "login_failures_forget": May.REFUSE,
-    "login_failures_since": May.REFUSE,
+    "login_succeeded": May.REFUSE,
     "memory_behind": May.REFUSE,
     "next_wake": May.REFUSE,
     "op_audit": May.OPERATE,
@@ -87,6 +82,7 @@ FUNCTIONS = {
     "tenant_policy": May.REFUSE,
     "tenant_policy_change": May.REFUSE,
     "upcoming": May.REFUSE,
+    "user_change": May.REFUSE,
     "user_create": May.REFUSE,
     "wake": May.OWN,
     "wake_due": May.REFUSE,
@@ -343,60 +339,3 @@ async def test_a_schema_of_our_own_choosing_on_the_search_path_changes_nothing_f
         assert not await app.fetchval(f"select app.wake('run_id-{THEIRS}', 1, '2026-01-06'::timestamptz)")
         assert await app.fetchval(f"select app.wake('run_id-{MINE}', 1, '2026-01-06'::timestamptz)")
     assert await ground.theirs() == before
-
-
-# Connections ----------------------------------------------------------------------------------------------
-
-
-def context(tenant: str) -> TenantContext:
-    return TenantContext(
-        tenant_id=TenantId(tenant),
-        user_id=None,
-        actor_kind=ActorKind.SYSTEM,
-        actor_id="test",
-        scopes=frozenset(),
-        policy=Policy(),
-        policy_version=1,
-        org_id=tenant,
-        region="us-east-1",
-    )
-
-
-async def test_tenants_that_share_one_connection_in_turn_never_see_each_other_whatever_went_wrong_before(
-    ground: Ground, settings: Settings
-) -> None:
-    db = await Database.open(app_url(settings), size=1)
-    mine, theirs = context(MINE), context(THEIRS)
-    seen, asleep = Query("select distinct tenant_id from runs"), Query("select pg_sleep(30)")
-    sticky = Query("select set_config('app.tenant', $1, false)")
-
-    async def at_home() -> None:
-        for ctx in (mine, theirs, replace(mine, tenant_id=TenantId("")), mine):
-            async with db.tenant_transaction(ctx) as tx:
-                assert [row["tenant_id"] for row in await tx.fetch(seen)] == [ctx.tenant_id][: bool(ctx.tenant_id)]
-        async with db.control_transaction() as tx:
-            assert await tx.fetch(seen) == []
-
-    await at_home()
-    with pytest.raises(asyncpg.DivisionByZeroError):
-        async with db.tenant_transaction(theirs) as tx:
-            await tx.fetch(Query("select 1 / 0"))
-    await at_home()
-    async with db.tenant_transaction(theirs) as tx:
-        await tx.execute(sticky, THEIRS)  # tries to leave its tenant on the connection
-        await tx.execute(Query("set search_path = pg_catalog"))
-    await at_home()
-    sleeping = asyncio.create_task(_statement(db, theirs, asleep))
-    active = "select count(*) from pg_stat_activity where query = $1"
-    while not await ground.owner.fetchval(active, asleep):  # noqa: ASYNC110 - another process sets no event
-        await asyncio.sleep(0.01)
-    sleeping.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await sleeping
-    await at_home()
-    await db.close()
-
-
-async def _statement(db: Database, ctx: TenantContext, query: Query) -> None:
-    async with db.tenant_transaction(ctx) as tx:
-        await tx.execute(query)

@@ -29,7 +29,8 @@ create function app.tenant() returns text language sql stable
 create function app.outside() returns boolean language plpgsql stable as $$
 begin
     if app.tenant() is not null then
-        raise insufficient_privilege using message = 'This looks across tenants: call it outside a tenant''s transaction.';
+        raise insufficient_privilege
+            using message = 'This looks across tenants: call it outside a tenant''s transaction.';
     end if;
     return true;
 end $$;
@@ -140,17 +141,29 @@ language sql stable as $$
 $$;
 select app.control('app.login_candidates(text)');
 
-create function app.login_failed(p_email text, p_now timestamptz) returns void language sql as $$
-    insert into login_failures select p_email, date_trunc('minute', p_now), 1 where app.outside()
-    on conflict (email, minute) do update set count = login_failures.count + 1
-$$;
-select app.control('app.login_failed(text, timestamptz)');
+-- Count an attempt as failed before its password is looked at, so that attempts made at once cannot outrun the
+-- limit. False when it is one too many; that one is not counted, or an attacker could lock somebody out for ever.
+create function app.login_attempt(p_email text, p_since timestamptz, p_limit integer, p_now timestamptz) returns boolean
+language plpgsql as $$
+declare counted bigint;
+begin
+    perform app.outside();
+    insert into login_failures values (p_email, date_trunc('minute', p_now), 1)
+    on conflict (email, minute) do update set count = login_failures.count + 1;
+    select sum(count) into counted from login_failures
+    where email = p_email and minute >= date_trunc('minute', p_since);
+    if counted <= p_limit then return true; end if;
+    perform app.login_succeeded(p_email, p_now);
+    return false;
+end $$;
+select app.control('app.login_attempt(text, timestamptz, integer, timestamptz)');
 
-create function app.login_failures_since(p_email text, p_since timestamptz) returns integer
-language sql stable as $$
-    select coalesce(sum(count), 0)::integer from login_failures where email = p_email and minute >= p_since and app.outside()
+-- The password was right: the attempt counted at that moment was no failure.
+create function app.login_succeeded(p_email text, p_at timestamptz) returns void language sql as $$
+    update login_failures set count = count - 1
+    where app.outside() and email = p_email and minute = date_trunc('minute', p_at)
 $$;
-select app.control('app.login_failures_since(text, timestamptz)');
+select app.control('app.login_succeeded(text, timestamptz)');
 
 create function app.login_failures_forget(p_before timestamptz) returns void language sql as $$
     delete from login_failures where minute < p_before and app.outside()
@@ -173,12 +186,14 @@ create function app.api_key_identity(p_key_id text, p_now timestamptz)
 returns table (tenant_id text, secret_hash bytea, scopes text[])
 language sql stable as $$
     select k.tenant_id, k.secret_hash, k.scopes from api_keys k
-    where app.outside() and k.key_id = p_key_id and k.revoked_at is null and (k.expires_at is null or k.expires_at > p_now)
+    where app.outside() and k.key_id = p_key_id and k.revoked_at is null
+      and (k.expires_at is null or k.expires_at > p_now)
 $$;
 select app.control('app.api_key_identity(text, timestamptz)');
 
 -- Sessions past their end, for housekeeping.
 create function app.sessions_purge(p_now timestamptz) returns integer language sql as $$
-    with gone as (delete from sessions where expires_at <= p_now and app.outside() returning 1) select count(*)::integer from gone
+    with gone as (delete from sessions where app.outside() and expires_at <= p_now returning 1)
+    select count(*)::integer from gone
 $$;
 select app.control('app.sessions_purge(timestamptz)');

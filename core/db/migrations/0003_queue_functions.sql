@@ -167,7 +167,9 @@ end $$;
 select app.control('app.wake_due(timestamptz, integer)');
 
 -- When the next wait is over by itself; null: none. The scheduler sleeps until then.
-create function app.next_wake() returns timestamptz language sql stable as $$ select min(wake_at) from waits where app.outside() $$;
+create function app.next_wake() returns timestamptz language sql stable as $$
+    select min(wake_at) from waits where app.outside()
+$$;
 select app.control('app.next_wake()');
 
 -- Cancel: at once when queued or waiting, by request when running. Returns the state it was in, null when

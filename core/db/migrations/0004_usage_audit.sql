@@ -65,8 +65,9 @@ begin
     if not found then return 'month'; end if;
     if p_run_id is not null then
         insert into budget_accounts (tenant_id, account, limit_microusd)
-        select app.tenant(), 'run:' || p_run_id, coalesce(
-            (select r.budget_microusd from runs r where r.tenant_id = app.tenant() and r.run_id = p_run_id), p_run_limit)
+        select app.tenant(), 'run:' || p_run_id,
+               coalesce((select r.budget_microusd from runs r where r.tenant_id = app.tenant() and r.run_id = p_run_id),
+                        p_run_limit)
         on conflict (tenant_id, account) do nothing;
         update budget_accounts set reserved_microusd = reserved_microusd + p_amount
         where tenant_id = app.tenant() and account = 'run:' || p_run_id
@@ -91,7 +92,8 @@ declare reserve ledger%rowtype;
 begin
     select * into reserve from ledger where tenant_id = app.tenant() and key = p_key and kind = 'reserve';
     if not found then return false; end if;
-    perform 1 from budget_accounts where tenant_id = reserve.tenant_id and account = 'month:' || reserve.month for update;
+    perform 1 from budget_accounts
+    where tenant_id = reserve.tenant_id and account = 'month:' || reserve.month for update;
     delete from reservations where tenant_id = reserve.tenant_id and key = p_key;
     if not found then return false; end if;
     insert into ledger (tenant_id, key, kind, run_id, month, amount_microusd, model, at)

@@ -15,12 +15,15 @@ begin
 end $$;
 select app.control('app.tenant_create(text, text, text, text, jsonb, text, timestamptz)');
 
--- A new version of the policy; weight and cap reach the queue in the same transaction.
-create function app.tenant_policy_change(p_tenant text, p_policy jsonb, p_actor text, p_now timestamptz)
+-- A new version of the policy in place of version p_version; weight and cap reach the queue in the same transaction.
+-- Null when another version is in force by now: what was decided about that one must be decided anew.
+create function app.tenant_policy_change(p_tenant text, p_version integer, p_policy jsonb, p_actor text,
+                                         p_now timestamptz)
 returns integer language plpgsql as $$
 declare next_version integer;
 begin
-    update tenants set policy_version = policy_version + 1 where tenant_id = p_tenant and app.outside()
+    update tenants set policy_version = policy_version + 1
+    where tenant_id = p_tenant and policy_version = p_version and app.outside()
     returning policy_version into next_version;
     if not found then return null; end if;
     insert into policies values (p_tenant, next_version, p_policy, p_now, p_actor);
@@ -28,7 +31,7 @@ begin
                              (p_policy ->> 'concurrency_cap')::integer);
     return next_version;
 end $$;
-select app.control('app.tenant_policy_change(text, jsonb, text, timestamptz)');
+select app.control('app.tenant_policy_change(text, integer, jsonb, text, timestamptz)');
 
 create function app.tenant_list()
 returns table (tenant_id text, name text, org_id text, region text, policy_version integer, document jsonb,
@@ -66,3 +69,16 @@ begin
     return found;
 end $$;
 select app.control('app.user_create(text, text, text, text, text, text[], timestamptz)');
+
+-- Other roles, or no access any more; null leaves it as it is. Ends the person's sessions. False: nobody there.
+create function app.user_change(p_tenant text, p_user text, p_roles text[], p_disabled boolean, p_now timestamptz)
+returns boolean language plpgsql as $$
+begin
+    update users
+    set roles = coalesce(p_roles, roles), role_version = role_version + 1,
+        disabled_at = case when p_disabled is null then disabled_at
+                           when p_disabled then coalesce(disabled_at, p_now) end
+    where tenant_id = p_tenant and user_id = p_user and app.outside();
+    return found;
+end $$;
+select app.control('app.user_change(text, text, text[], boolean, timestamptz)');
