@@ -53,9 +53,12 @@ def show(run_id: str, close: Callable[[], None]) -> None:
     st.session_state[_RUN] = run_id
     _live()
     # A dialog belongs to the whole script: one opened by a part that renews itself dies with the next renewal.
-    confirm = {"retry": _confirm_retry, "cancel": _confirm_cancel}.get(st.session_state.pop(_ASKED, ""))
-    if confirm is not None:
-        confirm(run_id)
+    # It stays asked for until it is answered, whatever interrupts the script that shows it.
+    asked = st.session_state.get(_ASKED)
+    if asked == ("retry", run_id):
+        _confirm_retry(run_id)
+    elif asked == ("cancel", run_id):
+        _confirm_cancel(run_id)
 
 
 @session.live()
@@ -86,22 +89,19 @@ def _head(who: Viewer, shown: _Shown) -> None:
     row = shown.detail.row
     state = RunState(row["state"])
     color, icon = _STATE_BADGES[state]
-    title, buttons = st.columns([4, 1], vertical_alignment="center")
-    with title:
-        st.subheader(f"{row['workflow']} v{row['version']}", anchor=False)
-        with st.container(horizontal=True):
-            cause = shown.view.cause if shown.view is not None else row["cause"]
-            st.badge(f"{state}: {str(cause).replace('_', ' ')}" if cause else str(state), icon=icon, color=color)
-            if row["outcome"]:
-                st.badge(row["outcome"], color="gray")
-            st.markdown(f"`{row['run_id']}`")
-    if who.operator or not who.reviewer:
-        return  # operators and members look only
-    with buttons, st.container(horizontal=True, horizontal_alignment="right"):
+    st.subheader(f"{row['workflow']} v{row['version']}", anchor=False)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        cause = shown.view.cause if shown.view is not None else row["cause"]
+        st.badge(f"{state}: {str(cause).replace('_', ' ')}" if cause else str(state), icon=icon, color=color)
+        if row["outcome"]:
+            st.badge(row["outcome"], color="gray")
+        st.markdown(f"`{row['run_id']}`")
+        if not who.reviewer:
+            return  # operators and members look only
         if state in {RunState.FAILED, RunState.CANCELLED} and st.button("Retry", icon=":material/replay:"):
-            _ask("retry")
+            _ask("retry", row["run_id"])
         if not state.final and st.button("Cancel", icon=":material/cancel:"):
-            _ask("cancel")
+            _ask("cancel", row["run_id"])
 
 
 def _calm(now: datetime) -> datetime:
@@ -109,24 +109,30 @@ def _calm(now: datetime) -> datetime:
     return now - timedelta(seconds=now.timestamp() % 5)
 
 
-def _ask(what: str) -> None:
-    st.session_state[_ASKED] = what
+def _ask(what: str, run_id: str) -> None:
+    st.session_state[_ASKED] = (what, run_id)
     st.rerun()
 
 
-@st.dialog("Cancel this run?")
+def _answered() -> None:
+    st.session_state.pop(_ASKED, None)
+
+
+@st.dialog("Cancel this run?", on_dismiss=_answered)
 def _confirm_cancel(run_id: str) -> None:
     st.write("It stops at its next step. What its finished steps did and cost stays. You can retry it later.")
     if st.button("Cancel the run", type="primary", key="confirm_cancel"):
         session.act(lambda platform, who: platform.runs.cancel(who.ctx, run_id), "The run is being cancelled.")
+        _answered()
         st.rerun()
 
 
-@st.dialog("Retry this run?")
+@st.dialog("Retry this run?", on_dismiss=_answered)
 def _confirm_retry(run_id: str) -> None:
     st.write("It is queued again at the head of its lane. Finished steps are not repeated, nor paid again.")
     if st.button("Retry the run", type="primary", key="confirm_retry"):
         session.act(lambda platform, who: platform.runs.retry(who.ctx, run_id), "The run is queued again.")
+        _answered()
         st.rerun()
 
 

@@ -1,0 +1,233 @@
+"""The dashboard in a real browser, on three tenants after a busy hour: what each role sees, finds and does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+
+from core.settings import Port
+from core.tenancy import Role
+from tests.fixtures.browser import DEADLINE_MS
+from tests.fixtures.busy import BusyDashboard, busy_dashboard
+from tests.fixtures.work import Work
+
+__all__ = ["busy_dashboard"]
+
+ADA, RAVI, MIA = (f"{name}@regional-bank.example" for name in ("ada", "ravi", "mia"))
+OLGA = "olga@platform.example"
+ROW_PX = 33
+Look = Callable[..., Page]
+
+
+@pytest.fixture
+def look(busy_dashboard: BusyDashboard, chromium: Browser) -> Iterator[Look]:
+    """Open a page of the dashboard as somebody. Whatever page asks another host, or breaks, fails the test."""
+    contexts: list[BrowserContext] = []
+    hosts: set[str] = set()
+    troubles: list[str] = []
+
+    def console(message: ConsoleMessage) -> None:
+        if message.type == "error" and "404" not in message.text:  # Streamlit looks for its own base address
+            troubles.append(message.text)
+
+    def asked(request: Request) -> None:
+        hosts.add(urlsplit(request.url).netloc)
+
+    def enter(email: str, path: str = "/", context: BrowserContext | None = None) -> Page:
+        if context is None:
+            context = chromium.new_context(base_url=busy_dashboard.url, viewport={"width": 1440, "height": 1000})
+            cookie = {"name": "bailiwick_session", "value": busy_dashboard.busy.tokens[email]}
+            context.add_cookies([{**cookie, "url": busy_dashboard.url, "httpOnly": True}])  # type: ignore[typeddict-item]
+            contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(DEADLINE_MS)
+        page.on("console", console)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", asked)
+        page.goto(path)
+        return page
+
+    yield enter
+    for context in contexts:
+        context.close()
+    assert troubles == []
+    assert {host for host in hosts if host} <= {urlsplit(busy_dashboard.url).netloc}
+
+
+def tile(page: Page, label: str) -> Locator:
+    """The big number under a label."""
+    return page.get_by_test_id("stMetric").filter(has_text=label).get_by_test_id("stMetricValue")
+
+
+def click_row(page: Page, number: int) -> None:
+    """Click a row of the first table, counted from 1. It is drawn on a canvas: aim by position."""
+    table = page.get_by_test_id("stDataFrame").first
+    expect(table).to_be_visible(timeout=DEADLINE_MS)
+    box = table.bounding_box()
+    assert box is not None
+    x, y = box["x"] + 160, box["y"] + ROW_PX * (number + 0.5)
+    page.mouse.move(x - 5, y)
+    page.mouse.click(x, y)
+
+
+def test_somebody_without_a_session_is_sent_to_the_login_and_gets_nothing_else(busy_dashboard: BusyDashboard) -> None:
+    with httpx.Client(base_url=busy_dashboard.url, trust_env=False) as http:
+        for cookies in ({}, {"bailiwick_session": "x" * 43}):
+            http.cookies = httpx.Cookies(cookies)
+            answer = http.get("/runs?state=failed")
+            assert answer.status_code == 303
+            to = urlsplit(answer.headers["location"])
+            assert (to.port, to.path) == (busy_dashboard.settings.port(Port.WEB), "/login")
+            assert parse_qs(to.query)["next"] == [f"{busy_dashboard.url}/runs?state=failed"]
+        assert http.get("/", headers={"Host": "evil.example"}).status_code == 421
+        assert http.get("/healthz").json() == {"status": "ok"}
+        assert "bailiwick_build_info" in http.get("/metrics").text
+        static = http.get("/static/none.js")
+        assert static.headers["x-frame-options"] == "DENY"
+        assert "frame-ancestors 'none'" in static.headers["content-security-policy"]
+
+
+def test_an_operator_sees_every_tenant_live_and_no_content(
+    look: Look, busy_dashboard: BusyDashboard, pictures: Path
+) -> None:
+    page = look(OLGA)
+    expect(tile(page, "Jain's index, 5 min")).to_have_text(__import__("re").compile(r"^0\.\d{3}$|^1\.000$"))
+    expect(page.locator(".js-plotly-plot")).to_have_count(4)
+    expect(page.get_by_role("link", name="Reviews")).to_have_count(0)
+    expect(page.get_by_role("link", name="Schedules")).to_have_count(0)
+    page.screenshot(path=pictures / "dashboard-operator.png")
+
+    queued = int(tile(page, "Queued").inner_text())
+
+    async def submit(work: Work) -> None:
+        await work.submit(await work.context("credit-union", Role.ADMIN), 5)
+
+    busy_dashboard.work(submit)
+    expect(tile(page, "Queued")).to_have_text(str(queued + 5))  # nobody reloads
+
+    page.goto(f"/runs?run={busy_dashboard.busy.failed}")
+    expect(page.get_by_text("failed").first).to_be_visible()
+    expect(page.get_by_text("Inputs and outputs belong to the tenant")).to_be_visible()
+    expect(page.get_by_role("tab", name="Input")).to_have_count(0)
+    expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+    assert "a secret of the tenant" not in page.content()
+
+
+def test_an_admin_filters_failed_runs_opens_one_retries_it_and_returns_to_the_filter(
+    look: Look, pictures: Path
+) -> None:
+    page = look(ADA, "/runs")
+    page.get_by_text("failed", exact=True).click()
+    page.wait_for_url("**/runs?state=failed")
+    click_row(page, 1)
+    page.wait_for_url("**run=run_*")
+    expect(page.locator(".js-plotly-plot")).to_be_visible()
+    page.get_by_role("tab", name="Output").click()
+    expect(page.get_by_text("a secret of the tenant")).to_be_visible()  # their own error, for their eyes
+    page.get_by_role("button", name="Retry").click()
+    page.get_by_role("dialog").get_by_role("button", name="Retry the run").click()
+    expect(page.get_by_text("queued:")).to_be_visible()
+    page.screenshot(path=pictures / "dashboard-run.png")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the run").click()
+    expect(page.get_by_text("cancelled").first).to_be_visible()
+    page.get_by_role("button", name="All runs").click()
+    page.wait_for_url("**/runs?state=failed")
+
+
+def test_a_reviewer_decides_the_chosen_case_and_the_most_urgent_one_comes_next(look: Look, pictures: Path) -> None:
+    page = look(RAVI, "/reviews")
+    urgent = page.get_by_role("heading", level=3)
+    expect(urgent).to_be_visible()
+    first = urgent.inner_text()
+    open_before = int(tile(page, "Open").inner_text())
+    click_row(page, 3)
+    page.wait_for_url("**review=rev_*")
+    expect(urgent).not_to_have_text(first)
+    page.get_by_role("button", name="Decide").click()
+    expect(page.get_by_text("Choose a decision first.")).to_be_visible()
+    page.get_by_text("decline", exact=True).click()
+    page.get_by_label("Comment").fill("The income cannot be shown.")
+    page.screenshot(path=pictures / "dashboard-review.png")
+    page.get_by_role("button", name="Decide").click()
+    expect(tile(page, "Open")).to_have_text(str(open_before - 1))
+    expect(urgent).to_have_text(first)
+
+
+def test_an_admin_edits_a_schedule_sees_its_next_times_and_what_is_wrong(look: Look, pictures: Path) -> None:
+    page = look(ADA, "/schedules")
+    expect(page.get_by_text("09:00:00")).to_be_visible()
+    page.get_by_role("button", name="Edit").first.click()
+    dialog = page.get_by_role("dialog")
+    cron = dialog.get_by_label("Cron")
+    cron.fill("61 9 * * *")
+    expect(dialog.get_by_text("out of range")).to_be_visible()
+    cron.fill("30 7 * * mon")
+    expect(dialog.get_by_text("07:30:00").first).to_be_visible()
+    page.screenshot(path=pictures / "dashboard-schedule.png")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_text("Mon").first).to_be_visible()
+    expect(page.get_by_text("30 7 * * mon")).to_be_visible()
+    page.get_by_role("button", name="Run now").click()
+    expect(page.get_by_text("A run was started.")).to_be_visible()
+    page.get_by_role("button", name="Pause").first.click()
+    expect(page.get_by_text("Fires nothing until it is resumed.")).to_be_visible()
+    page.get_by_role("tab", name="By a change").click()
+    expect(page.get_by_text("https://bureau.example/feed.json")).to_be_visible()
+
+
+def test_an_operator_changes_a_policy_after_seeing_before_and_after_and_pauses_the_tenant(
+    look: Look, busy_dashboard: BusyDashboard, pictures: Path
+) -> None:
+    page = look(OLGA, "/tenants?policy_of=fintech-startup")
+    cap = page.get_by_role("spinbutton", name="Cap (runs at a time)")
+    expect(cap).to_have_value("3")
+    cap.fill("6")
+    cap.press("Enter")
+    page.get_by_role("button", name="Review 1 change").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("version 1 → 2")).to_be_visible()
+    page.screenshot(path=pictures / "dashboard-policy.png")
+    dialog.get_by_role("button", name="Put it in force").click()
+    expect(tile(page, "Running")).to_have_text("3 / 6")
+    page.get_by_role("button", name="Pause this tenant").click()
+    page.get_by_role("dialog").get_by_role("button", name="Pause", exact=True).click()
+    expect(page.get_by_role("button", name="Resume this tenant")).to_be_visible()
+
+    async def audited(work: Work) -> list[str]:
+        ctx = await work.context("fintech-startup", Role.ADMIN)
+        return [entry.act for entry in await work.audit.recent(ctx, 2)]
+
+    assert busy_dashboard.work(audited) == ["tenant.pause", "policy.change"]
+
+
+def test_an_admin_issues_a_key_and_verifies_the_chain_but_cannot_raise_the_own_cap(look: Look) -> None:
+    page = look(ADA, "/tenants")
+    expect(page.get_by_role("spinbutton", name="Cap (runs at a time)")).to_be_disabled()
+    page.get_by_role("tab", name="API keys").click()
+    page.get_by_role("button", name="New key").click()
+    page.get_by_label("What is it for?").fill("loan desk")
+    page.get_by_label("What is it for?").press("Tab")
+    page.get_by_role("dialog").get_by_role("button", name="Issue").click()
+    expect(page.get_by_role("dialog").locator("code")).to_contain_text("bw_")
+    page.goto("/audit")
+    page.get_by_role("button", name="Verify chain").click()
+    expect(page.get_by_text("is whole")).to_be_visible()
+
+
+def test_a_member_sees_own_runs_only_and_a_logout_closes_every_tab(look: Look, busy_dashboard: BusyDashboard) -> None:
+    page = look(MIA)
+    expect(page.get_by_text("No run yet.")).to_be_visible()
+    for screen in ("Overview", "Reviews", "Tenants", "Audit"):
+        expect(page.get_by_role("link", name=screen)).to_have_count(0)
+    other = look(MIA, f"/?run={busy_dashboard.busy.failed}", page.context)
+    expect(other.get_by_text("There is no such run")).to_be_visible()
+    page.get_by_role("button", name="Log out").click()
+    for tab in (page, other):
+        expect(tab.get_by_role("link", name="Log in")).to_be_visible()
