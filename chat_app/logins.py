@@ -14,7 +14,7 @@ from core.tenants.model import Login
 from core.tenants.service import TenantService
 
 AT_ONCE = 2
-IN_LINE = 30
+IN_LINE = 20
 
 
 class LoginGate:
