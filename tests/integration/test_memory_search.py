@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
+import asyncpg
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -13,8 +15,8 @@ from core.ids import MemoryId, ThreadId
 from core.settings import Settings
 from core.tenancy import TenantContext
 from memory import store
-from memory.keeping import keep
-from memory.model import DIMENSIONS, Draft, Provenance
+from memory.keeping import Kept, keep
+from memory.model import DIMENSIONS, Draft, Provenance, Triple
 from memory.ranking import bm25
 from tests.fixtures.people import people_in
 
@@ -100,3 +102,31 @@ async def test_ids_that_the_graph_suggests_are_candidates_only_where_they_may_be
             hops = {kept.stored[0]: 1, MemoryId("mem_of_somebody_else"): 1}
             found, _ = await store.candidates(tx, mia.user_id, clock.now(), "zzz", None, 10, hops)
         assert [(one.candidate.memory_id, one.candidate.hops) for one in found] == [(kept.stored[0], 1)]
+
+
+async def test_writers_of_one_tenant_take_turns_so_that_the_second_sees_what_it_contradicts(
+    settings: Settings, owner_dsn: str
+) -> None:
+    clock = FakeClock()
+    async with people_in(settings, clock) as (db, people):
+        _, mia = await people.login("mia@example.com", "regional-bank")
+        origin = Provenance(mia.ctx.actor, mia.user_id, None, None, clock.now())
+
+        async def learn(value: str) -> Kept:
+            draft = Draft(f"The floor is {value}.", Triple("floor", "is", value), shared=True, exclusive=True)
+            async with db.tenant_transaction(mia.ctx) as tx:
+                return await keep(tx, [draft], [None], origin, clock.now())
+
+        watching = await asyncpg.connect(owner_dsn)
+        async with db.tenant_transaction(mia.ctx) as tx:
+            draft = Draft("The floor is 620.", Triple("floor", "is", "620"), shared=True, exclusive=True)
+            first = await keep(tx, [draft], [None], origin, clock.now())
+            second = asyncio.create_task(learn("640"))
+            async with asyncio.timeout(10):
+                while not second.done() and not await watching.fetchval(
+                    "select exists (select from pg_stat_activity where datname = current_database() "
+                    "and wait_event_type = 'Lock')"
+                ):
+                    pass
+        await watching.close()
+        assert (await second).closed == first.stored
