@@ -13,7 +13,6 @@ from core.errors import BailiwickError
 from core.settings import Port, Settings
 from core.telemetry import configure_logging, listener, open_tracer, serving
 
-HOST = "127.0.0.1"
 MAX_SOCKET_MESSAGE = 1024 * 1024
 
 log = structlog.get_logger(__name__)
@@ -26,7 +25,7 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    listening = listener(HOST, settings.port(Port.WEB))
+    listening = listener(settings.bind_host, settings.port(Port.WEB))
     # Imported when the port is ours: the rest takes seconds to load, and a taken port is known at once.
     from chat_app.main import create_app
     from core.bootstrap import open_platform

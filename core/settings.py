@@ -45,6 +45,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".bailiwick"), description="Folder of the embedded servers' data, secrets and logs.")
     port_base: int = Field(8100, ge=1024, le=65_000, description="First port; see Port for the offsets.")
+    bind_host: str = Field("127.0.0.1", description="Address the processes listen on; 0.0.0.0 in a container.")
     region: str = Field("us-east-1", description="The one region this process serves.")
     region_urls: dict[str, str] = Field(
         default_factory=dict, description="Address of each other region, for 421 answers (JSON object)."

@@ -17,7 +17,7 @@ def main() -> int:
     configure_logging(settings, "dashboard")
     try:
         # Streamlit would quietly take the next free port, where nobody looks for it.
-        listener("127.0.0.1", settings.port(Port.DASHBOARD)).close()
+        listener(settings.bind_host, settings.port(Port.DASHBOARD)).close()
         opened = bridge()
     except BailiwickError as error:
         sys.stderr.write(f"dashboard: {error.message}\n")

@@ -69,7 +69,7 @@ def web_url(settings: Settings, here: str) -> str:
 
 def _configuration(settings: Settings) -> dict[str, object]:
     return {
-        "server.address": "127.0.0.1",
+        "server.address": settings.bind_host,
         "server.port": settings.port(Port.DASHBOARD),
         "server.headless": True,
         "server.fileWatcherType": "none",

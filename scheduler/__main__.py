@@ -43,7 +43,9 @@ async def main(settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, leading.cancel)
-        async with serve_ops(settings.port(Port.SCHEDULER), {"redis": redis, "jobs": jobs}, platform.metrics):
+        checks = {"redis": redis, "jobs": jobs}
+        port = settings.port(Port.SCHEDULER)
+        async with serve_ops(port, checks, platform.metrics, host=settings.bind_host):
             log.info("scheduler.started")
             with contextlib.suppress(asyncio.CancelledError):
                 await leading

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
@@ -167,6 +167,33 @@ class BatchProgress:
     def finished(self) -> int:
         """In a final state."""
         return self.succeeded + self.failed + self.cancelled
+
+
+def progress_of(batch_id: str, rows: Sequence[Mapping[str, Any]], cause: Cause) -> BatchProgress:
+    """Add up rows of state, cause, outcome, runs and cost; ``cause`` is why the queued ones wait."""
+    states = dict.fromkeys(RunState, 0)
+    waiting: dict[str, int] = {}
+    outcomes: dict[str, int] = {}
+    for row in rows:
+        states[RunState(row["state"])] += row["runs"]
+        if row["state"] == RunState.WAITING:
+            waiting[row["cause"]] = waiting.get(row["cause"], 0) + row["runs"]
+        if row["outcome"]:
+            outcomes[row["outcome"]] = outcomes.get(row["outcome"], 0) + row["runs"]
+    queued = states[RunState.QUEUED]
+    return BatchProgress(
+        batch_id=batch_id,
+        total=sum(states.values()),
+        queued=queued,
+        running=states[RunState.RUNNING],
+        waiting_by_cause=waiting,
+        succeeded=states[RunState.SUCCEEDED],
+        failed=states[RunState.FAILED],
+        cancelled=states[RunState.CANCELLED],
+        by_outcome=outcomes,
+        cost_microusd=sum(row["cost_microusd"] for row in rows),
+        queued_by_cause={cause.value: queued} if queued else {},
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ from core.runs.model import (
     StepView,
     admit,
     check_request,
+    progress_of,
     queued_cause,
 )
 from core.tenancy import Scope, TenantContext
@@ -246,7 +247,7 @@ class RunService:
             cause = await self._queued_cause(tx)
         if not rows:
             raise NotFound("There is no such batch.")
-        return _progress(batch_id, [dict(row) for row in rows], cause)
+        return progress_of(batch_id, [dict(row) for row in rows], cause)
 
     async def declined_summary(self, ctx: TenantContext, batch_id: str | None = None) -> Sequence[ReasonCount]:
         """Reasons of refused applications, most frequent first; of one batch or of all."""
@@ -306,8 +307,13 @@ class RunService:
         return view
 
     async def send_event(self, ctx: TenantContext, name: str, key: str, payload: Any) -> bool:
-        """Send an event to the runs that wait, or will wait, for it; False when it was sent before."""
+        """Send an event to the runs that wait, or will wait, for it; False when it was sent before.
+
+        Raises ``InvalidInput`` for a payload of None: nothing to tell apart from no event.
+        """
         ctx.require(Scope.RUNS_WRITE)
+        if payload is None:
+            raise InvalidInput("An event needs a payload.")
         async with self._db.tenant_transaction(ctx) as tx:
             waiting = await store.waits_on_key(tx, Cause.EVENT, f"{name}/{key}")
             for run_id, step in waiting:
@@ -356,32 +362,6 @@ def _replayed(request: RunRequest, known: tuple[RunId, bytes]) -> RunId:
 
 def _refusal(error: BailiwickError, count: int) -> dict[str, Any]:
     return {"code": error.code, "runs": count, **error.details}
-
-
-def _progress(batch_id: str, rows: Sequence[Mapping[str, Any]], cause: Cause) -> BatchProgress:
-    states = dict.fromkeys(RunState, 0)
-    waiting: dict[str, int] = {}
-    outcomes: dict[str, int] = {}
-    for row in rows:
-        states[RunState(row["state"])] += row["runs"]
-        if row["state"] == RunState.WAITING:
-            waiting[row["cause"]] = waiting.get(row["cause"], 0) + row["runs"]
-        if row["outcome"]:
-            outcomes[row["outcome"]] = outcomes.get(row["outcome"], 0) + row["runs"]
-    queued = states[RunState.QUEUED]
-    return BatchProgress(
-        batch_id=batch_id,
-        total=sum(states.values()),
-        queued=queued,
-        running=states[RunState.RUNNING],
-        waiting_by_cause=waiting,
-        succeeded=states[RunState.SUCCEEDED],
-        failed=states[RunState.FAILED],
-        cancelled=states[RunState.CANCELLED],
-        by_outcome=outcomes,
-        cost_microusd=sum(row["cost_microusd"] for row in rows),
-        queued_by_cause={cause.value: queued} if queued else {},
-    )
 
 
 def _encode_cursor(view: RunView) -> str:
