@@ -44,11 +44,18 @@ SET t.predicate = row.predicate, t.owner = row.owner, t.valid_from_ms = row.vali
 MERGE (t)-[:SUBJECT]->(s)
 MERGE (t)-[:OBJECT]->(o)
 
--- name: clear
-// Remove a tenant's graph, some at a time; how many went.
-MATCH (n {tenant_id: $tenant}) WHERE n:Triple OR n:Entity OR n:Position
-WITH n LIMIT 5000
-DETACH DELETE n
+-- name: clear_triples
+// Remove a tenant's triples, some at a time; how many went.
+MATCH (t:Triple {tenant_id: $tenant})
+WITH t LIMIT 5000
+DETACH DELETE t
+RETURN count(*) AS removed
+
+-- name: clear_entities
+// Remove what a tenant talks about, some at a time; how many went.
+MATCH (e:Entity {tenant_id: $tenant})
+WITH e LIMIT 5000
+DETACH DELETE e
 RETURN count(*) AS removed
 
 -- name: about

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, LiteralString, TypeVar, cast
 
 import neo4j
@@ -122,16 +123,17 @@ class MemoryGraph:
     async def clear(self, tenant_id: TenantId, position: int) -> None:
         """Remove everything of a tenant, and start again after ``position``."""
 
-        async def some(tx: neo4j.AsyncManagedTransaction) -> int:
-            record = await (await tx.run(_text("clear"), tenant=tenant_id)).single()
+        async def some(tx: neo4j.AsyncManagedTransaction, name: str) -> int:
+            record = await (await tx.run(_text(name), tenant=tenant_id)).single()
             return int(record["removed"]) if record is not None else 0
 
         async def note(tx: neo4j.AsyncManagedTransaction) -> None:
             await _run(tx, "set_position", tenant=tenant_id, position=position)
 
         self._prepared = False  # whoever lost the nodes may have lost the constraints too
-        while await self._call(some, write=True):
-            pass
+        for name in ("clear_triples", "clear_entities"):
+            while await self._call(partial(some, name=name), write=True):
+                pass
         await self._call(note, write=True)
 
     async def neighbours(
