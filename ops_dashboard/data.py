@@ -16,7 +16,7 @@ import pandas as pd
 
 from core.db.pool import Database, Row, Transaction
 from core.db.queries import Query, load_queries
-from core.queue.model import DEAD_AFTER_S
+from core.queue.model import DEAD_AFTER_S, IDLE_LOOK_S
 from core.runs.model import queued_cause
 from core.tenancy import PLATFORM, ActorKind, Scope, TenantContext
 from core.tenants.model import TenantView
@@ -25,7 +25,7 @@ from ops_dashboard.measures import Service
 SQL = load_queries(__file__)
 
 _ALIVE = timedelta(minutes=1)
-_IDLE_SPEAKS_S = 600.0
+_IDLE_SPEAKS_S = IDLE_LOOK_S + 120.0
 
 
 @dataclass(frozen=True, slots=True)

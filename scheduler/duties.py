@@ -2,10 +2,10 @@
 
 | job | runs | does |
 |---|---|---|
-| timetable | on signals, else every 5 min | sets the alarms of the next 10 minutes from the rows |
-| waits | when the next wait is over, on signals, else every 5 min | queues parked runs whose time has come |
-| workers | every 4 s while runs are queued or execute, on signals, else every 5 min | takes over from dead workers |
-| seal | every minute while runs are queued or execute, else every 5 min | seals the audit |
+| timetable | on signals, else when idle | sets the alarms of the next 20 minutes from the rows |
+| waits | when the next wait is over, on signals, else when idle | queues parked runs whose time has come |
+| workers | every 4 s while runs are queued or execute, on signals, else when idle | takes over from dead workers |
+| seal | every minute while runs are queued or execute, else when idle | seals the audit |
 | purge | every hour | removes ended sessions and old failed logins; gives back money that nobody will settle |
 """
 
@@ -24,12 +24,12 @@ from core.queue.model import Topic
 from core.schedules.model import Due, Upcoming
 from core.schedules.service import FIRING
 from core.tenancy import ActorKind
-from scheduler.maintenance import IDLE_S, Job, Maintenance
+from scheduler.maintenance import Job, Maintenance
 from scheduler.pollers import Lookout
 from scheduler.timetable import Timetable
 
 TOPICS = (Topic.SCHEDULER, Topic.WORKERS)
-_HORIZON = timedelta(minutes=10)
+_HORIZON = timedelta(minutes=20)  # further than the next idle look
 _MAX_ALARMS = 10_000
 _WAKE_BATCH = 500
 _WATCH_S = 4.0
@@ -99,7 +99,7 @@ class LeaderDuties:
 
     # Jobs -----------------------------------------------------------------------------------------------
 
-    async def _set_alarms(self) -> float:
+    async def _set_alarms(self) -> float | None:
         now = self._platform.clock.now()
         horizon = now + _HORIZON
         dues = await self._platform.schedules.upcoming(horizon, _MAX_ALARMS)
@@ -107,9 +107,9 @@ class LeaderDuties:
             horizon = dues[-1].due_at
         if self._timetable is not None:
             self._timetable.set(dues, horizon)
-        return min(IDLE_S, max(1.0, (horizon - now).total_seconds()))
+        return max(1.0, (horizon - now).total_seconds())
 
-    async def _wake_waits(self) -> float:
+    async def _wake_waits(self) -> float | None:
         # Asked first, because waking takes the queue's lock, for which claims would have to wait.
         while (next_wake := await self._platform.queue.next_wake()) is not None:
             left_s = (next_wake - self._platform.clock.now()).total_seconds()
@@ -117,29 +117,28 @@ class LeaderDuties:
                 return left_s
             for wait in await self._platform.queue.wake_due(_WAKE_BATCH):
                 self._woken.labels(wait.reason).inc()
-        return IDLE_S
+        return None
 
-    async def _watch_workers(self) -> float:
+    async def _watch_workers(self) -> float | None:
         self._moving = await self._platform.queue.anything_moves()
         if not self._moving:
-            return IDLE_S
+            return None
         for run in await self._platform.queue.recover():
             self._recovered.inc()
             log.warning("worker.died", tenant_id=run.tenant_id, run_id=run.run_id, worker_id=run.reason)
         return _WATCH_S
 
-    async def _seal(self) -> float:
+    async def _seal(self) -> float | None:
         await self._platform.audit.seal_all()
-        return _SEAL_S if self._moving else IDLE_S
+        return _SEAL_S if self._moving else None
 
-    async def _purge(self) -> float:
+    async def _purge(self) -> None:
         # Looked at whenever the others are awake anyway, so that it never wakes the database by itself.
         now = self._platform.clock.now()
         if self._purged_at is None or now - self._purged_at >= timedelta(seconds=_PURGE_S):
             await self._platform.tenants.purge()
             await self._platform.usage.release_forsaken(_FORSAKEN_S)
             self._purged_at = now
-        return IDLE_S
 
 
 @asynccontextmanager

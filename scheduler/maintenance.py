@@ -1,8 +1,9 @@
 """Jobs with periods of their own, run one after the other in one loop that sleeps until something is due.
 
-Each job says, whenever it has run, after how many seconds it wants to run again; a signal on one of the
-topics makes the jobs that listen run at once. Jobs that are due within a second of each other run together,
-so with nothing to do Postgres sees one short burst every five minutes, and nothing in between.
+Each job says, whenever it has run, after how many seconds it wants to run again, or that it has nothing to
+do; a signal on one of the topics makes the jobs that listen run at once. Jobs that are due within a second of
+each other run together, and those with nothing to do at the idle looks (``idle_look_s``), so an idle Postgres
+sees one short burst every quarter of an hour, and nothing in between.
 
 A job that fails is logged and tried again after 1 s, doubling up to 30 s; the others go on.
 """
@@ -19,9 +20,9 @@ from prometheus_client import CollectorRegistry, Counter
 
 from core.clock import Clock
 from core.errors import BailiwickError
+from core.queue.model import idle_look_s
 from core.redis.bus import Bus
 
-IDLE_S = 300.0
 _TOGETHER = timedelta(seconds=1)
 _BREATH_S = 0.2
 _LAST_RETRY_S = 30.0
@@ -31,13 +32,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Job:
-    """``run`` does the work and returns the seconds until it wants to run again, at most ``IDLE_S``.
+    """``run`` does the work and returns the seconds until it wants to run again, at the next idle look at the
+    latest; None: then.
 
     ``apart_s``: a signal makes it run too, but not sooner than this after its last run; None: it hears none.
     """
 
     name: str
-    run: Callable[[], Awaitable[float]]
+    run: Callable[[], Awaitable[float | None]]
     apart_s: float | None = None
     next_at: datetime | None = field(default=None, init=False)
     last_at: datetime | None = field(default=None, init=False)
@@ -97,7 +99,7 @@ class Maintenance:
 
     async def _attempt(self, job: Job) -> float:
         try:
-            delay_s = min(await job.run(), IDLE_S)
+            wanted_s = await job.run()
         except BailiwickError as error:
             log.warning("maintenance.job_failed", job=job.name, error=error.message)
         except Exception:
@@ -105,12 +107,13 @@ class Maintenance:
         else:
             job.failures = 0
             self._runs.labels(job.name, "done").inc()
-            return delay_s
+            idle_s = idle_look_s(self._clock.now())
+            return idle_s if wanted_s is None else min(wanted_s, idle_s)
         job.failures += 1
         self._runs.labels(job.name, "failed").inc()
         return min(2.0 ** (job.failures - 1), _LAST_RETRY_S)
 
     def _sleep_s(self) -> float:
-        next_at = self.next_at()
-        left_s = IDLE_S if next_at is None else (next_at - self._clock.now()).total_seconds()
-        return min(max(left_s, 0.0), IDLE_S)
+        now, next_at = self._clock.now(), self.next_at()
+        idle_s = idle_look_s(now)
+        return idle_s if next_at is None else min(max(0.0, (next_at - now).total_seconds()), idle_s)

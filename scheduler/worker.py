@@ -8,9 +8,11 @@
 - Draining: claims nothing more and gives what it holds the deadline to finish.
 - Killed: nobody hears from it for 8 s, then the scheduler queues its runs again and another worker goes on
   after their last checkpoint.
-- Postgres gone: a claim or heartbeat fails, is logged and tried again; executions wait in their own calls.
+- Postgres gone: a claim or heartbeat fails, is logged and tried again (a claim after 1 s, doubling, at most
+  10 s); executions wait in their own calls.
 - Idle for a minute: the engine is closed, because it looks into Postgres every second; the next claim
-  launches it again.
+  launches it again. From then on the worker asks Postgres nothing but at the idle looks, a quarter of an hour
+  apart, and its readiness is what Postgres last answered: probes must not keep a database awake.
 - An execution that breaks because Postgres is away is handed back to the queue; one that breaks otherwise
   (our code, the engine) fails its run, visibly.
 """
@@ -30,7 +32,7 @@ import structlog
 from core.bootstrap import Platform, open_platform, required
 from core.errors import BailiwickError, Unavailable
 from core.ids import WorkerId
-from core.queue.model import HEARTBEAT_S, Claim, Topic
+from core.queue.model import HEARTBEAT_S, IDLE_LOOK_S, Claim, Topic, idle_look_s
 from core.redis.bus import Signals
 from core.settings import Port, Settings
 from core.telemetry import configure_logging, serve_ops
@@ -40,10 +42,9 @@ from memory.bootstrap import open_memory
 
 log = structlog.get_logger(__name__)
 
-_IDLE_LOOK_S = 300.0
 ENGINE_IDLE_S = 60.0
 _BUSY_LOOK_S = 5.0
-_RETRY_S = 1.0
+_RETRY_S, _SLOWEST_RETRY_S = 1.0, 10.0
 _DRAIN_S = 30.0
 
 
@@ -67,11 +68,20 @@ class Worker:
         self._freed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._last_heartbeat = float("-inf")
+        self._answered = True  # it did, when the platform was opened
 
     def stop(self) -> None:
         """Begin to drain."""
         self._stopping.set()
         self._freed.set()
+
+    async def postgres(self) -> None:
+        """Whether Postgres answered when this worker last asked it something; asks nothing itself.
+
+        Raises ``Unavailable`` when it did not.
+        """
+        if not self._answered:
+            raise Unavailable("Postgres does not answer.")
 
     async def run(self) -> None:
         """Work until ``stop``, then drain."""
@@ -82,35 +92,44 @@ class Worker:
             ]
             try:
                 async with self._platform.bus.listen(Topic.WORKERS) as signals:
+                    retry_s = _RETRY_S
                     while not self._stopping.is_set():
                         self._freed.clear()
-                        await self._claim_all()
-                        await self._wait(signals)
+                        if await self._claim_all():
+                            retry_s = _RETRY_S
+                            await self._wait(signals)
+                        else:
+                            await self._pause(retry_s)
+                            retry_s = min(2 * retry_s, _SLOWEST_RETRY_S)
                 await self._drain()
             finally:
                 for task in background:
                     task.cancel()
 
-    async def _claim_all(self) -> None:
-        """Claim until the slots are full or nothing is eligible."""
+    async def _claim_all(self) -> bool:
+        """Claim until the slots are full or nothing is eligible; False when a claim failed."""
         try:
             while (free := self._slots - len(self._held)) > 0 and not self._stopping.is_set():
                 await self._heartbeat()
                 claims = await self._platform.queue.claim(self.worker_id, free)
+                self._answered = True
                 if claims:
                     await self._executor.engine.launch()
                 for claim in claims:
                     self._held[claim.run_id] = asyncio.create_task(self._execute(claim), name=claim.run_id)
                 if len(claims) < free:
-                    return
+                    break
         except BailiwickError as error:
+            self._answered = not isinstance(error, Unavailable)
             log.warning("worker.claim_failed", error=error.message)
-            await self._pause(_RETRY_S)
+            return False
+        return True
 
     async def _wait(self, signals: Signals) -> None:
         """Until a wake-up, a free slot, or the slow look that nothing should ever need."""
         engine = self._executor.engine
-        timeout_s = _BUSY_LOOK_S if self._held else self._engine_idle_s if engine.running else _IDLE_LOOK_S
+        idle_s = self._engine_idle_s if engine.running else idle_look_s(self._platform.clock.now())
+        timeout_s = _BUSY_LOOK_S if self._held else idle_s
         woken = asyncio.create_task(signals.wait(timeout_s))
         freed = asyncio.create_task(self._freed.wait())
         await asyncio.wait({woken, freed}, return_when=asyncio.FIRST_COMPLETED)
@@ -148,7 +167,9 @@ class Worker:
                 try:
                     await self._heartbeat()
                     await self._cancel_requested()  # in case the signal was lost
+                    self._answered = True
                 except BailiwickError as error:
+                    self._answered = not isinstance(error, Unavailable)
                     log.warning("worker.heartbeat_failed", error=error.message)
 
     async def _heartbeat(self) -> None:
@@ -161,7 +182,7 @@ class Worker:
     async def _cancellations(self) -> None:
         async with self._platform.bus.listen(Topic.CANCEL) as signals:
             while True:
-                if await signals.wait(_IDLE_LOOK_S) and self._held:
+                if await signals.wait(IDLE_LOOK_S) and self._held:
                     try:
                         await self._cancel_requested()
                     except BailiwickError as error:
@@ -228,15 +249,13 @@ async def main(settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
 
-        async def postgres() -> None:
-            async with platform.db.control_transaction():
-                pass
-
         async def redis() -> None:
             if not await platform.bus.healthy():
                 raise Unavailable("Redis does not answer.")
 
-        async with serve_ops(settings.port(Port.WORKER), {"postgres": postgres, "redis": redis}, platform.metrics):
+        async with serve_ops(
+            settings.port(Port.WORKER), {"postgres": worker.postgres, "redis": redis}, platform.metrics
+        ):
             log.info("worker.started", worker_id=worker.worker_id, slots=settings.worker_slots)
             await worker.run()
 

@@ -17,6 +17,16 @@ HEARTBEAT_S = 2.0
 DEAD_AFTER_S = 8.0
 """Silence after which a worker's runs are taken over by others."""
 
+IDLE_LOOK_S = 900.0
+"""How often a process with nothing to do looks for what it may have missed.
+
+Longer than the five minutes without a question after which a serverless Postgres (Neon) goes to sleep: a
+shorter look would keep it awake for ever. Wake-ups come by signal; a look is for one that was never sent,
+because its sender died after its commit.
+"""
+
+_SHORTEST_LOOK_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -51,3 +61,12 @@ class Topic:
     WORKERS = "workers"
     SCHEDULER = "scheduler"
     CANCEL = "cancel"
+
+
+def idle_look_s(now: datetime) -> float:
+    """Seconds until the next idle look: at the next quarter of an hour that is a minute away or more.
+
+    All processes look at the same moments, so together they wake a sleeping database once and not each.
+    """
+    left_s = IDLE_LOOK_S - now.timestamp() % IDLE_LOOK_S
+    return left_s if left_s >= _SHORTEST_LOOK_S else left_s + IDLE_LOOK_S

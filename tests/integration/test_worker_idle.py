@@ -3,37 +3,108 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
+import pytest
 
+from core.errors import Unavailable
+from core.queue.model import Topic
 from core.runs.model import RunRequest, RunState
 from core.settings import ENGINE_ROLE, Settings
 from scheduler.worker import open_worker
 from tests.fixtures.workers import site_in
 
 
+class Servers:
+    """The test's database, looked at and shut by its owner."""
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._connection = connection
+
+    async def engine_is_gone(self) -> bool | None:
+        """The engine holds no connection."""
+        return await self._count("usename = $1", ENGINE_ROLE) == 0 or None
+
+    async def nobody_is_here(self) -> bool | None:
+        """Nobody but the owner holds one."""
+        return await self._count("pid <> pg_backend_pid()") == 0 or None
+
+    async def _count(self, what: str, *args: str) -> int:
+        query = f"select count(*) from pg_stat_activity where datname = current_database() and {what}"
+        return int(await self._connection.fetchval(query, *args))
+
+    async def shut(self) -> None:
+        """Close every connection, and let nobody in but the owner."""
+        await self._let_in(0)
+        await self._connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        )
+
+    async def open(self) -> None:
+        """Let everybody in again."""
+        await self._let_in(-1)
+
+    async def _let_in(self, limit: int) -> None:
+        name = await self._connection.fetchval("select current_database()")
+        await self._connection.execute(f'alter database "{name}" connection limit {limit}')
+
+
+@pytest.fixture
+async def servers(owner_dsn: str) -> AsyncIterator[Servers]:
+    connection = await asyncpg.connect(owner_dsn)
+    yield Servers(connection)
+    await connection.close()
+
+
 async def test_an_idle_worker_closes_its_engine_and_opens_it_for_the_next_run(
-    settings: Settings, owner_dsn: str, tmp_path: Path
+    settings: Settings, servers: Servers, tmp_path: Path
 ) -> None:
     request = RunRequest("sample-plain", {"log": str(tmp_path / "effects")})
     async with site_in(settings) as site, open_worker(site.platform, engine_idle_s=0.2) as worker:
         working = asyncio.create_task(worker.run())
-        connection = await asyncpg.connect(owner_dsn)
-
-        async def engine_is_gone() -> bool | None:
-            open_connections = await connection.fetchval(
-                "select count(*) from pg_stat_activity where datname = current_database() and usename = $1", ENGINE_ROLE
-            )
-            return open_connections == 0 or None
-
         try:
             for _ in range(2):
                 run, _ = await site.platform.runs.submit(site.admin, request)
                 (ended,) = await site.ended([run])
                 assert ended.state is RunState.SUCCEEDED
-                await site.until(engine_is_gone)
+                await site.until(servers.engine_is_gone)
         finally:
-            await connection.close()
+            worker.stop()
+            await working
+
+
+async def test_an_idle_worker_is_ready_without_asking_and_one_that_asked_in_vain_asks_until_it_is_answered(
+    settings: Settings, servers: Servers
+) -> None:
+    async with site_in(settings) as site, open_worker(site.platform, engine_idle_s=0.2) as worker:
+
+        async def ready() -> bool:
+            with contextlib.suppress(Unavailable):
+                await worker.postgres()
+                return True
+            return False
+
+        async def as_ready_as(wanted: bool) -> None:
+            async def look() -> bool | None:
+                return await ready() is wanted or None
+
+            await site.until(look)
+
+        working = asyncio.create_task(worker.run())
+        try:
+            await site.until(servers.engine_is_gone)
+            await servers.shut()
+            await site.until(servers.nobody_is_here)
+            assert await ready(), "whoever asks whether it is ready makes it ask nothing"
+            await site.platform.bus.signal(Topic.WORKERS)
+            await as_ready_as(False)
+            await servers.open()
+            await as_ready_as(True)  # though nobody signals
+        finally:
+            await servers.open()
             worker.stop()
             await working
