@@ -98,9 +98,10 @@ def _head(who: Viewer, shown: _Shown) -> None:
         st.markdown(f"`{row['run_id']}`")
         if not who.reviewer:
             return  # operators and members look only
-        if state in {RunState.FAILED, RunState.CANCELLED} and st.button("Retry", icon=":material/replay:"):
+        ended_badly = state in {RunState.FAILED, RunState.CANCELLED}
+        if st.button("Retry", icon=":material/replay:", key="retry", disabled=not ended_badly):
             _ask("retry", row["run_id"])
-        if not state.final and st.button("Cancel", icon=":material/cancel:"):
+        if st.button("Cancel", icon=":material/cancel:", key="cancel", disabled=state.final):
             _ask("cancel", row["run_id"])
 
 

@@ -27,6 +27,7 @@ Look = Callable[..., Page]
 @pytest.fixture
 def look(busy_dashboard: BusyDashboard, chromium: Browser) -> Iterator[Look]:
     """Open a page of the dashboard as somebody. Whatever page asks another host, or breaks, fails the test."""
+    expect.set_options(timeout=DEADLINE_MS)
     contexts: list[BrowserContext] = []
     hosts: set[str] = set()
     troubles: list[str] = []
