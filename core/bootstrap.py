@@ -7,13 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
-from pydantic import SecretStr
 
 from core.audit.service import AuditService
 from core.clock import Clock, SystemClock
 from core.conversations.service import ConversationService
 from core.db.pool import Database
-from core.errors import SetupError
 from core.models.gateway import ModelGateway
 from core.models.metering import Books
 from core.models.metrics import ModelMetrics
@@ -69,13 +67,12 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         db = await Database.open(
-            required(settings.database_app_url, "BAILIWICK_DATABASE_APP_URL"),
+            settings.required("database_app_url"),
             size=settings.database_pool_size,
             name=f"bailiwick-{process}",
         )
         stack.push_async_callback(db.close)
-        redis_url = required(settings.redis_url, "BAILIWICK_REDIS_URL")
-        bus = await Bus.open(redis_url, clock, region=settings.region)
+        bus = await Bus.open(settings.required("redis_url"), clock, region=settings.region)
         stack.push_async_callback(bus.close)
         limits, cache = Limits(bus.connection), Cache(bus.connection)
         workflows = Registry.load(settings)
@@ -112,10 +109,3 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
             workflows=workflows,
             metrics=metrics,
         )
-
-
-def required(value: SecretStr | None, name: str) -> str:
-    """The secret's text. Raises ``SetupError`` when it is not set."""
-    if value is None:
-        raise SetupError(f"{name} is not set. `bailiwick up` sets it; a process started alone needs it.")
-    return value.get_secret_value()

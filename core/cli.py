@@ -51,20 +51,20 @@ def up() -> None:
 def migrate() -> None:
     """Bring the database to the current schema. Needs BAILIWICK_DATABASE_URL of a role that may create roles."""
     from core.db import migrate as migrations
-    from core.embedded.secrets import revealed, role_password
+    from core.embedded.secrets import role_password
     from core.embedded.servers import complete
     from core.engine import migrate_engine
 
     settings = complete(Settings())
-    key = revealed(settings.secret_key)
+    key = settings.required("secret_key")
 
     async def work() -> list[str]:
         applied = await migrations.migrate(
-            revealed(settings.database_url),
+            settings.required("database_url"),
             app_password=role_password(key, APP_ROLE),
             engine_password=role_password(key, ENGINE_ROLE),
         )
-        await migrate_engine(revealed(settings.database_engine_url))
+        await migrate_engine(settings.required("database_engine_url"))
         return applied
 
     applied = asyncio.run(work())

@@ -17,7 +17,6 @@ from core.embedded import bolt, postgres, redis
 from core.embedded.process import LOCALHOST, reason, require_writable
 from core.embedded.programs import WHOLE
 from core.embedded.run_folder import is_held
-from core.embedded.secrets import revealed
 from core.embedded.servers import complete
 from core.errors import SetupError
 from core.settings import Port, Settings
@@ -73,7 +72,7 @@ def as_json(findings: list[Finding]) -> str:
 async def _postgres(settings: Settings) -> list[Finding]:
     advice = f"{_START}, or check BAILIWICK_DATABASE_URL."
     try:
-        found = await postgres.versions(revealed(settings.database_url))
+        found = await postgres.versions(settings.required("database_url"))
     except (ConnectionError, SetupError) as error:
         return [Finding("postgres", False, problem=str(error), advice=advice)]
     vector = found.get("pgvector")
@@ -87,8 +86,8 @@ async def _postgres(settings: Settings) -> list[Finding]:
 
 async def _roles(settings: Settings) -> list[Finding]:
     try:
-        for url in (settings.database_app_url, settings.database_engine_url):
-            await postgres.versions(revealed(url))
+        for url in (settings.required("database_app_url"), settings.required("database_engine_url")):
+            await postgres.versions(url)
     except (ConnectionError, SetupError) as error:
         advice = "Run `bailiwick migrate` with the same BAILIWICK_SECRET_KEY, or check the DSNs of the two roles."
         return [Finding("database roles", False, problem=str(error), advice=advice)]
@@ -97,12 +96,12 @@ async def _roles(settings: Settings) -> list[Finding]:
 
 async def _redis(settings: Settings) -> list[Finding]:
     advice = f"{_START}, or check BAILIWICK_REDIS_URL."
-    return [await _version("redis", redis.server_version(revealed(settings.redis_url)), advice)]
+    return [await _version("redis", redis.server_version(settings.required("redis_url")), advice)]
 
 
 async def _graph(settings: Settings) -> list[Finding]:
     advice = f"{_START}, or check BAILIWICK_GRAPH_URL, BAILIWICK_GRAPH_USER and BAILIWICK_GRAPH_PASSWORD."
-    password = revealed(settings.graph_password) if settings.graph_password else ""
+    password = settings.graph_password.get_secret_value() if settings.graph_password else ""
     asked = bolt.server_version(str(settings.graph_url), settings.graph_user, password)
     return [await _version("graph", asked, advice)]
 
@@ -110,7 +109,7 @@ async def _graph(settings: Settings) -> list[Finding]:
 async def _model(settings: Settings) -> list[Finding]:
     offline = settings.model_url is None
     base = settings.model_url or f"http://{LOCALHOST}:{settings.port(Port.MODEL)}/v1"
-    key = revealed(settings.model_api_key) if settings.model_api_key else "none"
+    key = settings.model_api_key.get_secret_value() if settings.model_api_key else "none"
     name = "offline model" if offline else "model endpoint"
     advice = "Start it with `bailiwick up`." if offline else "Check BAILIWICK_MODEL_URL and BAILIWICK_MODEL_API_KEY."
     return [await _version(name, _models(base, key), advice)]

@@ -13,10 +13,18 @@ from __future__ import annotations
 
 from enum import IntEnum
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.errors import SetupError
+
+Needed = Literal[
+    "database_url", "database_app_url", "database_engine_url", "graph_password", "graph_url", "redis_url", "secret_key"
+]
+"""Settings that may be unset and that somebody cannot do without."""
 
 
 class Port(IntEnum):
@@ -112,6 +120,14 @@ class Settings(BaseSettings):
     def port(self, which: Port) -> int:
         """The port of one listener."""
         return self.port_base + which
+
+    def required(self, field: Needed) -> str:
+        """The text of a setting, secret or not. Raises ``SetupError`` when it is not set."""
+        value: SecretStr | str | None = getattr(self, field)
+        if value is None:
+            name = f"BAILIWICK_{field.upper()}"
+            raise SetupError(f"{name} is not set. `bailiwick up` sets it; a process started alone needs it.")
+        return value.get_secret_value() if isinstance(value, SecretStr) else value
 
     def service_url(self, name: str) -> str:
         """Base URL of an external service, without a slash at the end."""

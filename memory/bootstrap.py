@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from core.bootstrap import Platform, required
-from core.errors import SetupError
+from core.bootstrap import Platform
 from core.settings import Settings
 from memory.graph import MemoryGraph
 from memory.service import MemoryService
@@ -32,10 +31,8 @@ async def open_memory(platform: Platform) -> AsyncIterator[MemoryService]:
 def open_graph(platform: Platform) -> MemoryGraph:
     """The graph database of this installation. Raises ``SetupError`` when its address is missing."""
     settings = platform.settings
-    if settings.graph_url is None:
-        raise SetupError("BAILIWICK_GRAPH_URL is not set. `bailiwick up` sets it; a process started alone needs it.")
-    password = required(settings.graph_password, "BAILIWICK_GRAPH_PASSWORD")
-    return MemoryGraph(settings.graph_url, settings.graph_user, password, platform.clock)
+    url, password = settings.required("graph_url"), settings.required("graph_password")
+    return MemoryGraph(url, settings.graph_user, password, platform.clock)
 
 
 def embedding_space(settings: Settings) -> str:

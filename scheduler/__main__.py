@@ -12,7 +12,7 @@ import signal
 
 import structlog
 
-from core.bootstrap import open_platform, required
+from core.bootstrap import open_platform
 from core.errors import Unavailable
 from core.settings import Port, Settings
 from core.telemetry import configure_logging, serve_ops
@@ -27,7 +27,7 @@ async def main(settings: Settings) -> None:
     configure_logging(settings, "scheduler")
     async with open_platform(settings, process="scheduler") as platform, open_duties(platform) as duties:
         # The engine's address: the only one that is direct by contract, and a lock needs nothing but a session.
-        dsn = required(settings.database_engine_url, "BAILIWICK_DATABASE_ENGINE_URL")
+        dsn = settings.required("database_engine_url")
         leader = Leader(dsn, platform.bus, duties, platform.metrics, topics=TOPICS)
 
         async def redis() -> None:

@@ -29,7 +29,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from core.bootstrap import Platform, open_platform, required
+from core.bootstrap import Platform, open_platform
 from core.errors import BailiwickError, Unavailable
 from core.ids import WorkerId
 from core.queue.model import HEARTBEAT_S, IDLE_LOOK_S, Claim, Topic, idle_look_s
@@ -220,7 +220,7 @@ async def open_worker(platform: Platform, *, engine_idle_s: float = ENGINE_IDLE_
     async with open_memory(platform) as memory:
         services = Services(settings, Rooms(platform.runs, platform.reviews, memory))
         executor = RunExecutor(
-            required(settings.database_engine_url, "BAILIWICK_DATABASE_ENGINE_URL"),
+            settings.required("database_engine_url"),
             worker_id,
             registry=platform.workflows,
             tenants=platform.tenants,

@@ -10,8 +10,6 @@ import secrets
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from core.errors import SetupError
 
 
@@ -44,13 +42,6 @@ def load_or_create(home: Path) -> Secrets:
 def role_password(secret_key: str, role: str) -> str:
     """Password of a database role; whoever knows the secret key can derive it, nobody else."""
     return hmac.new(secret_key.encode(), f"database role {role}".encode(), hashlib.sha256).hexdigest()
-
-
-def revealed(secret: SecretStr | None) -> str:
-    """The text of a setting that must be there. ``SetupError`` when it is not."""
-    if secret is None:
-        raise SetupError("A secret setting is missing that every installation has; see `bailiwick doctor`.")
-    return secret.get_secret_value()
 
 
 def write_secret(path: Path, text: str) -> None:
