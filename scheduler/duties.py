@@ -6,7 +6,7 @@
 | waits | when the next wait is over, on signals, else when idle | queues parked runs whose time has come |
 | workers | every 4 s while runs are queued or execute, on signals, else when idle | takes over from dead workers |
 | seal | every minute while runs are queued or execute, else when idle | seals the audit |
-| purge | every hour | removes ended sessions and old failed logins; gives back money that nobody will settle |
+| purge | every hour | removes ended sessions, old failed logins and slot uses; gives back money nobody will settle |
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ class LeaderDuties:
         if self._purged_at is None or now - self._purged_at >= timedelta(seconds=_PURGE_S):
             await self._platform.tenants.purge()
             await self._platform.usage.release_forsaken(_FORSAKEN_S)
+            await self._platform.queue.forget_uses()
             self._purged_at = now
 
 

@@ -58,6 +58,10 @@ select app.queue_depth();
 -- Runs that a worker executes and somebody wants to stop.
 select run_id from app.cancelled_here($1);
 
+-- name: forget_uses
+-- Forget uses of slots from before a moment, some at a time.
+select app.slot_uses_purge($1, $2);
+
 -- name: anything_moves
 -- Whether a run is queued or executes.
 select app.anything_moves();

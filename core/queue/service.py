@@ -18,6 +18,8 @@ from core.queue.model import DEAD_AFTER_S, HEADROOM, Claim, Requeued, Topic
 from core.redis.bus import Bus
 
 _ALIVE = timedelta(minutes=1)
+_USES_KEPT = timedelta(days=7)
+_FORGET_BATCH = 10_000
 _DEPTH_TTL = timedelta(seconds=1)
 
 
@@ -100,6 +102,17 @@ class QueueService:
     async def signal_cancel(self) -> None:
         """Tell workers to look at ``cancelled_here``."""
         await self._bus.signal(Topic.CANCEL)
+
+    async def forget_uses(self) -> int:
+        """Forget who held a slot when, after the seven days for which plots show it; how many uses."""
+        before = self._clock.now() - _USES_KEPT
+        total = 0
+        while True:
+            async with self._db.control_transaction() as tx:
+                forgotten = await store.forget_uses(tx, before, _FORGET_BATCH)
+            total += forgotten
+            if forgotten < _FORGET_BATCH:
+                return total
 
     async def live_slots_in(self, tx: Transaction) -> int:
         """Slots of all workers heard of in the last minute."""

@@ -102,3 +102,8 @@ async def cancelled_here(tx: Transaction, worker_id: WorkerId) -> list[RunId]:
 async def anything_moves(tx: Transaction) -> bool:
     """Whether a run is queued or holds a slot."""
     return bool(await tx.fetchval(SQL["anything_moves"]))
+
+
+async def forget_uses(tx: Transaction, before: datetime, limit: int) -> int:
+    """Forget up to ``limit`` uses of slots from before a moment; how many."""
+    return int(await tx.fetchval(SQL["forget_uses"], before, limit))

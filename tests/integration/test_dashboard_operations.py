@@ -206,6 +206,22 @@ async def test_a_tenants_user_sees_only_their_own_numbers_and_operators_function
     }
 
 
+async def test_uses_of_slots_are_forgotten_after_a_week_and_not_before(work: Work) -> None:
+    bank = await work.tenant("regional-bank", Policy(concurrency_cap=10))
+    await work.submit(bank, 3)
+    for claim in await work.claim("w1", 2):
+        await work.finish(claim, "w1")
+    work.clock.advance(7 * 86_400)
+    (late,) = await work.claim("w1", 1)
+    await work.finish(late, "w1")
+    assert await work.queue.forget_uses() == 0
+    work.clock.advance(60)
+    assert await work.queue.forget_uses() == 2
+    detail = await data.run_detail(work.db, await work.operator(), late.run_id)
+    assert detail is not None
+    assert len(detail.passages) == 1
+
+
 async def test_pages_of_runs_follow_each_other_without_gap_or_repetition_across_tenants(work: Work) -> None:
     bank, union = await work.tenant("regional-bank"), await work.tenant("credit-union")
     for ctx in (bank, union, bank, union, bank):
