@@ -58,7 +58,7 @@ class Learned(BaseModel):
     in_graph: bool
 
 
-@workflow("memory-extraction", version="1", lane=Lane.BACKGROUND)
+@workflow("memory-extraction", version="1", lane=Lane.BACKGROUND, private=True)
 async def memory_extraction(run: Run, turn: Turn) -> Learned:
     """Learn the turn, then see to it that embeddings and graph are complete."""
     learned = await _insist(run, learn, turn)

@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
@@ -69,6 +69,10 @@ class Catalog(Protocol):
 
     def resolve(self, name: str, version: str | None) -> WorkflowInfo:
         """The workflow of this name and version (None: the newest). Raises ``WorkflowUnknown``."""
+        ...
+
+    def is_private(self, name: str) -> bool:
+        """Whether its input and output are for the submitter's eyes only."""
         ...
 
     def validate(self, info: WorkflowInfo, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,7 +228,7 @@ class RunService:
                 after=after,
                 limit=limit + 1,
             )
-        page = views[:limit]
+        page = [self._shown(ctx, view) for view in views[:limit]]
         return page, _encode_cursor(page[-1]) if len(views) > limit else None
 
     async def steps(self, ctx: TenantContext, run_id: str) -> Sequence[StepView]:
@@ -257,7 +261,13 @@ class RunService:
 
     async def _views(self, ctx: TenantContext, run_ids: Sequence[str]) -> Sequence[RunView]:
         async with self._db.tenant_transaction(ctx) as tx:
-            return await store.views_by_id(tx, await self._queued_cause(tx), run_ids)
+            found = await store.views_by_id(tx, await self._queued_cause(tx), run_ids)
+        return [self._shown(ctx, view) for view in found]
+
+    def _shown(self, ctx: TenantContext, view: RunView) -> RunView:
+        if view.user_id in (None, ctx.user_id) or not self._catalog.is_private(view.workflow):
+            return view
+        return replace(view, input={}, output=None, error=None, progress=None)
 
     async def _queued_cause(self, tx: Transaction) -> Cause:
         row = await store.queue_row(tx)

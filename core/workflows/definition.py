@@ -32,21 +32,27 @@ def hours(count: float) -> float:
 
 @dataclass(frozen=True)
 class WorkflowDefinition(Generic[In, Out]):
-    """A workflow, ready to be registered. ``budget_microusd`` None: the tenant's budget per run."""
+    """A workflow, ready to be registered. ``budget_microusd`` None: the tenant's budget per run.
+
+    What a ``private`` workflow is given and returns is shown to the person who submitted the run, and to nobody
+    else of the tenant.
+    """
 
     name: str
     version: str
     lane: Lane
     budget_microusd: int | None
+    private: bool
     function: Callable[[Run, In], Awaitable[Out]]
     input_model: type[In]
     output: TypeAdapter[Out]
 
 
 def workflow(
-    name: str, *, version: str, lane: Lane = Lane.NORMAL, budget: int | None = None
+    name: str, *, version: str, lane: Lane = Lane.NORMAL, budget: int | None = None, private: bool = False
 ) -> Callable[[Callable[[Run, In], Awaitable[Out]]], WorkflowDefinition[In, Out]]:
-    """Declare a workflow. ``budget`` is in micro-USD (``usd("0.50")``) and never exceeds the tenant's own.
+    """Declare a workflow. ``budget`` is in micro-USD (``usd("0.50")``) and never exceeds the tenant's own;
+    ``private``: only the submitter sees input and output.
 
     The function takes ``run`` and one pydantic model, and returns anything pydantic can write as JSON.
     Raises ``TypeError`` at import when it does not.
@@ -56,7 +62,7 @@ def workflow(
 
     def declare(function: Callable[[Run, In], Awaitable[Out]]) -> WorkflowDefinition[In, Out]:
         return WorkflowDefinition(
-            name, version, lane, budget, function, _input_model(name, function), TypeAdapter(_output(function))
+            name, version, lane, budget, private, function, _input_model(name, function), TypeAdapter(_output(function))
         )
 
     return declare

@@ -54,6 +54,11 @@ class Registry:
         """One definition; None when its code is not here."""
         return self._by_name.get(name, {}).get(version)
 
+    def is_private(self, name: str) -> bool:
+        """Whether any version of it keeps input and output to the submitter. A name that is gone counts as private."""
+        versions = self._by_name.get(name, {})
+        return not versions or any(definition.private for definition in versions.values())
+
     def resolve(self, name: str, version: str | None) -> WorkflowInfo:
         """What admission needs of a workflow; ``version`` None: the newest. Raises ``WorkflowUnknown``."""
         versions = self._by_name.get(name, {})

@@ -162,6 +162,18 @@ async def test_cancelling_a_running_run_stops_its_step(site: Site, log: str, tmp
         await site.platform.runs.cancel(site.admin, run.run_id)
 
 
+@pytest.mark.usefixtures("worker")
+async def test_what_a_private_workflow_is_given_and_returns_is_its_submitters_only(site: Site, log: str) -> None:
+    runs = site.platform.runs
+    run, _ = await runs.submit(site.admin, request("sample-private", log))
+    (mine,) = await site.ended([run])
+    assert mine.input["log"] == log
+    assert mine.output is not None
+    theirs = await runs.get(site.reviewer, run.run_id)
+    listed, _ = await runs.list(site.reviewer, workflow="sample-private")
+    assert [(view.input, view.output, view.state) for view in (theirs, *listed)] == [({}, None, RunState.SUCCEEDED)] * 2
+
+
 async def test_the_same_idempotency_key_is_one_run(site: Site, log: str) -> None:
     runs = site.platform.runs
     first, new = await runs.submit(site.admin, RunRequest("sample-plain", {"log": log}, idempotency_key="k"))
