@@ -7,14 +7,13 @@ import json
 import platform
 from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
-from http import HTTPStatus
 
-import httpx
 from rich.markup import escape
 from rich.table import Table
 
 from core.embedded import bolt, postgres, redis
-from core.embedded.process import LOCALHOST, reason, require_writable
+from core.embedded.asking import get
+from core.embedded.process import LOCALHOST, require_writable
 from core.embedded.programs import WHOLE
 from core.embedded.run_folder import is_held
 from core.embedded.servers import complete
@@ -116,7 +115,8 @@ async def _model(settings: Settings) -> list[Finding]:
 
 
 async def _models(base: str, key: str) -> str:
-    response = await _get(f"{base.rstrip('/')}/models", {"Authorization": f"Bearer {key}"})
+    headers = {"Authorization": f"Bearer {key}"}
+    response = await get(f"{base.rstrip('/')}/models", headers=headers, timeout_s=8, proxies=LOCALHOST not in base)
     try:
         count = len(response.json()["data"])
     except (ValueError, KeyError, TypeError) as error:
@@ -126,21 +126,10 @@ async def _models(base: str, key: str) -> str:
 
 async def _process(settings: Settings, name: str, port: Port) -> list[Finding]:
     async def ask() -> str:
-        await _get(f"http://{LOCALHOST}:{settings.port(port)}/readyz", {})
+        await get(f"http://{LOCALHOST}:{settings.port(port)}/readyz", timeout_s=8)
         return "ready"
 
     return [await _version(name, ask(), f"See {settings.home}/logs/{name}.log.")]
-
-
-async def _get(url: str, headers: dict[str, str]) -> httpx.Response:
-    try:
-        async with httpx.AsyncClient(timeout=8, headers=headers) as http:
-            response = await http.get(url)
-    except httpx.HTTPError as error:
-        raise ConnectionError(f"{url} does not answer: {reason(error)}") from error
-    if response.status_code != HTTPStatus.OK:
-        raise ConnectionError(f"{url} answers {response.status_code}")
-    return response
 
 
 async def _version(part: str, asked: Awaitable[str], advice: str) -> Finding:

@@ -6,12 +6,11 @@ The driver has its one door in ``memory``; this only answers "is it there, and d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import struct
 from urllib.parse import urlsplit
 
-from core.embedded.process import reason
+from core.embedded.asking import conversation
 from core.errors import SetupError
 
 _MAGIC = 0x6060B017
@@ -31,17 +30,11 @@ async def server_version(url: str, user: str, password: str, *, timeout_s: float
     Raises ``ConnectionError`` when nothing answers and ``SetupError`` when the login is refused.
     """
     parts = urlsplit(url)
-    try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 7687, ssl=_tls(parts.scheme))
-            try:
-                return await _hello(reader, writer, user, password)
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
-    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-        raise ConnectionError(f"the graph server does not answer: {reason(error)}") from error
+    tls = _tls(parts.scheme)
+    async with conversation(
+        "the graph server", parts.hostname, parts.port or 7687, tls=tls, timeout_s=timeout_s
+    ) as streams:
+        return await _hello(*streams, user, password)
 
 
 async def _hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, user: str, password: str) -> str:

@@ -12,8 +12,9 @@ import psutil
 
 from core.db.queries import load_queries
 from core.embedded.account import Account, reachable_data, reachable_programs, server_account
+from core.embedded.asking import reason
 from core.embedded.packages import shipped
-from core.embedded.process import LOCALHOST, Process, Reaper, reason, require_free_port
+from core.embedded.process import LOCALHOST, Process, Reaper, require_free_port
 from core.embedded.server import Server
 from core.errors import SetupError
 

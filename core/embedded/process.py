@@ -223,13 +223,6 @@ def require_writable(folder: Path) -> None:
         ) from error
 
 
-def reason(error: Exception) -> str:
-    """Why a connection failed, in the system's words."""
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    return str(error) or type(error).__name__
-
-
 def _open_log(path: Path) -> IO[bytes]:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import platform
 import ssl
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from core.embedded.asking import conversation
 from core.embedded.packages import shipped
-from core.embedded.process import LOCALHOST, Process, Reaper, reason, require_free_port
+from core.embedded.process import LOCALHOST, Process, Reaper, require_free_port
 from core.embedded.server import Server
 from core.errors import SetupError
 
@@ -76,20 +76,11 @@ async def server_version(url: str, *, timeout_s: float = 5.0) -> str:
     """
     parts = urlsplit(url)
     tls = ssl.create_default_context() if parts.scheme == "rediss" else None
-    try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 6379, ssl=tls)
-            try:
-                if parts.password:
-                    names = [unquote(parts.username)] if parts.username else []
-                    await _ask(reader, writer, "AUTH", *names, unquote(parts.password))
-                info = await _ask(reader, writer, "INFO", "server")
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
-    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-        raise ConnectionError(f"Redis does not answer: {reason(error)}") from error
+    async with conversation("Redis", parts.hostname, parts.port or 6379, tls=tls, timeout_s=timeout_s) as streams:
+        if parts.password:
+            names = [unquote(parts.username)] if parts.username else []
+            await _ask(*streams, "AUTH", *names, unquote(parts.password))
+        info = await _ask(*streams, "INFO", "server")
     fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
     return (
         f"valkey {fields['valkey_version']}" if "valkey_version" in fields else fields.get("redis_version", "unknown")

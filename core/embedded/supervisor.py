@@ -20,12 +20,10 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
-
+from core.embedded.asking import get
 from core.embedded.board import Board
 from core.embedded.environment import environment_for
 from core.embedded.process import LOCALHOST, Process, Reaper, require_free_port, until_ready
@@ -184,13 +182,7 @@ class Supervisor:
         url = f"http://{LOCALHOST}:{self.settings.port(program.port)}/readyz"
 
         async def ask() -> None:
-            try:
-                async with httpx.AsyncClient(timeout=5, trust_env=False) as http:
-                    response = await http.get(url)
-            except httpx.HTTPError as error:
-                raise ConnectionError(f"{url} does not answer: {error!r}") from error
-            if response.status_code != HTTPStatus.OK:
-                raise ConnectionError(f"{url} answers {response.status_code}: {response.text[:200]}")
+            await get(url)
 
         return ask
 
