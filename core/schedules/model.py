@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.errors import BailiwickError, InvalidInput
+from core.errors import BailiwickError, Conflict, InvalidInput, NotFound
 from core.ids import PollerId, RunId, ScheduleId, TenantId, UserId
 from core.schedules.timing import Cron
 
@@ -19,6 +19,8 @@ MAX_POLLERS = 200
 MIN_POLL_INTERVAL_S = 10
 MAX_POLL_INTERVAL_S = 7 * 86_400
 MAX_BACK_OFF_S = 6 * 3_600.0
+
+View = TypeVar("View")
 
 
 class Upcoming(StrEnum):
@@ -185,6 +187,19 @@ def check_name(name: str) -> str:
     if not 1 <= len(name) <= MAX_NAME:
         raise InvalidInput(f"A name has 1 to {MAX_NAME} characters.", field="name")
     return name
+
+
+def found(view: View | None, word: str) -> View:
+    """What was found. Raises ``NotFound``, for foreign and missing alike, that calls it by this word."""
+    if view is None:
+        raise NotFound(f"There is no such {word}.")
+    return view
+
+
+def check_version(current: int, edited: int | None, word: str) -> None:
+    """Raises ``Conflict`` when somebody edited another version than the current one; None: whichever it is."""
+    if edited is not None and edited != current:
+        raise Conflict(f"Somebody else has changed this {word} since you opened it.", version=current)
 
 
 def check_interval(interval_s: int) -> int:

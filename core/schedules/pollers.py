@@ -16,7 +16,7 @@ from typing import Any
 from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Database
-from core.errors import BailiwickError, Conflict, IdempotencyConflict, InvalidInput, NotFound, QuotaExceeded
+from core.errors import BailiwickError, Conflict, InvalidInput, QuotaExceeded
 from core.http import check_url
 from core.ids import PollerId, RunId, new_id
 from core.queue.model import Topic
@@ -35,12 +35,17 @@ from core.schedules.model import (
     Seen,
     check_interval,
     check_name,
+    check_version,
     describe,
+    found,
     passes_by_itself,
     poll_delay,
     retry_delay,
 )
+from core.schedules.service import start_once
 from core.tenancy import Scope, TenantContext
+
+_WORD = "poller"
 
 
 class PollerService:
@@ -77,7 +82,7 @@ class PollerService:
         """One poller. Raises ``NotFound`` for foreign and missing alike."""
         ctx.require(Scope.SCHEDULES_READ)
         async with self._db.tenant_transaction(ctx) as tx:
-            return _found(await store.poller(tx, poller_id))
+            return found(await store.poller(tx, poller_id), _WORD)
 
     # Edit -----------------------------------------------------------------------------------------------
 
@@ -175,7 +180,7 @@ class PollerService:
         """Remove a poller; its runs stay. Raises ``NotFound``."""
         ctx.require(Scope.SCHEDULES_WRITE)
         async with self._db.tenant_transaction(ctx) as tx:
-            before = _found(await store.poller(tx, poller_id, lock=True))
+            before = found(await store.poller(tx, poller_id, lock=True), _WORD)
             await store.delete_poller(tx, poller_id)
             await self._audit.record(tx, ctx, "poller.delete", f"poller:{poller_id}", before=before.definition())
         await self._changed(ctx, before.poller_id)
@@ -184,10 +189,10 @@ class PollerService:
         """Look as soon as possible. Raises ``NotFound``; ``Conflict`` when it is paused."""
         ctx.require(Scope.SCHEDULES_WRITE)
         async with self._db.tenant_transaction(ctx) as tx:
-            found = _found(await store.poller(tx, poller_id))
+            before = found(await store.poller(tx, poller_id), _WORD)
             if not await store.look_again_at(tx, poller_id, self._clock.now()):
                 raise Conflict("A paused poller does not look. Resume it.")
-        await self._changed(ctx, found.poller_id)
+        await self._changed(ctx, before.poller_id)
 
     async def _edit(
         self,
@@ -200,9 +205,8 @@ class PollerService:
     ) -> PollerView:
         ctx.require(Scope.SCHEDULES_WRITE)
         async with self._db.tenant_transaction(ctx) as tx:
-            before = _found(await store.poller(tx, poller_id, lock=True))
-            if version is not None and version != before.version:
-                raise Conflict("Somebody else has changed this poller since you opened it.", version=before.version)
+            before = found(await store.poller(tx, poller_id, lock=True), _WORD)
+            check_version(before.version, version, _WORD)
             after = change(before)
             if after == before:
                 return before
@@ -278,10 +282,7 @@ class PollerService:
             idempotency_key=f"{view.poller_id}:{since}:{key}",
             source="poller",
         )
-        try:
-            return (await self._runs.submit(ctx, request))[0].run_id
-        except IdempotencyConflict:
-            return None  # it was started just before somebody edited the poller
+        return await start_once(self._runs, ctx, request)
 
     async def _record(
         self,
@@ -311,9 +312,3 @@ class PollerService:
         if status is not PollStatus.UNCHANGED or view.last_status is not PollStatus.UNCHANGED:
             await self._tell(ctx, view.poller_id)
         return next_at
-
-
-def _found(view: PollerView | None) -> PollerView:
-    if view is None:
-        raise NotFound("There is no such poller.")
-    return view

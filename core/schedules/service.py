@@ -17,7 +17,7 @@ from typing import Any
 from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Database
-from core.errors import BailiwickError, Conflict, IdempotencyConflict, InvalidInput, NotFound, QuotaExceeded
+from core.errors import BailiwickError, IdempotencyConflict, InvalidInput, QuotaExceeded
 from core.ids import RunId, ScheduleId, new_id
 from core.queue.model import Topic
 from core.redis.bus import Bus
@@ -30,7 +30,9 @@ from core.schedules.model import (
     FireView,
     ScheduleView,
     check_name,
+    check_version,
     describe,
+    found,
     passes_by_itself,
     retry_delay,
 )
@@ -40,6 +42,8 @@ from core.tenancy import Scope, TenantContext
 MAX_PREVIEW = 100
 FIRING = frozenset({Scope.RUNS_WRITE})
 """Rights of the context in which the leading scheduler fires."""
+
+_WORD = "schedule"
 
 
 class ScheduleService:
@@ -73,13 +77,13 @@ class ScheduleService:
         """One schedule. Raises ``NotFound`` for foreign and missing alike."""
         ctx.require(Scope.SCHEDULES_READ)
         async with self._db.tenant_transaction(ctx) as tx:
-            return _found(await store.schedule(tx, schedule_id))
+            return found(await store.schedule(tx, schedule_id), _WORD)
 
     async def fires(self, ctx: TenantContext, schedule_id: str, limit: int = 50) -> Sequence[FireView]:
         """What became of its latest occurrences, newest first. Raises ``NotFound``."""
         ctx.require(Scope.SCHEDULES_READ)
         async with self._db.tenant_transaction(ctx) as tx:
-            _found(await store.schedule(tx, schedule_id))
+            found(await store.schedule(tx, schedule_id), _WORD)
             return await store.fires(tx, schedule_id, max(1, min(limit, 1_000)))
 
     def next_fires(self, schedule: ScheduleView | Cron, n: int, now: datetime) -> Sequence[datetime]:
@@ -194,7 +198,7 @@ class ScheduleService:
         """Remove a schedule; its runs stay. Raises ``NotFound``."""
         ctx.require(Scope.SCHEDULES_WRITE)
         async with self._db.tenant_transaction(ctx) as tx:
-            before = _found(await store.schedule(tx, schedule_id, lock=True))
+            before = found(await store.schedule(tx, schedule_id, lock=True), _WORD)
             await store.delete_schedule(tx, schedule_id)
             await self._audit.record(tx, ctx, "schedule.delete", f"schedule:{schedule_id}", before=before.definition())
         await self._changed(ctx, before.schedule_id)
@@ -218,9 +222,8 @@ class ScheduleService:
         ctx.require(Scope.SCHEDULES_WRITE)
         now = self._clock.now()
         async with self._db.tenant_transaction(ctx) as tx:
-            before = _found(await store.schedule(tx, schedule_id, lock=True))
-            if version is not None and version != before.version:
-                raise Conflict("Somebody else has changed this schedule since you opened it.", version=before.version)
+            before = found(await store.schedule(tx, schedule_id, lock=True), _WORD)
+            check_version(before.version, version, _WORD)
             after = change(before)
             if after == before:
                 return before
@@ -272,10 +275,7 @@ class ScheduleService:
             idempotency_key=f"{view.schedule_id}:{due_at.isoformat()}",
             source="schedule",
         )
-        try:
-            return (await self._runs.submit(ctx, request))[0].run_id
-        except IdempotencyConflict:
-            return None  # it was started just before somebody edited its input
+        return await start_once(self._runs, ctx, request)
 
     async def _try_again(
         self, ctx: TenantContext, view: ScheduleView, now: datetime, error: BailiwickError
@@ -303,10 +303,12 @@ class ScheduleService:
         return next_at
 
 
-def _found(view: ScheduleView | None) -> ScheduleView:
-    if view is None:
-        raise NotFound("There is no such schedule.")
-    return view
+async def start_once(runs: RunService, ctx: TenantContext, request: RunRequest) -> RunId | None:
+    """Submit under the request's key. None: it was started already, just before somebody edited its input."""
+    try:
+        return (await runs.submit(ctx, request))[0].run_id
+    except IdempotencyConflict:
+        return None
 
 
 def _first_fire(timing: Cron, now: datetime) -> datetime:
