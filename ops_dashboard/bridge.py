@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ class Bridge:
         self._loop = asyncio.new_event_loop()
         self._opened: concurrent.futures.Future[Platform] = concurrent.futures.Future()
         self._closing = asyncio.Event()
+        self._used_at = time.monotonic()
         self._thread = threading.Thread(target=self._serve, args=(settings,), name="platform", daemon=True)
         self._thread.start()
         self.platform = self._opened.result(_OPEN_S)
@@ -54,6 +56,7 @@ class Bridge:
 
     def run(self, work: Coroutine[Any, Any, Result], timeout_s: float = _CALL_S) -> Result:
         """The coroutine's result. Raises what it raises; ``Unavailable`` when it takes longer."""
+        self._used_at = time.monotonic()
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout_s)
@@ -64,6 +67,11 @@ class Bridge:
     async def run_here(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The same for callers on another event loop, which stays free meanwhile."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since a session last asked for something."""
+        return time.monotonic() - self._used_at
 
     def close(self) -> None:
         """Close the platform and end the thread; nothing runs afterwards."""

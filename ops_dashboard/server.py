@@ -19,14 +19,17 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import BailiwickError, Unauthenticated
+from core.errors import BailiwickError, Unauthenticated, Unavailable
 from core.settings import Port, Settings
-from core.telemetry import Check, new_registry, ops_routes
+from core.telemetry import ops_routes
 from ops_dashboard.bridge import Bridge
 from ops_dashboard.theme import THEME
 
 COOKIE = "bailiwick_session"
 """The HttpOnly cookie that the web process sets at login."""
+
+IDLE_AFTER_S = 60.0
+"""Without a look at the dashboard for this long, probes ask Postgres nothing."""
 
 SCRIPT = Path(__file__).with_name("main.py")
 _PROBES = ("/healthz", "/readyz", "/metrics")
@@ -46,7 +49,13 @@ _HEADERS = {
 
 def application(settings: Settings, bridge: Bridge) -> st.App:
     """The dashboard as an ASGI application; it serves until its server stops."""
-    routes = ops_routes(_checks(bridge), new_registry("dashboard"))
+    platform = bridge.platform
+
+    async def redis() -> None:
+        if not await bridge.run_here(platform.bus.healthy()):
+            raise Unavailable("Redis does not answer.")
+
+    routes = ops_routes({"postgres": PostgresCheck(bridge)}, platform.metrics, losable={"redis": redis})
     return st.App(SCRIPT, routes=routes, middleware=[Middleware(Gate, settings=settings, bridge=bridge)])
 
 
@@ -87,11 +96,27 @@ def _configuration(settings: Settings) -> dict[str, object]:
     }
 
 
-def _checks(bridge: Bridge) -> dict[str, Check]:
-    async def postgres() -> None:
-        await bridge.run_here(bridge.platform.queue.next_wake())
+class PostgresCheck:
+    """Whether Postgres answers; while nobody looks at the dashboard, whether it did when somebody last looked.
 
-    return {"postgres": postgres}
+    Probes come every few seconds for ever: they alone must not keep a serverless database awake.
+    """
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._answered = False
+
+    async def __call__(self) -> None:
+        """Raise ``Unavailable`` when it does not."""
+        if self._answered and self._bridge.idle_s > IDLE_AFTER_S:
+            return
+        self._answered = False
+        await self._bridge.run_here(self._ask())
+        self._answered = True
+
+    async def _ask(self) -> None:
+        async with self._bridge.platform.db.control_transaction():
+            pass
 
 
 class Gate:
