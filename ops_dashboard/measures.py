@@ -11,7 +11,7 @@ JAIN_FORMULA = (
     "J = 1: all alike; J = 1/n: one tenant got everything."
 )
 CONTENDING_SHARE = 0.5
-"""A tenant contends when it had runs queued for at least this share of the window."""
+"""A tenant contends when it had runs queued for at least this share of the longest backlog of the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Fairness:
-    """Jain's index of a window: over all tenants with demand, and over those that kept a backlog."""
+    """Jain's index of a window: over all tenants with demand, and over those that contended (None: fewer than two)."""
 
     overall: float | None
     tenants: int
@@ -46,15 +46,17 @@ def jain(values: Iterable[float]) -> float | None:
     return sum(xs) ** 2 / (len(xs) * squares) if squares > 0 else None
 
 
-def fairness(services: Iterable[Service], window_s: float) -> Fairness:
+def fairness(services: Iterable[Service]) -> Fairness:
     """Both indices of a window. ``services`` holds the tenants with demand, and no others.
 
     A tenant that wanted little and got it pulls the first index down although nobody was treated badly; the
-    second leaves it out: it compares only tenants that had runs queued for half of the window or more.
+    second leaves it out: it compares only tenants whose backlogs lasted about as long as the longest one.
     """
     every = list(services)
-    contending = [s.normalised for s in every if s.backlog_s >= CONTENDING_SHARE * window_s]
-    return Fairness(jain(s.normalised for s in every), len(every), jain(contending), len(contending))
+    longest_s = max((s.backlog_s for s in every), default=0.0)
+    contending = [s.normalised for s in every if 0 < s.backlog_s >= CONTENDING_SHARE * longest_s]
+    among = jain(contending) if len(contending) > 1 else None
+    return Fairness(jain(s.normalised for s in every), len(every), among, len(contending))
 
 
 def ratio(part: float, whole: float) -> float | None:

@@ -89,6 +89,4 @@ def _read_window(span: Span, ctx: TenantContext) -> Window:
 def _fairness(seconds: int, ctx: TenantContext) -> Fairness:
     platform = bridge().platform
     tenants = _pulse(ctx).tenants
-    return fairness(
-        bridge().run(data.services(platform.db, ctx, tenants, platform.clock.now(), seconds)), float(seconds)
-    )
+    return fairness(bridge().run(data.services(platform.db, ctx, tenants, platform.clock.now(), seconds)))

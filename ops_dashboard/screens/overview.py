@@ -20,8 +20,8 @@ from ops_dashboard.theme import colours_of
 from ops_dashboard.words import NONE, causes, count, duration, percent
 
 _CONTENDING = (
-    "Among the tenants that had runs queued for at least half of the window, so that a tenant that wanted little "
-    "does not count as treated unfairly."
+    "Below it the index among the tenants that contended: those that had runs queued for at least half as long as "
+    "the tenant with the longest backlog, so that one that wanted little does not count as treated unfairly."
 )
 _SLA = (
     "Share of runs that ended within their tenant's run SLA, counted from submission; runs that are still open "
@@ -80,14 +80,14 @@ def _operator_tiles(pulse: Pulse, window: Window, short: Fairness, long: Fairnes
         _tile(
             "Jain's index, 5 min",
             _index(short.overall),
-            f"{_index(short.contending)} among {short.contenders} backlogged",
-            help_text=f"{JAIN_FORMULA}\n\nBelow: {_CONTENDING}",
+            _contention(short),
+            help_text=f"{JAIN_FORMULA}\n\n{_CONTENDING}",
         )
         _tile(
             "Jain's index, 1 h",
             _index(long.overall),
-            f"{_index(long.contending)} among {long.contenders} backlogged",
-            help_text=f"{JAIN_FORMULA}\n\nBelow: {_CONTENDING}",
+            _contention(long),
+            help_text=f"{JAIN_FORMULA}\n\n{_CONTENDING}",
         )
         _tile(
             "Workers",
@@ -322,6 +322,12 @@ def _worst_sla(pulse: Pulse, window: Window) -> str:
 
 def _two(row: pd.Series | None, first: str, second: str) -> str:
     return f"{duration(row[first])} / {duration(row[second])}" if row is not None else NONE
+
+
+def _contention(found: Fairness) -> str:
+    if found.contending is None:
+        return "nobody contended"
+    return f"{_index(found.contending)} among {found.contenders} that contended"
 
 
 def _index(value: float | None) -> str:

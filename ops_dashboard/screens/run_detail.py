@@ -37,6 +37,7 @@ class _Shown:
     detail: RunDetail
     view: RunView | None  # with content; None for operators
     now: datetime
+    hidden: bool  # input and output are for the submitter's eyes only, and this is somebody else
 
 
 async def _read(platform: Platform, who: Viewer, run_id: str) -> _Shown:
@@ -44,7 +45,9 @@ async def _read(platform: Platform, who: Viewer, run_id: str) -> _Shown:
     if detail is None:
         raise NotFound("There is no such run, or it is not yours to see.")
     view = None if who.operator else await platform.runs.get(who.ctx, run_id)
-    return _Shown(detail, view, platform.clock.now())
+    workflow, submitter = detail.row["workflow"], None if view is None else view.user_id
+    hidden = submitter not in {None, who.ctx.user_id} and platform.workflows.is_private(workflow)
+    return _Shown(detail, view, platform.clock.now(), hidden)
 
 
 def show(run_id: str, close: Callable[[], None]) -> None:
@@ -171,6 +174,10 @@ def _tabs(who: Viewer, shown: _Shown) -> None:
         _transitions(shown.detail.transitions, who)
     if shown.view is None:
         st.caption("Inputs and outputs belong to the tenant; operators do not see them.")
+        return
+    if shown.hidden:
+        for tab in tabs[2:]:
+            tab.info("Only the person who submitted this run sees what it was given and returned.")
         return
     with tabs[2]:
         st.json(shown.view.input)

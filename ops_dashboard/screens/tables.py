@@ -24,4 +24,4 @@ def height_of(count: int, rows: int) -> int:
 
 def share_column(help_text: str | None = None) -> Any:
     """A bar from 0 to 100 %."""
-    return st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0, help=help_text)
+    return st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0, width=120, help=help_text)

@@ -159,7 +159,7 @@ async def test_fairness_compares_those_who_kept_a_backlog_apart_from_those_who_w
     tenants = await work.tenants.list_tenants(operator)
     pulse = await data.pulse(work.db, operator, tenants, work.clock.now())
     services = await data.services(work.db, operator, pulse.tenants, work.clock.now(), 60)
-    found = fairness(services, 60)
+    found = fairness(services)
     assert (found.tenants, found.contenders) == (3, 2)
     assert found.contending == pytest.approx(1.0)
     assert found.overall == pytest.approx((60 + 60 + 10) ** 2 / (3 * (60**2 + 60**2 + 10**2)))

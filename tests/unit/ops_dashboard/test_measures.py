@@ -29,14 +29,18 @@ def test_the_index_lies_between_one_nth_and_one_and_ignores_the_scale(shares: li
 
 def test_service_is_measured_per_unit_of_weight() -> None:
     served = [Service("bank", 500.0, 5.0, 60.0), Service("union", 200.0, 2.0, 60.0), Service("shop", 100.0, 1.0, 60.0)]
-    assert fairness(served, 60.0).overall == pytest.approx(1.0)
+    assert fairness(served).overall == pytest.approx(1.0)
 
 
-def test_only_tenants_that_kept_a_backlog_for_half_of_the_window_contend() -> None:
-    found = fairness([Service("bank", 300.0, 1.0, 30.0), Service("shop", 3.0, 1.0, 29.0)], 60.0)
-    assert (found.tenants, found.contenders) == (2, 1)
-    assert found.contending == pytest.approx(1.0)
-    assert found.overall == pytest.approx(303**2 / (2 * (300**2 + 3**2)))
+def test_only_tenants_with_about_the_longest_backlog_contend_and_it_takes_two() -> None:
+    bank, union = Service("bank", 300.0, 1.0, 30.0), Service("union", 100.0, 1.0, 15.0)
+    shop = Service("shop", 3.0, 1.0, 14.9)
+    found = fairness([bank, union, shop])
+    assert (found.tenants, found.contenders) == (3, 2)
+    assert found.contending == pytest.approx(400**2 / (2 * (300**2 + 100**2)))
+    assert found.overall == pytest.approx(403**2 / (3 * (300**2 + 100**2 + 3**2)))
+    assert fairness([bank, shop]).contending is None
+    assert fairness([Service("idle", 5.0, 1.0, 0.0), Service("quiet", 5.0, 1.0, 0.0)]).contenders == 0
 
 
 def test_nothing_of_nothing_has_no_share() -> None:
