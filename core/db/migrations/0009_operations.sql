@@ -114,17 +114,20 @@ language sql stable as $$
                as backlog
         from passages p where p.queued_at < coalesce(p.claimed_at, p_now) and coalesce(p.claimed_at, p_now) > p_since
         group by p.tenant_id
+    ), backlogs as (
+        select q.tenant_id, sum(extract(epoch from upper(span) - lower(span)))::double precision as seconds
+        from queues q cross join lateral unnest(q.backlog) span
+        group by q.tenant_id
     )
     select p.tenant_id,
            coalesce(sum(extract(epoch from least(coalesce(p.released_at, p_now), p_now) - greatest(p.claimed_at, p_since)))
                     filter (where p.claimed_at < p_now), 0)::double precision,
-           coalesce((select sum(extract(epoch from upper(span) - lower(span))) from queues q, unnest(q.backlog) span
-                     where q.tenant_id = p.tenant_id), 0)::double precision,
+           coalesce(max(b.seconds), 0),
            count(p.wait_s)::integer,
            percentile_cont(0.5) within group (order by p.wait_s),
            percentile_cont(0.95) within group (order by p.wait_s),
            percentile_cont(0.99) within group (order by p.wait_s)
-    from passages p
+    from passages p left join backlogs b on b.tenant_id = p.tenant_id
     group by p.tenant_id
 $$;
 
