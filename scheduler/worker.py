@@ -110,7 +110,9 @@ class Worker:
         """Claim until the slots are full or nothing is eligible; False when a claim failed."""
         try:
             while (free := self._slots - len(self._held)) > 0 and not self._stopping.is_set():
-                await self._heartbeat()
+                if await self._heartbeat() > len(self._held):
+                    # The answer to a claim was lost, or a run could not be given back: nobody executes those.
+                    await self._platform.queue.recover(self.worker_id, keep=self._held)
                 claims = await self._platform.queue.claim(self.worker_id, free)
                 self._answered = True
                 if claims:
@@ -156,7 +158,7 @@ class Worker:
             self._freed.set()
 
     async def _give_up(self, claim: Claim, error: Exception | None) -> None:
-        # If this fails too, the slot stays ours until we fall silent, and the run is recovered then.
+        # If this fails too, the slot stays ours until we look for what we hold and do not know of.
         with contextlib.suppress(BailiwickError):
             await self._executor.give_up(claim, error)
 
@@ -172,12 +174,14 @@ class Worker:
                     self._answered = not isinstance(error, Unavailable)
                     log.warning("worker.heartbeat_failed", error=error.message)
 
-    async def _heartbeat(self) -> None:
+    async def _heartbeat(self) -> int:
+        """Say that we live, if that was not said a moment ago; how many runs we hold, as far as Postgres knows."""
         now = asyncio.get_running_loop().time()
         if now - self._last_heartbeat < HEARTBEAT_S / 2:
-            return
-        await self._platform.queue.heartbeat(self.worker_id, self._slots, draining=self._stopping.is_set())
+            return len(self._held)
+        held = await self._platform.queue.heartbeat(self.worker_id, self._slots, draining=self._stopping.is_set())
         self._last_heartbeat = now
+        return held
 
     async def _cancellations(self) -> None:
         async with self._platform.bus.listen(Topic.CANCEL) as signals:

@@ -45,7 +45,7 @@ async def exclusive(dsn: str, key: int, *, name: str) -> AsyncIterator[asyncio.E
         connection.add_termination_listener(lambda _: lost.set())
         try:
             await connection.execute(SQL["wait_for_lock"], key)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise Unavailable(f"Postgres went away: {error}", retry_after_s=1) from error
         yield lost
     finally:

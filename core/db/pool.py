@@ -17,6 +17,7 @@ transaction that lost a deadlock; the pool reconnects by itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -31,7 +32,18 @@ from core.tenancy import TenantContext
 
 Row = asyncpg.Record
 
-_LOST = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
+# What says by itself that the server is gone. The driver's internal error is what a connection answers between
+# having read that it is being shut down and having noticed that it is closed.
+_GONE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InternalClientError,
+)
+# What may also be a mistake, or the caller's own error: it says so only when the connection is closed.
+_DOUBTFUL = (OSError, asyncpg.InterfaceError)
+_LOST = (*_DOUBTFUL, *_GONE)
 _FULL = asyncpg.InsufficientResourcesError
 _VALUES = (
     asyncpg.CharacterNotInRepertoireError,
@@ -40,7 +52,6 @@ _VALUES = (
     asyncpg.NumericValueOutOfRangeError,
     asyncpg.UntranslatableCharacterError,
 )
-_SHUT_DOWN = (asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
 # A backslash that is itself escaped, or NUL. The six letters of the escape are no NUL when somebody writes them.
 _ESCAPE = re.compile(r"(\\\\)|\\u0000")
 _SET_TENANT = "select set_config('app.tenant', $1, true)"
@@ -130,8 +141,8 @@ class Database:
             async with connection.transaction():
                 await connection.execute(_SET_TENANT, tenant)
                 yield Transaction(connection)
-        except (*_LOST, *_SHUT_DOWN) as error:
-            if not connection.is_closed():
+        except _LOST as error:
+            if isinstance(error, _DOUBTFUL) and not _is_closed(connection):
                 raise
             raise Unavailable(f"Postgres went away: {error}", retry_after_s=1) from error
         except asyncpg.TransactionRollbackError as error:
@@ -142,7 +153,16 @@ class Database:
                 raise
             raise InvalidInput("A value in this request cannot be stored.") from error
         finally:
-            await self._pool.release(connection)
+            # What was done is done; a connection that breaks while it is tidied up is thrown away by the pool.
+            with contextlib.suppress(*_LOST):
+                await self._pool.release(connection)
+
+
+def _is_closed(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # the pool has taken it back already, because it broke
 
 
 async def _init(connection: asyncpg.Connection[Row]) -> None:

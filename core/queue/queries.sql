@@ -35,7 +35,7 @@ select app.next_wake();
 select app.queue_cancel($1, $2);
 
 -- name: heartbeat
--- A worker lives.
+-- A worker lives; the slots it holds.
 select app.worker_heartbeat($1, $2, $3, $4);
 
 -- name: leave
@@ -43,8 +43,8 @@ select app.worker_heartbeat($1, $2, $3, $4);
 select app.worker_leave($1);
 
 -- name: recover
--- Queue the runs of dead workers again.
-select tenant_id, run_id, worker_id from app.recover($1, $2, $3);
+-- Queue the runs of dead workers again, and those that a worker does not know of.
+select tenant_id, run_id, worker_id from app.recover($1, $2, $3, $4);
 
 -- name: live_slots
 -- Slots of workers heard of since a moment.

@@ -8,6 +8,7 @@ Wake-ups travel through Redis; without it workers look by themselves every secon
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from core.clock import Clock
@@ -70,21 +71,21 @@ class QueueService:
         async with self._db.control_transaction() as tx:
             return await store.next_wake(tx)
 
-    async def heartbeat(self, worker_id: WorkerId, slots: int, *, draining: bool = False) -> None:
-        """Say that a worker lives and how many slots it has."""
+    async def heartbeat(self, worker_id: WorkerId, slots: int, *, draining: bool = False) -> int:
+        """Say that a worker lives and how many slots it has; how many of them hold runs."""
         async with self._db.control_transaction() as tx:
-            await store.heartbeat(tx, worker_id, slots, draining, self._clock.now())
+            return await store.heartbeat(tx, worker_id, slots, draining, self._clock.now())
 
     async def leave(self, worker_id: WorkerId) -> bool:
         """A worker goes; False when it still holds runs (they are recovered later)."""
         async with self._db.control_transaction() as tx:
             return await store.leave(tx, worker_id)
 
-    async def recover(self, worker_id: WorkerId | None = None) -> list[Requeued]:
-        """Take back the runs of all dead workers, or of one that starts again under its old name."""
+    async def recover(self, worker_id: WorkerId | None = None, keep: Iterable[str] = ()) -> list[Requeued]:
+        """Take back the runs of all dead workers, and those of ``worker_id`` that are not among ``keep``."""
         now = self._clock.now()
         async with self._db.control_transaction() as tx:
-            lost = await store.recover(tx, worker_id, now - timedelta(seconds=DEAD_AFTER_S), now)
+            lost = await store.recover(tx, worker_id, list(keep), now - timedelta(seconds=DEAD_AFTER_S), now)
         if lost:
             await self.signal_workers()
         return lost

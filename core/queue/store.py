@@ -68,9 +68,9 @@ async def cancel(tx: Transaction, run_id: str, now: datetime) -> str | None:
     return state
 
 
-async def heartbeat(tx: Transaction, worker_id: WorkerId, slots: int, draining: bool, now: datetime) -> None:
-    """Say that a worker lives."""
-    await tx.execute(SQL["heartbeat"], worker_id, slots, draining, now)
+async def heartbeat(tx: Transaction, worker_id: WorkerId, slots: int, draining: bool, now: datetime) -> int:
+    """Say that a worker lives; how many slots it holds."""
+    return int(await tx.fetchval(SQL["heartbeat"], worker_id, slots, draining, now))
 
 
 async def leave(tx: Transaction, worker_id: WorkerId) -> bool:
@@ -78,9 +78,11 @@ async def leave(tx: Transaction, worker_id: WorkerId) -> bool:
     return bool(await tx.fetchval(SQL["leave"], worker_id))
 
 
-async def recover(tx: Transaction, worker_id: WorkerId | None, dead_before: datetime, now: datetime) -> list[Requeued]:
-    """Take back the runs of one worker, or of all not heard of since ``dead_before``."""
-    rows = await tx.fetch(SQL["recover"], worker_id, dead_before, now)
+async def recover(
+    tx: Transaction, worker_id: WorkerId | None, keep: Sequence[str], dead_before: datetime, now: datetime
+) -> list[Requeued]:
+    """Take back the runs of all not heard of since ``dead_before``, and of one worker those that it does not keep."""
+    rows = await tx.fetch(SQL["recover"], worker_id, list(keep), dead_before, now)
     return [Requeued(TenantId(r["tenant_id"]), RunId(r["run_id"]), r["worker_id"]) for r in rows]
 
 

@@ -84,11 +84,11 @@ class RunExecutor:
 
     async def give_up(self, claim: Claim, error: Exception | None) -> None:
         """Stop a run whose execution broke: fail it, or (no error: a server was away) queue it again."""
-        on = await self._executing(claim)
+        on = await written(lambda: self._executing(claim))
         if error is None:
-            await self._execution.hand_back(on)
+            await written(lambda: self._execution.hand_back(on))
         else:
-            await self._execution.end(on, RunState.FAILED, error=describe(error))
+            await written(lambda: self._execution.end(on, RunState.FAILED, error=describe(error)))
 
     async def _executing(self, claim: Claim) -> Executing:
         ctx = await self._tenants.context_for(
@@ -129,4 +129,4 @@ class RunExecutor:
                 on, state, output=end.get("output"), outcome=end.get("outcome"), error=end.get("error")
             )
         ):
-            await self._reviews.cancel_of_run(on.ctx, on.run_id)
+            await written(lambda: self._reviews.cancel_of_run(on.ctx, on.run_id))

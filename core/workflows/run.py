@@ -209,7 +209,8 @@ class Run:
 
     async def progress(self, done: int, total: int, note: str = "") -> None:
         """Tell the user interfaces how far the run is. Not a step: repeated when the run is."""
-        await self._tools.execution.progress(self.on, {"done": done, "total": total, "note": note[:200]})
+        told = {"done": done, "total": total, "note": note[:200]}
+        await written(lambda: self._tools.execution.progress(self.on, told))
 
     def outcome(self, word: str) -> None:
         """Name how the run ends, e.g. ``declined``: lists and summaries go by it."""

@@ -202,12 +202,14 @@ create function app.cancelled_here(p_worker text) returns table (run_id text) la
 $$;
 select app.control('app.cancelled_here(text)');
 
--- A worker says that it lives, with how many slots.
+-- A worker says that it lives, with how many slots. Returns how many it holds here: more than it knows of, if the
+-- answer to a claim was lost with the connection.
 create function app.worker_heartbeat(p_worker text, p_slots integer, p_draining boolean, p_now timestamptz)
-returns void language sql as $$
+returns integer language sql as $$
     insert into workers (worker_id, slots, started_at, heartbeat_at, draining)
     select p_worker, p_slots, p_now, p_now, p_draining where app.outside()
     on conflict (worker_id) do update set heartbeat_at = p_now, draining = p_draining
+    returning held
 $$;
 select app.control('app.worker_heartbeat(text, integer, boolean, timestamptz)');
 
@@ -219,9 +221,9 @@ begin
 end $$;
 select app.control('app.worker_leave(text)');
 
--- Take back the runs of workers that have not been heard of since p_dead_before (or of one worker that
--- comes back under its old name): queue them at the head of their lanes and pay for what was used.
-create function app.recover(p_worker text, p_dead_before timestamptz, p_now timestamptz)
+-- Take back the runs of workers that have not been heard of since p_dead_before, and those that one worker does
+-- not know of (p_keep: what it knows): queue them at the head of their lanes and pay for what was used.
+create function app.recover(p_worker text, p_keep text[], p_dead_before timestamptz, p_now timestamptz)
 returns table (tenant_id text, run_id text, worker_id text)
 language plpgsql as $$
 #variable_conflict use_column
@@ -230,7 +232,7 @@ begin
     perform app.outside();
     perform pg_advisory_xact_lock(7301);
     for lost in select s.* from slots s join workers w on w.worker_id = s.worker_id
-                where w.worker_id = p_worker or w.heartbeat_at < p_dead_before
+                where (w.worker_id = p_worker and s.run_id <> all (p_keep)) or w.heartbeat_at < p_dead_before
                 order by s.tenant_id
     loop
         perform set_config('app.tenant', lost.tenant_id, true);
@@ -242,9 +244,9 @@ begin
         end if;
     end loop;
     perform set_config('app.tenant', '', true);
-    delete from workers w where w.held = 0 and (w.worker_id = p_worker or w.heartbeat_at < p_dead_before);
+    delete from workers w where w.held = 0 and w.heartbeat_at < p_dead_before;
 end $$;
-select app.control('app.recover(text, timestamptz, timestamptz)');
+select app.control('app.recover(text, text[], timestamptz, timestamptz)');
 
 -- How many slots are alive: the estimate of a queued run's start, and cause "no worker", need it.
 create function app.live_slots(p_alive_since timestamptz) returns integer language sql stable as $$
