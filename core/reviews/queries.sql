@@ -1,8 +1,11 @@
 -- name: request
--- Ask for a decision; asking again for the same run and step changes nothing.
+-- Ask for a decision; asking again for the same run and step changes nothing, unless it was closed undecided.
 insert into reviews (review_id, tenant_id, run_id, step, pool, title, evidence, choices, state, created_at, due_at)
 values ($1, app.tenant(), $2, $3, $4, $5, $6, $7, 'open', $8, $9)
-on conflict (run_id, step) do nothing
+on conflict (run_id, step) do update
+    set state = 'open', title = excluded.title, evidence = excluded.evidence, choices = excluded.choices,
+        created_at = excluded.created_at, due_at = excluded.due_at, decided_at = null
+    where reviews.state = 'cancelled'
 returning review_id;
 
 -- name: by_step

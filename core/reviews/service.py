@@ -64,7 +64,7 @@ class ReviewService:
         review_id = ReviewId(new_id("rev", now))
         wait = Wait(step, f"review: {pool}", cause)
         async with self._db.tenant_transaction(on.ctx) as tx:
-            created = await store.request(
+            opened = await store.request(
                 tx, review_id, on.run_id, step, pool, title, evidence, choices, now, now + timedelta(seconds=sla_s)
             )
             if cause is Cause.REVIEW:
@@ -74,8 +74,8 @@ class ReviewService:
                 await self._execution.arm_wait_in(tx, on, wait)
             elif cause is Cause.REVIEW:
                 await self._execution.finish_wait_in(tx, on, step, {"verdict": verdict.verdict})
-        if created:
-            await self._publish(on.ctx, review_id, on.run_id, "open", on.thread_id)
+        if opened is not None:
+            await self._publish(on.ctx, opened, on.run_id, "open", on.thread_id)
         return verdict
 
     async def open(self, ctx: TenantContext, limit: int = 100) -> list[ReviewView]:

@@ -34,10 +34,10 @@ async def request(
     choices: list[str],
     now: datetime,
     due_at: datetime,
-) -> bool:
-    """False when the run has asked at this step before."""
-    created = await tx.fetchval(SQL["request"], review_id, run_id, step, pool, title, evidence, choices, now, due_at)
-    return created is not None
+) -> ReviewId | None:
+    """The review that is open now; None when the run has asked at this step before."""
+    opened = await tx.fetchval(SQL["request"], review_id, run_id, step, pool, title, evidence, choices, now, due_at)
+    return None if opened is None else ReviewId(opened)
 
 
 async def verdict(tx: Transaction, run_id: str, step: int) -> Verdict | None:

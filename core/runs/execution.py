@@ -22,7 +22,7 @@ from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs import execution_store as store
 from core.runs.model import Cause, RunState
-from core.runs.store import append_event
+from core.runs.store import append_event, event_line
 from core.tenancy import TenantContext
 from core.usage.service import UsageService
 
@@ -162,9 +162,10 @@ class RunExecution:
 
     async def begin_wait_in(self, tx: Transaction, on: Executing, wait: Wait) -> WaitPhase:
         """Arm a wait that is a step of its own, once; how far it is. In the caller's transaction."""
-        now = self._clock.now()
-        if await store.last_attempt(tx, on.run_id, wait.step) == 0:
-            await store.begin_step(tx, on.run_id, wait.step, 1, wait.name, wait.cause.value, now)
+        newest = await store.newest_attempt(tx, on.run_id, wait.step)
+        if newest is None or newest.state == "failed":
+            attempt = 1 if newest is None else newest.number + 1
+            await store.begin_step(tx, on.run_id, wait.step, attempt, wait.name, wait.cause.value, self._clock.now())
             await self.arm_wait_in(tx, on, wait)
             return WaitPhase.NEW
         return WaitPhase.OPEN if await store.wait_is_open(tx, on.run_id, wait.step) else WaitPhase.OVER
@@ -173,8 +174,10 @@ class RunExecution:
         """What was waited for is there. In the caller's transaction."""
         now = self._clock.now()
         await store.disarm_wait(tx, on.run_id, step)
-        if await store.finish_step(tx, on.run_id, step, 1, result, 0, None, now):
-            await append_event(tx, on.run_id, now, "step_done", {"step": step, "attempt": 1, "cost_microusd": 0})
+        newest = await store.newest_attempt(tx, on.run_id, step)
+        if newest is not None and await store.finish_step(tx, on.run_id, step, newest.number, result, 0, None, now):
+            data = {"step": step, "attempt": newest.number, "cost_microusd": 0}
+            await append_event(tx, on.run_id, now, "step_done", data)
 
     async def sleep(self, on: Executing, wait: Wait) -> bool:
         """Whether the timer has run out; False: the run must park."""
@@ -187,6 +190,11 @@ class RunExecution:
     async def await_event(self, on: Executing, wait: Wait, name: str, key: str) -> dict[str, Any] | None:
         """``{"payload": …}`` of the event, ``{"timed_out": true}``, or None: the run must park."""
         async with self._db.tenant_transaction(on.ctx) as tx:
+            await event_line(tx, name, key)
+            recorded = await store.recorded_step(tx, on.run_id, wait.step)
+            if recorded is not None:
+                answer: dict[str, Any] = recorded[1]
+                return answer
             phase = await self.begin_wait_in(tx, on, wait)
             found = await store.event_payload(tx, name, key)
             if found is None and phase is not WaitPhase.OVER:

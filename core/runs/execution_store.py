@@ -22,6 +22,15 @@ class OpenWait:
     wake_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a step: started, done or failed."""
+
+    number: int
+    state: str
+    result: Any
+
+
 async def finish(
     tx: Transaction,
     run_id: str,
@@ -70,6 +79,12 @@ async def recorded_step(tx: Transaction, run_id: str, step: int) -> tuple[int, A
 async def last_attempt(tx: Transaction, run_id: str, step: int) -> int:
     """How often the step was begun."""
     return int(await tx.fetchval(SQL["last_attempt"], run_id, step))
+
+
+async def newest_attempt(tx: Transaction, run_id: str, step: int) -> Attempt | None:
+    """The newest attempt of a step, None when it was never begun."""
+    row = await tx.fetchrow(SQL["newest_attempt"], run_id, step)
+    return None if row is None else Attempt(row["attempt"], row["state"], row["result"])
 
 
 async def begin_step(

@@ -90,7 +90,8 @@ group by r.state, r.cause, r.outcome;
 -- name: declined_reasons
 -- How often each reason was given for a refusal, over all runs or one batch.
 select reason, count(*) as runs
-from runs r, jsonb_array_elements_text(r.output -> 'reasons') as reason
+from runs r, jsonb_array_elements_text(
+    case jsonb_typeof(r.output -> 'reasons') when 'array' then r.output -> 'reasons' else '[]' end) as reason
 where r.tenant_id = app.tenant() and r.state = 'succeeded' and r.outcome = 'declined'
   and ($1::text is null or r.batch_id = $1)
 group by reason order by runs desc, reason;
@@ -120,6 +121,10 @@ update runs set state = 'queued', cause = null, error = null, output = null, out
                 resume_step = 1, cancel_requested = false, queued_at = $2
 where tenant_id = app.tenant() and run_id = $1 and state in ('failed', 'cancelled');
 
+-- name: cut_off_steps
+-- Attempts that a cancellation or failure left open: the retried run begins new ones.
+update run_steps set state = 'failed', error = $2, finished_at = $3 where run_id = $1 and state = 'started';
+
 -- name: set_progress
 -- What a run says about how far it is.
 update runs set progress = $2 where tenant_id = app.tenant() and run_id = $1;
@@ -135,6 +140,10 @@ select attempt, result from run_steps where run_id = $1 and step = $2 and state 
 -- name: last_attempt
 -- How often a step was begun.
 select coalesce(max(attempt), 0) from run_steps where run_id = $1 and step = $2;
+
+-- name: newest_attempt
+-- The newest attempt of a step.
+select attempt, state, result from run_steps where run_id = $1 and step = $2 order by attempt desc limit 1;
 
 -- name: begin_step
 -- An attempt of a step begins.
@@ -168,6 +177,10 @@ delete from waits where run_id = $1 and step = $2;
 -- name: event_payload
 -- An event that was sent, if it was.
 select payload from events where tenant_id = app.tenant() and name = $1 and key = $2;
+
+-- name: event_line
+-- Whoever sends an event and whoever begins to wait for it do so one after the other, so that each sees the other.
+select pg_advisory_xact_lock(7303, hashtext(app.tenant() || '/' || $1 || '/' || $2));
 
 -- name: send_event
 -- Keep an event; the first one under a name and key wins.

@@ -306,6 +306,7 @@ class RunService:
         ctx.require(Scope.RUNS_WRITE)
         before = await self.get(ctx, run_id)
         async with self._db.tenant_transaction(ctx) as tx:
+            await self._queue.push_in(tx, [])  # locks the queue before the run, as everybody does
             if not await store.retry(tx, run_id, self._clock.now()):
                 raise Conflict(f"Only a failed or cancelled run is retried; this one is {before.state}.")
             await self._queue.push_in(tx, [RunId(run_id)], head=True)
@@ -325,6 +326,7 @@ class RunService:
         if payload is None:
             raise InvalidInput("An event needs a payload.")
         async with self._db.tenant_transaction(ctx) as tx:
+            await store.event_line(tx, name, key)
             waiting = await store.waits_on_key(tx, Cause.EVENT, f"{name}/{key}")
             for run_id, step in waiting:
                 await self._queue.wake_in(tx, run_id, step)

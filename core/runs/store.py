@@ -167,7 +167,15 @@ async def declined_reasons(tx: Transaction, batch_id: str | None) -> list[Reason
 
 async def retry(tx: Transaction, run_id: str, now: datetime) -> bool:
     """Put a failed or cancelled run back into state 'queued'; False in any other state."""
-    return await tx.execute(SQL["retry"], run_id, now) == 1
+    if await tx.execute(SQL["retry"], run_id, now) == 0:
+        return False
+    await tx.execute(SQL["cut_off_steps"], run_id, {"code": "cut_off", "message": "The run ended first."}, now)
+    return True
+
+
+async def event_line(tx: Transaction, name: str, key: str) -> None:
+    """Wait until nobody sends this event, or begins to wait for it, and keep others from it until the end."""
+    await tx.execute(SQL["event_line"], name, key)
 
 
 async def send_event(tx: Transaction, name: str, key: str, payload: Any, now: datetime) -> bool:

@@ -172,12 +172,13 @@ create function app.next_wake() returns timestamptz language sql stable as $$
 $$;
 select app.control('app.next_wake()');
 
--- Cancel: at once when queued or waiting, by request when running. Returns the state it was in, null when
--- there is no such run.
+-- Cancel: at once when queued or waiting, by request when running; what it had asked people is closed. Returns the
+-- state it was in, null when there is no such run. Reviews are locked before the queue, as where they are decided.
 create function app.queue_cancel(p_run_id text, p_now timestamptz) returns text
 language plpgsql as $$
 declare was text;
 begin
+    perform 1 from reviews where tenant_id = app.tenant() and run_id = p_run_id and state = 'open' for update;
     perform 1 from queue_tenants where tenant_id = app.tenant() for update;
     select state into was from runs where run_id = p_run_id and tenant_id = app.tenant() for update;
     if was = 'queued' then
@@ -185,6 +186,7 @@ begin
         update queue_tenants set queued = queued - 1 where tenant_id = app.tenant();
     elsif was = 'waiting' then
         delete from waits where run_id = p_run_id;
+        update reviews set state = 'cancelled', decided_at = p_now where run_id = p_run_id and state = 'open';
     end if;
     if was in ('queued', 'waiting') then
         update runs set state = 'cancelled', cause = null, finished_at = p_now where run_id = p_run_id;
