@@ -152,7 +152,10 @@ def test_a_reviewer_decides_the_chosen_case_and_the_most_urgent_one_comes_next(l
     expect(urgent).not_to_have_text(first)
     page.get_by_role("button", name="Decide").click()
     expect(page.get_by_text("Choose a decision first.")).to_be_visible()
-    page.get_by_text("decline", exact=True).click()
+    # While the page is drawn anew, the form of the case before is still there, greyed out.
+    expect(page.get_by_label("Comment")).to_have_count(1)
+    page.get_by_role("radio", name="decline", exact=True).click()
+    expect(page.get_by_label("Comment")).to_have_count(1)
     page.get_by_label("Comment").fill("The income cannot be shown.")
     page.screenshot(path=pictures / "dashboard-review.png")
     page.get_by_role("button", name="Decide").click()
