@@ -10,8 +10,6 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-import httpx
-
 from core.settings import Port
 from tests.fixtures.data import real_data
 from tests.fixtures.installation import ROOT, Installation, readme_blocks, until
@@ -47,23 +45,13 @@ def test_make_knows_every_target_that_the_readme_names() -> None:
         subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 
-def logged_in(installation: Installation, email: str) -> httpx.Client:
-    """A browser in which somebody is logged in through the login page."""
-    browser = httpx.Client(base_url=installation.url(Port.WEB), trust_env=False, follow_redirects=True)
-    (csrf,) = re.findall(r'name="csrf" value="([^"]+)"', browser.get("/login").raise_for_status().text)
-    form = {"csrf": csrf, "email": email, "password": "bailiwick-demo", "next": "/"}
-    browser.post("/login", data=form).raise_for_status()
-    browser.headers["X-CSRF-Token"] = browser.get("/api/v1/me").raise_for_status().json()["csrf_token"]
-    return browser
-
-
 def test_the_workflow_of_the_readme_is_submitted_reviewed_and_ends(installation: Installation) -> None:
     key = key_of(installation, "regional-bank")
     submitted = json.loads(run(installation, command_with("curl"), BAILIWICK_KEY=key))
     assert submitted["workflow"] == "pay-invoice"
     again = json.loads(run(installation, command_with("curl"), BAILIWICK_KEY=key))
     assert again["run_id"] == submitted["run_id"]
-    with closing(logged_in(installation, "ravi@regional-bank.example")) as ravi:
+    with closing(installation.browser("ravi@regional-bank.example")) as ravi:
 
         def asked() -> list[dict[str, str]]:
             found = ravi.get("/api/v1/reviews").raise_for_status().json()["reviews"]
