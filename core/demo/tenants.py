@@ -33,7 +33,7 @@ from core.tenancy import (
 )
 from core.usage.model import usd
 
-PASSWORD = "bailiwick-demo"  # noqa: S105 - everybody may know it: it opens the demo, and README says to delete it
+PASSWORD = "bailiwick-demo"  # noqa: S105 - everybody may know it: it opens the demo, and README says where not to seed it
 KEY_SCOPES = (Scope.RUNS_READ, Scope.RUNS_WRITE, Scope.REVIEWS_READ, Scope.SCHEDULES_READ)
 POLLER_NAME = "Lending guidelines"
 POLL_INTERVAL_S = 30
