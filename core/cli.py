@@ -95,6 +95,24 @@ def loans(
     raise typer.Exit(submit.loans(file, tenant, limit=limit, timeout_s=timeout))
 
 
+@demo.command()
+def burst(
+    runs: Annotated[int, typer.Option(min=1, max=20_000, help="Runs that the noisy tenant submits at once.")] = 600,
+    seconds: Annotated[float, typer.Option(min=1, help="How long the other tenants go on submitting.")] = 60.0,
+    work: Annotated[float, typer.Option(min=0, max=60, help="Seconds for which a run holds its slot.")] = 2.0,
+    sla: Annotated[float, typer.Option(min=0.1, help="Seconds within which a run should end.")] = 10.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which to stop waiting.")] = 300.0,
+) -> None:
+    """Play a Monday morning: one tenant submits a burst, the others should not notice. Ends with one JSON line.
+
+    Watch it on the dashboard's overview. Exit code 0 when nothing was lost and nothing failed.
+    """
+    from core.demo import burst as monday
+
+    plan = monday.Plan(runs=runs, seconds=seconds, work_s=work, sla_s=sla, timeout_s=timeout)
+    raise typer.Exit(monday.burst(plan))
+
+
 @app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,

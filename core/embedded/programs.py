@@ -45,6 +45,8 @@ _MODELS_AND_MEMORY = ("model_api_key", "graph_password")
 
 OFFLINE_MODEL = Program("model", "core.models.offline", Port.MODEL)
 DEMO_SERVICES = Program("demo", "core.demo.services", Port.DEMO)
+DEMO_WORK = "core.demo.work"
+"""Module of the workflow that `bailiwick demo burst` submits."""
 
 WHOLE = Plan(
     helpers=(OFFLINE_MODEL, DEMO_SERVICES),

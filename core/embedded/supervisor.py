@@ -27,7 +27,7 @@ from core.embedded.asking import get
 from core.embedded.board import Board
 from core.embedded.environment import environment_for
 from core.embedded.process import LOCALHOST, Process, Reaper, require_free_port, until_ready
-from core.embedded.programs import DEMO_SERVICES, OFFLINE_MODEL, WHOLE, Command, Plan, Program
+from core.embedded.programs import DEMO_SERVICES, DEMO_WORK, OFFLINE_MODEL, WHOLE, Command, Plan, Program
 from core.embedded.run_folder import RunFolder, hold
 from core.embedded.servers import complete, servers_to_start
 from core.errors import BailiwickError, SetupError
@@ -103,7 +103,9 @@ class Supervisor:
             # Its feed is polled like one on the internet, though it has a private address.
             demo = f"{LOCALHOST}:{given.port(DEMO_SERVICES.port)}"
             hosts = (*given.allowed_private_hosts, demo)
-            self.settings = self.settings.model_copy(update={"allowed_private_hosts": hosts})
+            modules = (*given.workflow_modules, DEMO_WORK)
+            update = {"allowed_private_hosts": hosts, "workflow_modules": modules}
+            self.settings = self.settings.model_copy(update=update)
         self._programs = (*self._helpers, *plan.platform)
         self._running: dict[str, Process] = {}
 
