@@ -107,6 +107,16 @@ class Policy(BaseModel):
     tier: Tier = Tier.FREE
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     concurrency_cap: Annotated[int, Field(ge=1, le=100_000)] = 3
+    burst_slots: Annotated[
+        int, Field(ge=0, le=100_000, description="Slots over the cap, lent while nobody else could use them.")
+    ] = 0
+    burst_credit_s: Annotated[
+        float, Field(ge=0, le=1e9, description="Worker-seconds over the cap after which it is paid back first.")
+    ] = 0.0
+    user_cap: Annotated[int | None, Field(ge=1, description="Runs that one user may execute at once.")] = None
+    workflow_caps: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict, description="Runs of one workflow that may execute at once."
+    )
     queue_depth: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     daily_runs: Annotated[int, Field(ge=0, le=100_000_000)] = 10_000
     max_steps: Annotated[int, Field(ge=1, le=100_000)] = 1_000

@@ -25,6 +25,7 @@ from ops_dashboard.measures import Service
 SQL = load_queries(__file__)
 
 _ALIVE = timedelta(minutes=1)
+_ALIVE_IDLE = timedelta(seconds=IDLE_LOOK_S) + _ALIVE
 _IDLE_SPEAKS_S = IDLE_LOOK_S + 120.0
 
 
@@ -161,7 +162,7 @@ async def pulse(db: Database, ctx: TenantContext, tenants: Iterable[TenantView],
     """What stands now in ``tenants``, as far as this context sees them."""
     async with db.tenant_transaction(ctx) as tx:
         rows = {row["tenant_id"]: row for row in await tx.fetch(_query(ctx, "pulse"), now)}
-        live_slots = int(await tx.fetchval(SQL["live_slots"], now - _ALIVE))
+        live_slots = int(await tx.fetchval(SQL["live_slots"], now - _ALIVE, now - _ALIVE_IDLE))
         workers = await tx.fetch(SQL["op_workers"]) if is_operator(ctx) else []
     known = [(tenant, rows[tenant.tenant_id]) for tenant in tenants if tenant.tenant_id in rows]
     return Pulse(

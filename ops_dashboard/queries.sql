@@ -84,7 +84,7 @@ select * from app.op_transition_rows($1);
 
 -- name: live_slots
 -- Slots of the workers heard of since a moment.
-select app.live_slots($1);
+select app.live_slots($1, $2);
 
 -- name: op_workers
 -- All workers.

@@ -139,6 +139,7 @@ class LeaderDuties:
             await self._platform.tenants.purge()
             await self._platform.usage.release_forsaken(_FORSAKEN_S)
             await self._platform.queue.forget_uses()
+            await self._platform.queue.forget_flows()
             self._purged_at = now
 
 

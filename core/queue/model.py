@@ -30,7 +30,11 @@ _SHORTEST_LOOK_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A run that this worker now holds a slot for. ``attempt`` counts claims, from 1."""
+    """A run that this worker now holds a slot for.
+
+    ``attempt`` counts claims, from 1. ``burst``: the slot is one over the tenant's cap, lent while nobody else
+    could use it.
+    """
 
     run_id: RunId
     tenant_id: TenantId
@@ -44,6 +48,7 @@ class Claim:
     batch_id: str | None
     budget_microusd: int
     submitted_at: datetime
+    burst: bool
 
 
 @dataclass(frozen=True, slots=True)

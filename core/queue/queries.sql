@@ -1,8 +1,9 @@
--- The fair queue's verbs are functions of the database; core/db/migrations/0003_queue_functions.sql
--- explains each. How a claim chooses, in short: among tenants that have something queued, are below their
--- cap and are not paused, the one with the least virtual time; inside it the lowest lane number, oldest
--- first. Virtual time grows by worker-seconds / weight, so in the long run every backlogged tenant gets
--- seconds in proportion to its weight, whatever its runs' number or length.
+-- The fair queue's verbs are functions of the database: core/db/migrations/0003_queue.sql tells the whole story,
+-- 0010_queue_verbs.sql and 0013_queue_workers.sql hold the verbs. How a claim chooses, in short: among tenants that
+-- have something queued, are below their cap and are not paused, the one with the least virtual time; inside it the
+-- lowest lane, and there the user with the least virtual time, oldest run first. Virtual time grows by
+-- worker-seconds / weight, so in the long run every backlogged tenant gets seconds in proportion to its weight,
+-- whatever its runs' number or length. Nobody is starved: every tenth run of a tenant is its oldest.
 
 -- name: push
 -- Queue runs in state 'queued'; $2 true: at the head of their lanes.
@@ -11,7 +12,7 @@ select app.queue_push($1, $2, $3);
 -- name: claim
 -- Up to $2 runs for a worker.
 select run_id, tenant_id, user_id, workflow, version, input, attempt, resume_step, thread_id, batch_id,
-       budget_microusd, submitted_at
+       budget_microusd, submitted_at, burst
 from app.claim($1, $2, $3, $4);
 
 -- name: release
@@ -40,15 +41,15 @@ select app.worker_heartbeat($1, $2, $3, $4);
 
 -- name: leave
 -- A worker that holds nothing goes away; false when it does hold something.
-select app.worker_leave($1);
+select app.worker_leave($1, $2);
 
 -- name: recover
 -- Queue the runs of dead workers again, and those that a worker does not know of.
 select tenant_id, run_id, worker_id from app.recover($1, $2, $3, $4);
 
 -- name: live_slots
--- Slots of workers heard of since a moment.
-select app.live_slots($1);
+-- Slots of workers heard of since $1, or since $2 if they hold nothing.
+select app.live_slots($1, $2);
 
 -- name: depth
 -- Runs queued on the whole platform.
@@ -61,6 +62,18 @@ select run_id from app.cancelled_here($1);
 -- name: forget_uses
 -- Forget uses of slots from before a moment, some at a time.
 select app.slot_uses_purge($1, $2);
+
+-- name: forget_flows
+-- Forget what no longer matters of users who have nothing queued, some at a time.
+select app.queue_flows_purge($1);
+
+-- name: platform_cap
+-- Set the most slots that may be held on the whole platform; what it was.
+select app.queue_platform_cap($1);
+
+-- name: faults
+-- Where the counts by which the queue decides differ from what is there.
+select place, fault from app.queue_faults();
 
 -- name: anything_moves
 -- Whether a run is queued or executes.

@@ -15,10 +15,11 @@ from core.clock import Clock
 from core.db.pool import Database, Transaction
 from core.ids import RunId, WorkerId
 from core.queue import store
-from core.queue.model import DEAD_AFTER_S, HEADROOM, Claim, Requeued, Topic
+from core.queue.model import DEAD_AFTER_S, HEADROOM, IDLE_LOOK_S, Claim, Requeued, Topic
 from core.redis.bus import Bus
 
 _ALIVE = timedelta(minutes=1)
+_ALIVE_IDLE = timedelta(seconds=IDLE_LOOK_S) + _ALIVE
 _USES_KEPT = timedelta(days=7)
 _FORGET_BATCH = 10_000
 _DEPTH_TTL = timedelta(seconds=1)
@@ -79,7 +80,7 @@ class QueueService:
     async def leave(self, worker_id: WorkerId) -> bool:
         """A worker goes; False when it still holds runs (they are recovered later)."""
         async with self._db.control_transaction() as tx:
-            return await store.leave(tx, worker_id)
+            return await store.leave(tx, worker_id, self._clock.now())
 
     async def recover(self, worker_id: WorkerId | None = None, keep: Iterable[str] = ()) -> list[Requeued]:
         """Take back the runs of all dead workers, and those of ``worker_id`` that are not among ``keep``."""
@@ -104,6 +105,23 @@ class QueueService:
         """Tell workers to look at ``cancelled_here``."""
         await self._bus.signal(Topic.CANCEL)
 
+    async def set_platform_cap(self, cap: int | None) -> int | None:
+        """Hold at most ``cap`` slots on the whole platform (None: as many as workers have); what it was."""
+        async with self._db.control_transaction() as tx:
+            was = await store.set_platform_cap(tx, cap)
+        await self.signal_workers()
+        return was
+
+    async def faults(self) -> list[str]:
+        """Where the counts by which the queue decides differ from what is there: nothing, ever."""
+        async with self._db.control_transaction() as tx:
+            return await store.faults(tx)
+
+    async def forget_flows(self) -> int:
+        """Forget users who have nothing queued and whose share has long been evened out; how many flows."""
+        async with self._db.control_transaction() as tx:
+            return await store.forget_flows(tx, _FORGET_BATCH)
+
     async def forget_uses(self) -> int:
         """Forget who held a slot when, after the seven days for which plots show it; how many uses."""
         before = self._clock.now() - _USES_KEPT
@@ -116,8 +134,9 @@ class QueueService:
                 return total
 
     async def live_slots_in(self, tx: Transaction) -> int:
-        """Slots of all workers heard of in the last minute."""
-        return await store.live_slots(tx, self._clock.now() - _ALIVE)
+        """Slots of all workers that live: heard of in the last minute, or idle and not due to speak yet."""
+        now = self._clock.now()
+        return await store.live_slots(tx, now - _ALIVE, now - _ALIVE_IDLE)
 
     async def depth_in(self, tx: Transaction) -> int:
         """Runs queued on the whole platform, at most a second old."""

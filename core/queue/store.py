@@ -34,6 +34,7 @@ async def claim(tx: Transaction, worker_id: WorkerId, limit: int, headroom: floa
             batch_id=row["batch_id"],
             budget_microusd=row["budget_microusd"],
             submitted_at=row["submitted_at"],
+            burst=row["burst"],
         )
         for row in await tx.fetch(SQL["claim"], worker_id, limit, headroom, now)
     ]
@@ -73,9 +74,9 @@ async def heartbeat(tx: Transaction, worker_id: WorkerId, slots: int, draining: 
     return int(await tx.fetchval(SQL["heartbeat"], worker_id, slots, draining, now))
 
 
-async def leave(tx: Transaction, worker_id: WorkerId) -> bool:
+async def leave(tx: Transaction, worker_id: WorkerId, now: datetime) -> bool:
     """Forget a worker that holds nothing."""
-    return bool(await tx.fetchval(SQL["leave"], worker_id))
+    return bool(await tx.fetchval(SQL["leave"], worker_id, now))
 
 
 async def recover(
@@ -86,9 +87,25 @@ async def recover(
     return [Requeued(TenantId(r["tenant_id"]), RunId(r["run_id"]), r["worker_id"]) for r in rows]
 
 
-async def live_slots(tx: Transaction, alive_since: datetime) -> int:
-    """Slots that are alive."""
-    return int(await tx.fetchval(SQL["live_slots"], alive_since))
+async def live_slots(tx: Transaction, alive_since: datetime, idle_since: datetime) -> int:
+    """Slots that are alive; workers that hold nothing speak seldom."""
+    return int(await tx.fetchval(SQL["live_slots"], alive_since, idle_since))
+
+
+async def set_platform_cap(tx: Transaction, cap: int | None) -> int | None:
+    """The most slots that may be held at once; what it was."""
+    was: int | None = await tx.fetchval(SQL["platform_cap"], cap)
+    return was
+
+
+async def faults(tx: Transaction) -> list[str]:
+    """Counts that differ from what is there."""
+    return [f"{row['place']}: {row['fault']}" for row in await tx.fetch(SQL["faults"])]
+
+
+async def forget_flows(tx: Transaction, limit: int) -> int:
+    """Forget up to ``limit`` flows of users who are as good as new; how many."""
+    return int(await tx.fetchval(SQL["forget_flows"], limit))
 
 
 async def depth(tx: Transaction) -> int:

@@ -20,6 +20,8 @@ _OPERATOR_ONLY = (
     "tier",
     "weight",
     "concurrency_cap",
+    "burst_slots",
+    "burst_credit_s",
     "queue_depth",
     "daily_runs",
     "max_steps",

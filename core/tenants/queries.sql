@@ -61,9 +61,9 @@ select app.tenant_create($1, $2, $3, $4, $5, $6, $7);
 -- The new policy version; null when another one than $2 is in force.
 select app.tenant_policy_change($1, $2, $3, $4, $5);
 
--- name: pause
--- Stop or go on claiming a tenant's runs.
-select app.queue_pause($1, $2);
+-- name: steer
+-- Stop or go on claiming a tenant's runs; stop or go on admitting them. Null: as it was.
+select app.queue_steer($1, $2, $3, $4);
 
 -- name: user_create
 -- False when the e-mail is taken in that tenant.

@@ -312,7 +312,7 @@ class TenantService:
         """Stop claiming a tenant's queued runs, or go on. Running ones finish."""
         actor.require(Scope.PLATFORM_OPERATE)
         async with self._db.control_transaction() as tx:
-            if not await store.pause(tx, tenant_id, paused):
+            if not await store.steer(tx, tenant_id, self._clock.now(), paused=paused):
                 raise NotFound("There is no such tenant.")
         self._policies.pop(tenant_id, None)
         await self._audit_over(actor, tenant_id, "tenant.pause", f"tenant:{tenant_id}", None, {"paused": paused})

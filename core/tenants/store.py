@@ -174,9 +174,11 @@ async def change_policy(
     return changed
 
 
-async def pause(tx: Transaction, tenant_id: TenantId, paused: bool) -> bool:
-    """False when there is no such tenant."""
-    return bool(await tx.fetchval(SQL["pause"], tenant_id, paused))
+async def steer(
+    tx: Transaction, tenant_id: TenantId, now: datetime, *, paused: bool | None = None, draining: bool | None = None
+) -> bool:
+    """Change what is not None; False when there is no such tenant."""
+    return bool(await tx.fetchval(SQL["steer"], tenant_id, paused, draining, now))
 
 
 async def create_user(

@@ -23,7 +23,7 @@ CATALOG = load_queries(__file__, "catalog.sql")
 SHARED_TABLES = {
     "login_failures": "failed logins are counted before anybody is known",
     "migrations": "what was applied",
-    "queue_clock": "the virtual time of the fair queue",
+    "queue_platform": "the virtual time of the fair queue, and its cap",
     "workers": "processes that execute runs of all tenants",
 }
 TENANT_POLICY = "tenant to bailiwick_app: (tenant_id = app.tenant()) / (tenant_id = app.tenant())"

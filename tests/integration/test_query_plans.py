@@ -21,15 +21,20 @@ TENANTS, RUNS_EACH = 40, 250
 FILL = """
 insert into tenants (tenant_id, name, org_id, region, created_at)
 select 't' || t, 'T', 'o', 'us-east-1', now() from generate_series(1, $1) t;
-insert into queue_tenants (tenant_id, weight, cap, queued, virtual_time)
-select 't' || t, 1, 3, 1, t from generate_series(1, $1) t;
+insert into queue_tenants (tenant_id, weight, cap, burst_slots, burst_credit_s, queued, virtual_time, clock_at)
+select 't' || t, 1, 3, t % 2, 1, 1, t, now() from generate_series(1, $1) t;
+insert into queue_flows (tenant_id, lane, workflow, user_key, fresh, queued, head_rank, virtual_time)
+select 't' || t, lane, 'w', 'u' || u, true, 1, t, t
+from generate_series(1, $1) t, generate_series(0, 2) lane, generate_series(1, 9) u;
 insert into runs (run_id, tenant_id, workflow, version, lane, state, source, batch_id, idempotency_key, request_hash,
                   input, policy_version, budget_microusd, submitted_at, queued_at)
 select 'run_' || t || '_' || n, 't' || t, 'w', '1', 1, (array['succeeded', 'queued', 'waiting'])[1 + n % 3], 'api',
        'b' || (n / 25), 'k' || n, '\\x00', '{}', 1, 0, now() - n * interval '1 minute', now()
 from generate_series(1, $1) t, generate_series(1, $2) n;
-insert into queue_entries (run_id, tenant_id, lane, rank, estimate_s)
-select run_id, tenant_id, 1, row_number() over (), 1 from runs where state = 'queued';
+insert into queue_entries (run_id, tenant_id, flow_id, rank, capped_s, paused_s, no_worker_s)
+select run_id, r.tenant_id, f.flow_id, row_number() over (), 0, 0, 0
+from runs r join queue_flows f on f.tenant_id = r.tenant_id and f.lane = 1 and f.user_key = 'u1'
+where state = 'queued';
 insert into waits (run_id, step, tenant_id, cause, key, wake_at, since)
 select run_id, 1, tenant_id, 'timer', 'k', now() + interval '1 hour', now() from runs where state = 'waiting';
 insert into reviews (review_id, tenant_id, run_id, step, pool, title, evidence, choices, state, created_at, due_at)
@@ -50,8 +55,14 @@ CLAIM = {
     "next tenant": "select * from queue_tenants q where q.eligible order by q.virtual_time, q.tenant_id limit 1",
     "next quiet tenant": "select * from queue_tenants q where q.eligible and q.running = 0 "
     "order by q.virtual_time, q.tenant_id limit 1",
-    "head of a tenant's queue": "select * from queue_entries e where e.tenant_id = 't7' "
-    "order by e.lane, e.rank limit 1",
+    "next tenant that may burst": "select * from queue_tenants q where q.may_burst "
+    "order by q.virtual_time, q.tenant_id limit 1",
+    "next flow": "select * from queue_flows f where f.tenant_id = 't7' and f.queued > 0 "
+    "order by f.lane, f.fresh, f.virtual_time, f.user_key, f.workflow limit 1",
+    "oldest flow": "select * from queue_flows f where f.tenant_id = 't7' and f.queued > 0 "
+    "order by f.head_rank, f.lane limit 1",
+    "flows of a user": "select * from queue_flows f where f.tenant_id = 't7' and f.user_key = 'u3'",
+    "head of a flow": "select * from queue_entries e where e.flow_id = 7 order by e.rank, e.run_id limit 1",
     "waits that are due": "select * from waits w where w.wake_at <= now() order by w.wake_at limit 10",
     "slots of a worker": "select * from slots s where s.worker_id = 'w'",
 }

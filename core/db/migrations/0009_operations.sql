@@ -18,6 +18,11 @@ create table slot_uses (
     worker_id   text not null,
     queued_at   timestamptz not null,
     claimed_at  timestamptz not null,
+    burst       boolean not null,             -- over the tenant's cap
+    -- Seconds of the wait from queued_at to claimed_at by cause; the rest of it was the share of others.
+    capped_s    double precision not null,
+    paused_s    double precision not null,
+    no_worker_s double precision not null,
     primary key (tenant_id, released_at, use_id)
 );
 create index slot_uses_run on slot_uses (run_id);
@@ -73,18 +78,12 @@ language sql stable as $$
     left join run_days d on d.tenant_id = t.tenant_id and d.day = (p_now at time zone zone.name)::date
     left join budget_accounts b on b.tenant_id = t.tenant_id
         and b.account = 'month:' || to_char(p_now at time zone zone.name, 'YYYY-MM')
-    -- The oldest entry is the first of its lane, among the resumed ones (rank below 0) or the others.
     left join lateral (
         select min(r.queued_at) as queued_at
-        from (values (0), (1), (2)) lanes (lane)
-        cross join lateral (
-            (select e.run_id from queue_entries e
-             where e.tenant_id = t.tenant_id and e.lane = lanes.lane order by e.rank limit 1)
-            union all
-            (select e.run_id from queue_entries e
-             where e.tenant_id = t.tenant_id and e.lane = lanes.lane and e.rank >= 0 order by e.rank limit 1)
-        ) first
-        join runs r on r.run_id = first.run_id
+        from queue_flows f
+        join queue_entries e on e.flow_id = f.flow_id and e.rank = f.head_rank
+        join runs r on r.run_id = e.run_id
+        where f.tenant_id = t.tenant_id and f.queued > 0
     ) oldest on true
     left join lateral (
         select jsonb_object_agg(c.cause, c.count) as waiting

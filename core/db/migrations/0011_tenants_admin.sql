@@ -9,13 +9,12 @@ begin
     select p_tenant, p_name, p_org, p_region, p_now where app.outside() on conflict do nothing;
     if not found then return false; end if;
     insert into policies values (p_tenant, 1, p_policy, p_now, p_actor);
-    perform app.queue_policy(p_tenant, (p_policy ->> 'weight')::double precision,
-                             (p_policy ->> 'concurrency_cap')::integer);
+    perform app.queue_policy(p_tenant, p_policy, p_now);
     return true;
 end $$;
 select app.control('app.tenant_create(text, text, text, text, jsonb, text, timestamptz)');
 
--- A new version of the policy in place of version p_version; weight and cap reach the queue in the same transaction.
+-- A new version of the policy in place of version p_version; what it says of the queue reaches it in the same transaction.
 -- Null when another version is in force by now: what was decided about that one must be decided anew.
 create function app.tenant_policy_change(p_tenant text, p_version integer, p_policy jsonb, p_actor text,
                                          p_now timestamptz)
@@ -27,8 +26,7 @@ begin
     returning policy_version into next_version;
     if not found then return null; end if;
     insert into policies values (p_tenant, next_version, p_policy, p_now, p_actor);
-    perform app.queue_policy(p_tenant, (p_policy ->> 'weight')::double precision,
-                             (p_policy ->> 'concurrency_cap')::integer);
+    perform app.queue_policy(p_tenant, p_policy, p_now);
     return next_version;
 end $$;
 select app.control('app.tenant_policy_change(text, integer, jsonb, text, timestamptz)');

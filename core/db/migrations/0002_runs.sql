@@ -1,11 +1,4 @@
--- Runs, and the fair queue that decides which run starts next.
---
--- The story in one paragraph. A submission inserts a run in state 'queued' and a queue entry. A worker
--- calls app.claim: serialised by one advisory lock, it picks the eligible tenant with the least virtual
--- time, takes the head of that tenant's queue, and turns the entry into a slot. While the run executes it
--- holds the slot. When it ends, or parks, app.release deletes the slot and trues the virtual time up to
--- the seconds really used. A parked run is a row in waits: no slot, no process. app.wake turns it back
--- into a queue entry at the head of its lane.
+-- Runs: what was asked for, where each stands, what happened to it, what it waits for.
 --
 --              submit               claim                release(ended)
 --     (none) ---------> queued -------------> running ------------------> succeeded | failed | cancelled
@@ -13,10 +6,7 @@
 --                         |        wake          v
 --                         +------------------ waiting          worker died: running --> queued (app.recover)
 --
--- Fairness is start-time fair queuing (Goyal, Vin, Cheng, SIGCOMM 1996) in worker-seconds: a claim
--- advances the tenant's virtual time by estimate/weight, the release corrects it by (actual-estimate)/weight.
--- A tenant that had nothing queued or running re-enters at the current virtual time: no credit for idling.
--- What happens on failure: every function here is one transaction; a crash before commit changes nothing.
+-- Who moves a run from state to state, and which run starts next, is the story of 0003_queue.sql.
 
 create table runs (
     run_id           text primary key,
@@ -126,66 +116,3 @@ create table events (
     primary key (tenant_id, name, key)
 );
 select app.fence('events', 'select, insert');
-
--- The fair queue. The runtime role may look, within its tenant; only the functions below change anything.
-create table queue_tenants (
-    tenant_id    text primary key references tenants,
-    weight       double precision not null check (weight > 0),
-    cap          integer not null check (cap >= 0),
-    paused       boolean not null default false,
-    virtual_time double precision not null default 0,
-    queued       integer not null default 0 check (queued >= 0),
-    running      integer not null default 0 check (running >= 0),
-    used_s       double precision not null default 0,   -- worker-seconds served, ever
-    eligible     boolean not null generated always as (queued > 0 and running < cap and not paused) stored
-);
-create index queue_tenants_next on queue_tenants (virtual_time, tenant_id) where eligible;
-create index queue_tenants_quiet on queue_tenants (virtual_time, tenant_id) where eligible and running = 0;
-select app.fence('queue_tenants', 'select');
-
-create table queue_entries (
-    run_id     text primary key,
-    tenant_id  text not null,
-    lane       smallint not null,
-    rank       bigint not null,       -- microseconds of submission; resumed runs are far below
-    estimate_s double precision not null check (estimate_s > 0),
-    foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
-);
-create index queue_entries_head on queue_entries (tenant_id, lane, rank);
-select app.fence('queue_entries', 'select');
-
-create table slots (
-    run_id     text primary key,
-    tenant_id  text not null,
-    worker_id  text not null,
-    claimed_at timestamptz not null,
-    estimate_s double precision not null,
-    foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
-);
-create index slots_worker on slots (worker_id);
-select app.fence('slots', 'select');
-
-create table workers (
-    worker_id    text primary key,
-    slots        integer not null check (slots > 0),
-    started_at   timestamptz not null,
-    heartbeat_at timestamptz not null,
-    held         integer not null default 0 check (held between 0 and slots),
-    draining     boolean not null default false
-);
-
--- One row: the virtual time at which the last claim was made. Written by app.claim only.
-create table queue_clock (
-    one          boolean primary key default true check (one),
-    virtual_time double precision not null default 0
-);
-insert into queue_clock default values;
-
--- Recent mean of worker-seconds per claim and workflow: what a claim charges in advance.
-create table run_estimates (
-    tenant_id  text not null references tenants,
-    workflow   text not null,
-    estimate_s double precision not null,
-    primary key (tenant_id, workflow)
-);
-select app.fence('run_estimates', 'select');

@@ -1,0 +1,184 @@
+-- The fair queue: which of the queued runs starts next, and who may hold how many slots.
+--
+-- The story in one paragraph. A submission inserts a run in state 'queued' and a queue entry. A worker calls
+-- app.claim: serialised by one advisory lock, it picks the eligible tenant with the least virtual time, in that
+-- tenant a flow, in that flow the oldest entry, and turns the entry into a slot. While the run executes it holds
+-- the slot. When it ends, or parks, app.release deletes the slot and trues the virtual time up to the seconds
+-- really used. A parked run is a row in waits: no slot, no process. app.wake turns it back into a queue entry.
+-- The verbs are in 0010_queue_verbs.sql; core/queue/fairness.py says the same in Python, without a database, and
+-- a test compares the two choice by choice.
+--
+-- Across tenants: start-time fair queuing (Goyal, Vin, Cheng, SIGCOMM 1996) in worker-seconds. A claim advances
+-- the tenant's virtual time by estimate/weight, the release corrects it by (actual-estimate)/weight. A tenant that
+-- had nothing queued or running re-enters at the present virtual time: no credit for idling, no penalty.
+--   Caps: a tenant below its cap is eligible. Triggers below refuse a slot beyond it, whoever writes it.
+--   Headroom: the last few free slots go only to tenants that have nothing running, so a quiet tenant starts at once.
+--   Burst: when nobody is eligible and slots beyond the headroom are free, a tenant may exceed its cap by burst_slots.
+--     Its debt grows by one for each second and slot over the cap, and shrinks by one for each second and slot
+--     under it; there is no burst at a debt of burst_credit_s. Burst slots are marked, and charged like any other.
+-- Inside a tenant: lane, then user. A flow is what one user queued in one lane of one workflow; fresh = false holds
+--   the runs that were parked or recovered, which go first. Lanes are strict, and in a lane the user goes next who has
+--   the least virtual time (the same queuing, unweighted). But every tenth claim of a tenant takes its oldest run,
+--   whatever its lane: with k older runs in its tenant a run starts within 10 (k + 1) claims of that tenant.
+--   Flows are passed over while their user, or their workflow, is at a cap of its own.
+--
+-- Each wait for a slot is accounted for by cause: clocks count the seconds in which a tenant was paused or at its
+-- cap, and those in which the platform had no worker. An entry keeps what the clocks showed when it was queued; at the
+-- claim the differences are the causes, and what is left is the share of the others.
+--
+-- What happens on failure: every verb is one transaction; a crash before commit changes nothing.
+
+-- The runtime role may look, within its tenant; only the verbs change anything.
+create table queue_tenants (
+    tenant_id      text primary key references tenants,
+    -- By the policy.
+    weight         double precision not null check (weight > 0),
+    cap            integer not null check (cap >= 0),
+    burst_slots    integer not null check (burst_slots >= 0),
+    burst_credit_s double precision not null check (burst_credit_s >= 0),
+    user_cap       integer check (user_cap >= 1),
+    -- By operators.
+    paused         boolean not null default false,   -- nothing is claimed
+    draining       boolean not null default false,   -- nothing is admitted
+    -- Now.
+    queued         integer not null default 0 check (queued >= 0),
+    running        integer not null default 0 check (running >= 0),
+    blocked        boolean not null default false,   -- all that is queued is at a cap of its user or workflow
+    virtual_time   double precision not null default 0,
+    user_clock     double precision not null default 0,   -- virtual time at which its last user was served
+    turn           bigint not null default 0,             -- claims so far
+    -- Until clock_at.
+    clock_at       timestamptz not null,
+    used_s         double precision not null default 0,   -- worker-seconds served, ever
+    debt_s         double precision not null default 0,   -- worker-seconds over the cap, not paid back yet
+    capped_s       double precision not null default 0,   -- seconds at the cap, ever
+    paused_s       double precision not null default 0,   -- seconds paused, ever
+    eligible       boolean not null generated always as
+                       (queued > 0 and running < cap and not paused and not blocked) stored,
+    may_burst      boolean not null generated always as
+                       (queued > 0 and running >= cap and running < cap + burst_slots and debt_s < burst_credit_s
+                        and not paused and not blocked) stored
+);
+create index queue_tenants_next on queue_tenants (virtual_time, tenant_id) where eligible;
+create index queue_tenants_quiet on queue_tenants (virtual_time, tenant_id) where eligible and running = 0;
+create index queue_tenants_burst on queue_tenants (virtual_time, tenant_id) where may_burst;
+select app.fence('queue_tenants', 'select');
+
+-- virtual_time and running are those of the user: the same in all flows of that user.
+create table queue_flows (
+    flow_id      bigint primary key generated always as identity,
+    tenant_id    text not null references queue_tenants,
+    lane         smallint not null,
+    workflow     text not null,
+    user_key     text not null,        -- the user's id; '' for runs that nobody in particular submitted
+    fresh        boolean not null,
+    queued       integer not null default 0 check (queued >= 0),
+    head_rank    bigint,               -- of its oldest entry
+    running      integer not null default 0 check (running >= 0),
+    user_cap     integer,              -- the tenant's, here to be held
+    virtual_time double precision not null,
+    unique (tenant_id, user_key, lane, workflow, fresh)
+);
+create index queue_flows_next on queue_flows (tenant_id, lane, fresh, virtual_time, user_key, workflow) where queued > 0;
+create index queue_flows_oldest on queue_flows (tenant_id, head_rank) where queued > 0;
+select app.fence('queue_flows', 'select');
+
+-- Workflows with a cap of their own inside a tenant.
+create table queue_workflows (
+    tenant_id text not null references queue_tenants,
+    workflow  text not null,
+    cap       integer not null check (cap >= 0),
+    running   integer not null check (running >= 0),
+    primary key (tenant_id, workflow)
+);
+select app.fence('queue_workflows', 'select');
+
+create table queue_entries (
+    run_id      text primary key,
+    tenant_id   text not null,
+    flow_id     bigint not null,
+    rank        bigint not null,       -- microseconds of queueing; those of resumed runs are far below
+    -- What the clocks showed when it was queued.
+    capped_s    double precision not null,
+    paused_s    double precision not null,
+    no_worker_s double precision not null,
+    foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
+);
+create index queue_entries_head on queue_entries (flow_id, rank, run_id);
+select app.fence('queue_entries', 'select');
+
+create table slots (
+    run_id      text primary key,
+    tenant_id   text not null,
+    worker_id   text not null,
+    workflow    text not null,
+    user_key    text not null,
+    claimed_at  timestamptz not null,
+    estimate_s  double precision not null,   -- what the claim charged
+    burst       boolean not null,            -- claimed over the tenant's cap
+    -- Seconds of the wait by cause; the rest of it was the share of others.
+    capped_s    double precision not null,
+    paused_s    double precision not null,
+    no_worker_s double precision not null,
+    foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
+);
+create index slots_worker on slots (worker_id);
+select app.fence('slots', 'select');
+
+create table workers (
+    worker_id    text primary key,
+    slots        integer not null check (slots > 0),
+    started_at   timestamptz not null,
+    heartbeat_at timestamptz not null,
+    held         integer not null default 0 check (held between 0 and slots),
+    draining     boolean not null default false
+);
+
+-- One row. The virtual time at which the last claim was made, the most slots that may be held on the whole platform
+-- (null: as many as workers have), and the seconds in which there was no worker: until alive_until, when not null.
+create table queue_platform (
+    one          boolean primary key default true check (one),
+    virtual_time double precision not null default 0,
+    cap          integer check (cap >= 0),
+    no_worker_s  double precision not null default 0,
+    alive_until  timestamptz
+);
+insert into queue_platform (alive_until) values ('epoch');
+
+-- Recent mean of worker-seconds per claim and workflow: what a claim charges in advance.
+create table run_estimates (
+    tenant_id  text not null references tenants,
+    workflow   text not null,
+    estimate_s double precision not null,
+    primary key (tenant_id, workflow)
+);
+select app.fence('run_estimates', 'select');
+
+-- The caps, held by the tables themselves: no statement takes a slot beyond one. A cap may be lowered under what runs
+-- already; then nothing starts until enough has ended. Where the condition is false nothing is called.
+create function app.refuse_slot() returns trigger language plpgsql as $$
+begin
+    raise check_violation using message = format('A slot beyond the cap of %s %s.', tg_table_name, new.tenant_id);
+end $$;
+
+create trigger cap before update on queue_tenants for each row
+    when (new.running > old.running and new.running > new.cap + new.burst_slots) execute function app.refuse_slot();
+create trigger cap before update on queue_workflows for each row
+    when (new.running > old.running and new.running > new.cap) execute function app.refuse_slot();
+create trigger cap before update on queue_flows for each row
+    when (new.running > old.running and new.running > new.user_cap) execute function app.refuse_slot();
+
+-- A tenant's clocks go on whenever clock_at does: whoever changes running, cap or paused sets it to the present.
+create function app.queue_clocks() returns trigger language plpgsql as $$
+declare passed_s double precision := greatest(0, extract(epoch from new.clock_at - old.clock_at));
+begin
+    new.debt_s := greatest(0, old.debt_s + (old.running - old.cap) * passed_s);
+    if old.paused then
+        new.paused_s := old.paused_s + passed_s;
+    elsif old.running >= old.cap then
+        new.capped_s := old.capped_s + passed_s;
+    end if;
+    return new;
+end $$;
+create trigger clocks before update on queue_tenants for each row
+    when (new.clock_at <> old.clock_at) execute function app.queue_clocks();

@@ -1,0 +1,319 @@
+-- The fair queue's verbs. Read the story at the top of 0003_queue.sql first.
+--
+-- Lock order, everywhere: queue_tenants row(s), with what hangs on them -> runs row(s) -> workers row. Whoever locks
+-- more than one queue_tenants row holds the advisory lock 7301 first. So two verbs can wait for each other, never in
+-- a ring. A claim does not wait for a tenant that somebody else is writing about: it passes over it, and whoever
+-- writes wakes a worker after the commit. So a tenant that submits thousands of runs at once holds up nobody else.
+--
+-- Verbs called on behalf of a tenant only touch the tenant of the transaction (app.tenant()). Those of workers,
+-- scheduler and operators look across tenants and refuse inside a tenant's transaction (app.outside()).
+
+-- Put runs in state 'queued' into the queue. head: before what is fresh in their lane (resumed runs).
+-- Returns how many entered.
+create function app.queue_push(p_run_ids text[], p_head boolean, p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+    tenant      queue_tenants%rowtype;
+    platform    queue_platform%rowtype;
+    passed_s    double precision;
+    no_worker_s double precision;
+    entered     integer;
+begin
+    select * into strict tenant from queue_tenants q where q.tenant_id = app.tenant() for update;
+    select * into strict platform from queue_platform;
+    passed_s := greatest(0, extract(epoch from p_now - tenant.clock_at));
+    no_worker_s := platform.no_worker_s + coalesce(greatest(0, extract(epoch from p_now - platform.alive_until)), 0);
+
+    -- A user that was idle re-enters at the present, as a tenant does.
+    update queue_flows f set virtual_time = tenant.user_clock
+    where f.tenant_id = tenant.tenant_id and f.running = 0 and f.virtual_time < tenant.user_clock
+      and f.user_key in (select coalesce(r.user_id, '') from runs r where r.run_id = any(p_run_ids))
+      and not exists (select from queue_flows g
+                      where g.tenant_id = f.tenant_id and g.user_key = f.user_key and g.queued > 0);
+
+    with pushed as materialized (
+        select r.run_id, r.lane, r.workflow, coalesce(r.user_id, '') as user_key,
+               (extract(epoch from p_now) * 1e6)::bigint + u.position
+                   - case when p_head then 1000000000000000000 else 0 end as rank
+        from unnest(p_run_ids) with ordinality as u(run_id, position)
+        join runs r on r.run_id = u.run_id and r.tenant_id = tenant.tenant_id and r.state = 'queued'
+        where not exists (select from queue_entries e where e.run_id = r.run_id)
+    ), flows as (
+        insert into queue_flows as f (tenant_id, lane, workflow, user_key, fresh, queued, head_rank, running, user_cap,
+                                      virtual_time)
+        select tenant.tenant_id, p.lane, p.workflow, p.user_key, not p_head, count(*), min(p.rank),
+               coalesce(max(g.running), 0), tenant.user_cap, coalesce(max(g.virtual_time), tenant.user_clock)
+        from pushed p
+        left join lateral (select g.running, g.virtual_time from queue_flows g
+                           where g.tenant_id = tenant.tenant_id and g.user_key = p.user_key limit 1) g on true
+        group by p.lane, p.workflow, p.user_key
+        on conflict (tenant_id, user_key, lane, workflow, fresh) do update
+            set queued = f.queued + excluded.queued, head_rank = least(f.head_rank, excluded.head_rank)
+        returning f.flow_id, f.lane, f.workflow, f.user_key
+    ), entries as (
+        insert into queue_entries (run_id, tenant_id, flow_id, rank, capped_s, paused_s, no_worker_s)
+        select p.run_id, tenant.tenant_id, f.flow_id, p.rank,
+               tenant.capped_s + case when tenant.running >= tenant.cap and not tenant.paused then passed_s else 0 end,
+               tenant.paused_s + case when tenant.paused then passed_s else 0 end, no_worker_s
+        from pushed p
+        join flows f on f.lane = p.lane and f.workflow = p.workflow and f.user_key = p.user_key
+        returning 1
+    )
+    select count(*) into entered from entries;
+
+    update queue_tenants q
+    set queued = q.queued + entered, blocked = false,
+        virtual_time = case when q.queued + q.running = 0 then greatest(q.virtual_time, platform.virtual_time)
+                            else q.virtual_time end
+    where q.tenant_id = tenant.tenant_id and entered > 0;
+    return entered;
+end $$;
+select app.control('app.queue_push(text[], boolean, timestamptz)');
+
+-- The tenant whose run starts next, its row locked; all null when nobody may. p_open: slots beyond the headroom are free.
+create function app.next_tenant(p_open boolean, p_now timestamptz) returns queue_tenants
+language plpgsql as $$
+declare tenant queue_tenants%rowtype;
+begin
+    if not p_open then
+        select * into tenant from queue_tenants q where q.eligible and q.running = 0
+        order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
+        return tenant;
+    end if;
+    select * into tenant from queue_tenants q where q.eligible
+    order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
+    if found then return tenant; end if;
+    loop
+        select * into tenant from queue_tenants q where q.may_burst
+        order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
+        if not found or tenant.clock_at = p_now then return tenant; end if;
+        -- Its debt has grown since it was written: write what it is, and look again.
+        update queue_tenants q set clock_at = p_now where q.tenant_id = tenant.tenant_id returning * into tenant;
+        if tenant.may_burst then return tenant; end if;
+    end loop;
+end $$;
+
+-- The flow from which a tenant's next run is taken; all null when each is at a cap of its user or workflow.
+create function app.next_flow(p_tenant text, p_oldest boolean) returns queue_flows
+language plpgsql as $$
+declare flow queue_flows%rowtype;
+begin
+    if p_oldest then
+        select * into flow from queue_flows f
+        where f.tenant_id = p_tenant and f.queued > 0 and (f.user_cap is null or f.running < f.user_cap)
+          and not exists (select from queue_workflows w
+                          where w.tenant_id = p_tenant and w.workflow = f.workflow and w.running >= w.cap)
+        order by f.head_rank, f.lane, f.fresh, f.virtual_time, f.user_key, f.workflow limit 1;
+    else
+        select * into flow from queue_flows f
+        where f.tenant_id = p_tenant and f.queued > 0 and (f.user_cap is null or f.running < f.user_cap)
+          and not exists (select from queue_workflows w
+                          where w.tenant_id = p_tenant and w.workflow = f.workflow and w.running >= w.cap)
+        order by f.lane, f.fresh, f.virtual_time, f.user_key, f.workflow limit 1;
+    end if;
+    return flow;
+end $$;
+
+-- The one door through which a run starts. Claims up to p_max runs for a worker, fairly.
+-- p_headroom: share of all slots (at least one slot when there are two or more) that only tenants with
+-- nothing running may take, so that a quiet tenant starts at once while others are backlogged.
+create function app.claim(p_worker text, p_max integer, p_headroom double precision, p_now timestamptz)
+returns table (run_id text, tenant_id text, user_id text, workflow text, version text, input jsonb,
+               attempt integer, resume_step integer, thread_id text, batch_id text, budget_microusd bigint,
+               submitted_at timestamptz, burst boolean)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    tenant   queue_tenants%rowtype;
+    flow     queue_flows%rowtype;
+    entry    queue_entries%rowtype;
+    platform queue_platform%rowtype;
+    charge_s double precision;
+    free     integer;
+    reserved integer;
+    mine     integer;
+    claimed  text[] := '{}';
+    served   double precision;
+begin
+    perform app.outside();
+    perform pg_advisory_xact_lock(7301);
+    select * into strict platform from queue_platform;
+    select least(coalesce(sum(w.slots - w.held), 0), platform.cap - coalesce(sum(w.held), 0)),
+           case when sum(w.slots) >= 2 then greatest(1, ceil(sum(w.slots) * p_headroom))::integer else 0 end
+    into free, reserved
+    from workers w where not w.draining and w.heartbeat_at > p_now - interval '1 minute';
+    select least(p_max, w.slots - w.held, free) into mine from workers w where w.worker_id = p_worker and not w.draining;
+
+    while coalesce(mine, 0) > 0 loop
+        tenant := app.next_tenant(free > reserved, p_now);
+        exit when tenant.tenant_id is null;
+        flow := app.next_flow(tenant.tenant_id, (tenant.turn + 1) % 10 = 0);
+        if flow.flow_id is null then
+            update queue_tenants q set blocked = true where q.tenant_id = tenant.tenant_id;
+            continue;
+        end if;
+
+        delete from queue_entries e
+        where e.run_id = (select h.run_id from queue_entries h where h.flow_id = flow.flow_id
+                          order by h.rank, h.run_id limit 1)
+        returning * into strict entry;
+        select coalesce(max(x.estimate_s), 1.0) into charge_s
+        from run_estimates x where x.tenant_id = tenant.tenant_id and x.workflow = flow.workflow;
+
+        update queue_flows f
+        set running = f.running + 1, virtual_time = f.virtual_time + charge_s,
+            queued = f.queued - (f.flow_id = flow.flow_id)::integer,
+            head_rank = case when f.flow_id <> flow.flow_id then f.head_rank
+                             else (select min(h.rank) from queue_entries h where h.flow_id = flow.flow_id) end
+        where f.tenant_id = tenant.tenant_id and f.user_key = flow.user_key;
+        update queue_workflows w set running = w.running + 1
+        where w.tenant_id = tenant.tenant_id and w.workflow = flow.workflow;
+        update queue_tenants q
+        set queued = q.queued - 1, running = q.running + 1, turn = q.turn + 1, clock_at = p_now,
+            virtual_time = q.virtual_time + charge_s / q.weight,
+            user_clock = greatest(q.user_clock, flow.virtual_time)
+        where q.tenant_id = tenant.tenant_id
+        returning q.capped_s, q.paused_s into tenant.capped_s, tenant.paused_s;
+        insert into slots
+        values (entry.run_id, tenant.tenant_id, p_worker, flow.workflow, flow.user_key, p_now, charge_s,
+                tenant.running >= tenant.cap, tenant.capped_s - entry.capped_s, tenant.paused_s - entry.paused_s,
+                platform.no_worker_s - entry.no_worker_s);
+
+        served := greatest(served, tenant.virtual_time);
+        claimed := claimed || entry.run_id;
+        mine := mine - 1;
+        free := free - 1;
+    end loop;
+    if claimed = '{}' then return; end if;
+
+    update queue_platform p set virtual_time = greatest(p.virtual_time, served);
+    update runs r set state = 'running', cause = null, attempt = r.attempt + 1,
+                      started_at = coalesce(r.started_at, p_now)
+    where r.run_id = any(claimed);
+    update workers w set held = w.held + cardinality(claimed), heartbeat_at = p_now where w.worker_id = p_worker;
+    return query
+        select r.run_id, r.tenant_id, r.user_id, r.workflow, r.version, r.input, r.attempt, r.resume_step,
+               r.thread_id, r.batch_id, r.budget_microusd, r.submitted_at, s.burst
+        from unnest(claimed) with ordinality as c(run_id, position)
+        join runs r on r.run_id = c.run_id
+        join slots s on s.run_id = c.run_id
+        order by c.position;
+end $$;
+select app.control('app.claim(text, integer, double precision, timestamptz)');
+
+-- Give a slot back and pay for the seconds really used. Null when this worker no longer owns the run:
+-- then somebody else does, and the caller must write nothing about it.
+create function app.release(p_run_id text, p_worker text, p_now timestamptz) returns double precision
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    held     slots%rowtype;
+    served_s double precision;
+begin
+    perform from queue_tenants where tenant_id = app.tenant() for update;
+    delete from slots s where s.run_id = p_run_id and s.worker_id = p_worker and s.tenant_id = app.tenant()
+    returning * into held;
+    if not found then return null; end if;
+    served_s := greatest(0, extract(epoch from p_now - held.claimed_at));
+    update queue_flows f set running = f.running - 1, virtual_time = f.virtual_time + (served_s - held.estimate_s)
+    where f.tenant_id = held.tenant_id and f.user_key = held.user_key;
+    update queue_workflows w set running = w.running - 1
+    where w.tenant_id = held.tenant_id and w.workflow = held.workflow;
+    update queue_tenants q
+    set running = q.running - 1, used_s = q.used_s + served_s, blocked = false, clock_at = p_now,
+        virtual_time = q.virtual_time + (served_s - held.estimate_s) / q.weight
+    where q.tenant_id = held.tenant_id;
+    insert into run_estimates as e (tenant_id, workflow, estimate_s)
+    values (held.tenant_id, held.workflow, greatest(0.001, served_s))
+    on conflict (tenant_id, workflow) do update
+        set estimate_s = greatest(0.001, 0.8 * e.estimate_s + 0.2 * excluded.estimate_s);
+    with run as (
+        update runs r set worker_seconds = r.worker_seconds + served_s where r.run_id = p_run_id returning r.queued_at
+    )
+    insert into slot_uses (tenant_id, released_at, run_id, worker_id, queued_at, claimed_at, burst, capped_s, paused_s,
+                           no_worker_s)  -- see 0009
+    select held.tenant_id, p_now, held.run_id, held.worker_id, run.queued_at, held.claimed_at, held.burst,
+           held.capped_s, held.paused_s,
+           greatest(0, least(held.no_worker_s,
+                             extract(epoch from held.claimed_at - run.queued_at) - held.capped_s - held.paused_s))
+    from run;
+    update workers w set held = w.held - 1 where w.worker_id = p_worker;
+    return served_s;
+end $$;
+select app.control('app.release(text, text, timestamptz)');
+
+-- A wait is over: delete it and, if its run is parked, queue the run at the head of its lane. A run that
+-- has not parked yet finds the wait gone when it tries to, and goes on. False when there was no such wait.
+create function app.wake(p_run_id text, p_step integer, p_now timestamptz) returns boolean
+language plpgsql as $$
+begin
+    perform 1 from queue_tenants where tenant_id = app.tenant() for update;
+    delete from waits where run_id = p_run_id and step = p_step and tenant_id = app.tenant();
+    if not found then return false; end if;
+    update runs set state = 'queued', cause = null, queued_at = p_now
+    where run_id = p_run_id and state = 'waiting' and tenant_id = app.tenant();
+    if found then
+        perform app.queue_push(array[p_run_id], true, p_now);
+    end if;
+    return true;
+end $$;
+select app.control('app.wake(text, integer, timestamptz)');
+
+-- Wake every wait whose time has come, tenant by tenant. Returns the runs queued.
+create function app.wake_due(p_now timestamptz, p_limit integer)
+returns table (tenant_id text, run_id text, step integer, cause text)
+language plpgsql as $$
+#variable_conflict use_column
+declare due record;
+begin
+    perform app.outside();
+    perform pg_advisory_xact_lock(7301);
+    for due in select w.tenant_id, w.run_id, w.step, w.cause from waits w
+               where w.wake_at <= p_now order by w.wake_at limit p_limit
+    loop
+        perform set_config('app.tenant', due.tenant_id, true);
+        if app.wake(due.run_id, due.step, p_now) then
+            tenant_id := due.tenant_id; run_id := due.run_id; step := due.step; cause := due.cause;
+            return next;
+        end if;
+    end loop;
+    perform set_config('app.tenant', '', true);
+end $$;
+select app.control('app.wake_due(timestamptz, integer)');
+
+-- When the next wait is over by itself; null: none. The scheduler sleeps until then.
+create function app.next_wake() returns timestamptz language sql stable as $$
+    select min(wake_at) from waits where app.outside()
+$$;
+select app.control('app.next_wake()');
+
+-- Cancel: at once when queued or waiting, by request when running; what it had asked people is closed. Returns the
+-- state it was in, null when there is no such run. Reviews are locked before the queue, as where they are decided.
+create function app.queue_cancel(p_run_id text, p_now timestamptz) returns text
+language plpgsql as $$
+declare
+    was  text;
+    flow bigint;
+begin
+    perform 1 from reviews where tenant_id = app.tenant() and run_id = p_run_id and state = 'open' for update;
+    perform 1 from queue_tenants where tenant_id = app.tenant() for update;
+    select state into was from runs where run_id = p_run_id and tenant_id = app.tenant() for update;
+    if was = 'queued' then
+        delete from queue_entries where run_id = p_run_id returning flow_id into flow;
+        update queue_flows f
+        set queued = f.queued - 1,
+            head_rank = (select min(h.rank) from queue_entries h where h.flow_id = f.flow_id)
+        where f.flow_id = flow;
+        update queue_tenants set queued = queued - 1 where tenant_id = app.tenant();
+    elsif was = 'waiting' then
+        delete from waits where run_id = p_run_id;
+        update reviews set state = 'cancelled', decided_at = p_now where run_id = p_run_id and state = 'open';
+    end if;
+    if was in ('queued', 'waiting') then
+        update runs set state = 'cancelled', cause = null, finished_at = p_now where run_id = p_run_id;
+    elsif was = 'running' then
+        update runs set cancel_requested = true where run_id = p_run_id;
+    end if;
+    return was;
+end $$;
+select app.control('app.queue_cancel(text, timestamptz)');

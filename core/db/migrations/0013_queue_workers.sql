@@ -1,0 +1,168 @@
+-- Workers, operators and housekeeping of the fair queue. The story is at the top of 0003_queue.sql, the rules of
+-- locking at the top of 0010_queue_verbs.sql.
+
+-- Runs that a worker executes and somebody wants to stop.
+create function app.cancelled_here(p_worker text) returns table (run_id text) language sql stable as $$
+    select s.run_id from slots s join runs r on r.run_id = s.run_id
+    where s.worker_id = p_worker and r.cancel_requested and app.outside()
+$$;
+select app.control('app.cancelled_here(text)');
+
+-- A worker says that it lives, with how many slots. Returns how many it holds here: more than it knows of, if the
+-- answer to a claim was lost with the connection. The first worker ends the time without one.
+create function app.worker_heartbeat(p_worker text, p_slots integer, p_draining boolean, p_now timestamptz)
+returns integer language plpgsql as $$
+declare holds integer;
+begin
+    perform app.outside();
+    update workers set heartbeat_at = p_now, draining = p_draining where worker_id = p_worker returning held into holds;
+    if found then return holds; end if;
+    insert into workers (worker_id, slots, started_at, heartbeat_at, draining)
+    values (p_worker, p_slots, p_now, p_now, p_draining)
+    on conflict (worker_id) do nothing;
+    update queue_platform
+    set no_worker_s = no_worker_s + greatest(0, extract(epoch from p_now - alive_until)), alive_until = null
+    where alive_until is not null;
+    return 0;
+end $$;
+select app.control('app.worker_heartbeat(text, integer, boolean, timestamptz)');
+
+-- A worker left cleanly; it must hold nothing. With the last one begins the time without any.
+create function app.worker_leave(p_worker text, p_now timestamptz) returns boolean language plpgsql as $$
+declare gone boolean;
+begin
+    delete from workers where worker_id = p_worker and held = 0 and app.outside();
+    gone := found;
+    if gone then
+        update queue_platform set alive_until = p_now where alive_until is null and not exists (select from workers);
+    end if;
+    return gone;
+end $$;
+select app.control('app.worker_leave(text, timestamptz)');
+
+-- Take back the runs of workers that have not been heard of since p_dead_before, and those that one worker does
+-- not know of (p_keep: what it knows): queue them at the head of their lanes and pay for what was used.
+create function app.recover(p_worker text, p_keep text[], p_dead_before timestamptz, p_now timestamptz)
+returns table (tenant_id text, run_id text, worker_id text)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    lost      record;
+    last_seen timestamptz;
+begin
+    perform app.outside();
+    perform pg_advisory_xact_lock(7301);
+    for lost in select s.* from slots s join workers w on w.worker_id = s.worker_id
+                where (w.worker_id = p_worker and s.run_id <> all (p_keep)) or w.heartbeat_at < p_dead_before
+                order by s.tenant_id
+    loop
+        perform set_config('app.tenant', lost.tenant_id, true);
+        if app.release(lost.run_id, lost.worker_id, p_now) is not null then
+            update runs r set state = 'queued', queued_at = p_now where r.run_id = lost.run_id;
+            perform app.queue_push(array[lost.run_id], true, p_now);
+            tenant_id := lost.tenant_id; run_id := lost.run_id; worker_id := lost.worker_id;
+            return next;
+        end if;
+    end loop;
+    perform set_config('app.tenant', '', true);
+    select max(w.heartbeat_at) into last_seen from workers w;
+    delete from workers w where w.held = 0 and w.heartbeat_at < p_dead_before;
+    update queue_platform set alive_until = last_seen where alive_until is null and not exists (select from workers);
+end $$;
+select app.control('app.recover(text, text[], timestamptz, timestamptz)');
+
+-- How many slots are alive: the estimate of a queued run's start, and cause "no worker", need it. A worker that holds
+-- nothing is silent until somebody wakes it, or its idle look (p_idle_since: before that it would have spoken).
+create function app.live_slots(p_alive_since timestamptz, p_idle_since timestamptz) returns integer
+language sql stable as $$
+    select coalesce(sum(slots), 0)::integer from workers
+    where not draining and heartbeat_at >= case when held = 0 then p_idle_since else p_alive_since end
+$$;
+select app.control('app.live_slots(timestamptz, timestamptz)');
+
+-- Runs queued on the whole platform: admission sheds load by it.
+create function app.queue_depth() returns bigint language sql stable as $$
+    select coalesce(sum(queued), 0)::bigint from queue_tenants where queued > 0
+$$;
+select app.control('app.queue_depth()');
+
+-- What the policy says about the queue acts on what is already queued: the next claim reads it.
+create function app.queue_policy(p_tenant text, p_policy jsonb, p_now timestamptz) returns void
+language plpgsql as $$
+declare by_user integer := (p_policy ->> 'user_cap')::integer;
+begin
+    perform app.outside();
+    insert into queue_tenants as q (tenant_id, weight, cap, burst_slots, burst_credit_s, user_cap, clock_at)
+    values (p_tenant, (p_policy ->> 'weight')::double precision, (p_policy ->> 'concurrency_cap')::integer,
+            (p_policy ->> 'burst_slots')::integer, (p_policy ->> 'burst_credit_s')::double precision, by_user, p_now)
+    on conflict (tenant_id) do update
+        set weight = excluded.weight, cap = excluded.cap, burst_slots = excluded.burst_slots,
+            burst_credit_s = excluded.burst_credit_s, user_cap = by_user, clock_at = p_now, blocked = false;
+    update queue_flows set user_cap = by_user where tenant_id = p_tenant;
+    delete from queue_workflows where tenant_id = p_tenant;
+    insert into queue_workflows (tenant_id, workflow, cap, running)
+    select p_tenant, c.key, c.value::integer,
+           (select count(*) from slots s where s.tenant_id = p_tenant and s.workflow = c.key)
+    from jsonb_each_text(p_policy -> 'workflow_caps') c;
+end $$;
+select app.control('app.queue_policy(text, jsonb, timestamptz)');
+
+-- Paused: nothing of the tenant is claimed. Draining: nothing more is admitted, what is queued goes on. Null leaves
+-- it as it is. False: no such tenant.
+create function app.queue_steer(p_tenant text, p_paused boolean, p_draining boolean, p_now timestamptz)
+returns boolean language plpgsql as $$
+begin
+    update queue_tenants
+    set paused = coalesce(p_paused, paused), draining = coalesce(p_draining, draining), clock_at = p_now
+    where tenant_id = p_tenant and app.outside();
+    return found;
+end $$;
+select app.control('app.queue_steer(text, boolean, boolean, timestamptz)');
+
+-- The most slots that may be held on the whole platform; null: as many as workers have. Returns what it was.
+create function app.queue_platform_cap(p_cap integer) returns integer language plpgsql as $$
+declare was integer;
+begin
+    perform app.outside();
+    select cap into was from queue_platform for update;
+    update queue_platform set cap = p_cap;
+    return was;
+end $$;
+select app.control('app.queue_platform_cap(integer)');
+
+-- Flows of users who are as good as new: forgetting them changes nothing. Up to p_limit; how many.
+create function app.queue_flows_purge(p_limit integer) returns integer language sql as $$
+    with idle as (
+        select f.flow_id from queue_flows f join queue_tenants q on q.tenant_id = f.tenant_id
+        where f.queued = 0 and f.running = 0 and f.virtual_time <= q.user_clock and app.outside()
+        limit p_limit
+    ), gone as (
+        delete from queue_flows f using idle i
+        where f.flow_id = i.flow_id and f.queued = 0 and f.running = 0 returning 1
+    )
+    select count(*)::integer from gone
+$$;
+select app.control('app.queue_flows_purge(integer)');
+
+-- Where what the queue decides by differs from what is there: nothing, ever. For tests, chaos runs and doctors.
+create function app.queue_faults() returns table (place text, fault text) language sql stable as $$
+    select q.tenant_id, 'tenant: ' || q.queued || ' queued, ' || q.running || ' running' from queue_tenants q
+    where app.outside()
+      and (q.queued <> (select count(*) from queue_entries e where e.tenant_id = q.tenant_id)
+        or q.running <> (select count(*) from slots s where s.tenant_id = q.tenant_id)
+        or q.queued <> (select count(*) from runs r where r.tenant_id = q.tenant_id and r.state = 'queued')
+        or q.running <> (select count(*) from runs r where r.tenant_id = q.tenant_id and r.state = 'running'))
+    union all
+    select f.tenant_id, 'flow ' || f.flow_id || ': ' || f.queued || ' queued, ' || f.running || ' running'
+    from queue_flows f
+    where f.queued <> (select count(*) from queue_entries e where e.flow_id = f.flow_id)
+       or f.head_rank is distinct from (select min(e.rank) from queue_entries e where e.flow_id = f.flow_id)
+       or f.running <> (select count(*) from slots s where s.tenant_id = f.tenant_id and s.user_key = f.user_key)
+    union all
+    select w.tenant_id, 'workflow ' || w.workflow || ': ' || w.running || ' running' from queue_workflows w
+    where w.running <> (select count(*) from slots s where s.tenant_id = w.tenant_id and s.workflow = w.workflow)
+    union all
+    select w.worker_id, 'worker: holds ' || w.held from workers w
+    where w.held <> (select count(*) from slots s where s.worker_id = w.worker_id)
+$$;
+select app.control('app.queue_faults()');
