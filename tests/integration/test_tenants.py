@@ -260,12 +260,16 @@ ADMINS = {
     "reviewer_pool": "dedicated",
     "run_sla_s": 60,
     "timezone": "Europe/Berlin",
+    "user_cap": 2,
+    "workflow_caps": {"loan-approval": 2},
 }
 OPERATORS: dict[str, Any] = {
     "audit_retention_days": 1,
     "budget_class": "gold",
     "budget_month_microusd": 10**12,
     "budget_run_microusd": 10**9,
+    "burst_credit_s": 600.0,
+    "burst_slots": 10,
     "concurrency_cap": 1_000,
     "daily_runs": 10**6,
     "max_duration_s": 366 * 86_400,

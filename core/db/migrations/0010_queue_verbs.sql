@@ -129,6 +129,7 @@ declare
     entry    queue_entries%rowtype;
     platform queue_platform%rowtype;
     charge_s double precision;
+    total    integer;
     free     integer;
     reserved integer;
     mine     integer;
@@ -138,10 +139,11 @@ begin
     perform app.outside();
     perform pg_advisory_xact_lock(7301);
     select * into strict platform from queue_platform;
-    select least(coalesce(sum(w.slots - w.held), 0), platform.cap - coalesce(sum(w.held), 0)),
-           case when sum(w.slots) >= 2 then greatest(1, ceil(sum(w.slots) * p_headroom))::integer else 0 end
-    into free, reserved
-    from workers w where not w.draining and w.heartbeat_at > p_now - interval '1 minute';
+    select least(coalesce(sum(w.slots - w.held) filter (where w.alive), 0), platform.cap - coalesce(sum(w.held), 0)),
+           least(coalesce(sum(w.slots) filter (where w.alive), 0), platform.cap)
+    into free, total
+    from (select *, not draining and heartbeat_at > p_now - interval '1 minute' as alive from workers) w;
+    reserved := case when total >= 2 then greatest(1, ceil(total * p_headroom)) else 0 end;
     select least(p_max, w.slots - w.held, free) into mine from workers w where w.worker_id = p_worker and not w.draining;
 
     while coalesce(mine, 0) > 0 loop
