@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from core.settings import Port
 from core.tenancy import Role
@@ -65,15 +67,25 @@ def tile(page: Page, label: str) -> Locator:
     return page.get_by_test_id("stMetric").filter(has_text=label).get_by_test_id("stMetricValue")
 
 
-def click_row(page: Page, number: int) -> None:
-    """Click a row of the first table, counted from 1. It is drawn on a canvas: aim by position."""
+def open_row(page: Page, number: int, url: str) -> None:
+    """Click a row of the first table, counted from 1, until the address is ``url``.
+
+    The table is a canvas that the live screen may be drawing anew at that moment: such a click goes nowhere, and a
+    person clicks again.
+    """
     table = page.get_by_test_id("stDataFrame").first
-    expect(table).to_be_visible(timeout=DEADLINE_MS)
-    box = table.bounding_box()
-    assert box is not None
-    x, y = box["x"] + 160, box["y"] + ROW_PX * (number + 0.5)
-    page.mouse.move(x - 5, y)
-    page.mouse.click(x, y)
+    for patience_ms in (5_000, 5_000, DEADLINE_MS):
+        expect(page.locator("[data-stale='true']")).to_have_count(0)
+        expect(table).to_be_visible(timeout=DEADLINE_MS)
+        box = table.bounding_box()
+        assert box is not None
+        x, y = box["x"] + 160, box["y"] + ROW_PX * (number + 0.5)
+        page.mouse.move(x - 5, y)
+        page.mouse.click(x, y)
+        with contextlib.suppress(PlaywrightTimeout):
+            page.wait_for_url(url, timeout=patience_ms)
+            return
+    raise AssertionError(f"No click on row {number} led to {url}.")
 
 
 def test_somebody_without_a_session_is_sent_to_the_login_and_gets_nothing_else(busy_dashboard: BusyDashboard) -> None:
@@ -125,8 +137,7 @@ def test_an_admin_filters_failed_runs_opens_one_retries_it_and_returns_to_the_fi
     page = look(ADA, "/runs")
     page.get_by_text("failed", exact=True).click()
     page.wait_for_url("**/runs?state=failed")
-    click_row(page, 1)
-    page.wait_for_url("**run=run_*")
+    open_row(page, 1, "**run=run_*")
     expect(page.locator(".js-plotly-plot")).to_be_visible()
     page.get_by_role("tab", name="Output").click()
     expect(page.get_by_text("a secret of the tenant")).to_be_visible()  # their own error, for their eyes
@@ -147,8 +158,7 @@ def test_a_reviewer_decides_the_chosen_case_and_the_most_urgent_one_comes_next(l
     expect(urgent).to_be_visible()
     first = urgent.inner_text()
     open_before = int(tile(page, "Open").inner_text())
-    click_row(page, 3)
-    page.wait_for_url("**review=rev_*")
+    open_row(page, 3, "**review=rev_*")
     expect(urgent).not_to_have_text(first)
     page.get_by_role("button", name="Decide").click()
     expect(page.get_by_text("Choose a decision first.")).to_be_visible()
