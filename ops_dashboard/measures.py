@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from core.queue.shares import jain
+
 JAIN_FORMULA = (
     "Jain's index J = (Σx)² / (n · Σx²), where x is a tenant's worker-seconds in the window divided by its weight "
     "and n counts the tenants with demand (something queued or running at any moment of the window). "
@@ -37,13 +39,6 @@ class Fairness:
     tenants: int
     contending: float | None
     contenders: int
-
-
-def jain(values: Iterable[float]) -> float | None:
-    """(Σx)²/(n·Σx²); None when there are no values or nobody got anything."""
-    xs = list(values)
-    squares = sum(x * x for x in xs)
-    return sum(xs) ** 2 / (len(xs) * squares) if squares > 0 else None
 
 
 def fairness(services: Iterable[Service]) -> Fairness:

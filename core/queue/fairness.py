@@ -1,18 +1,327 @@
-"""The fair queue's decisions on plain values."""
+"""The fair queue's decisions on plain values: what the functions of the database do, without a database.
+
+``app.claim`` and the other functions (core/db/migrations) make the same choices in the same order, with the same
+arithmetic; a test drives both with the same operations and compares them. Property tests and the simulator drive this
+one. Moments are whole microseconds, as in the database; durations are seconds.
+
+**Algorithm.** Start-time fair queuing (Goyal, Vin, Cheng, SIGCOMM 1996) over worker-seconds. A tenant's virtual time
+grows by estimate/weight at a claim and by (served - estimate)/weight at the release, so that it has paid exactly for
+what it was served, whatever its runs were thought to last. The next run is of the eligible tenant with the least
+virtual time. The queue's own virtual time is the greatest at which a claim was made; a tenant that was idle comes
+back no earlier than that: no credit for the past. Inside a tenant lanes are strict, users of a lane are chosen by
+virtual times of their own (unweighted), and every tenth claim takes the tenant's oldest open run instead.
+
+**Bound.** Take tenants f and m that are backlogged and under their caps over a time, and came in at the same virtual
+time. Let W be the worker-seconds each was served since (a run still executing counts by what it has used), l its
+longest run (at least 1 s, the first estimate), c the most slots it held at once. Then, at every moment:
+
+    |W_f/w_f - W_m/w_m|  <=  c_f*l_f/w_f + c_m*l_m/w_m
+
+Why: let s be f's last claim. Before it v_f <= v_m. Since v*w is what was served plus what was charged in advance for
+runs not yet over, W_f = v_f*w_f + sum(used - estimate) over the runs it held then and the one it claimed, each at most
+l_f, so W_f/w_f <= v_f + c_f*l_f/w_f; and W_m >= v_m*w_m - sum(estimates held) >= v_m*w_m - c_m*l_m. With one slot
+each and exact estimates this is the bound of the paper. It grows with c because a run, once begun, cannot be stopped:
+c_f runs that all outlast their estimates are known only when they end. Over any later interval of the same backlog
+the difference is at most twice that.
+
+**Ageing.** A run with k older runs queued in its tenant, none held back by the cap of a user or workflow, starts
+within 10(k+1) claims of its tenant, whatever its lane.
+
+**Approximate.** The bound does not cover claims into the headroom (only tenants that hold nothing are chosen there,
+whatever their virtual time) nor a tenant's bursts. Estimates are means of the past: they decide how soon an error is
+noticed, never who pays for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import heapq
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+from core.queue.rows import Entry, Flow, Run, Slot, Start, Tenant, Terms, User, Worker
+
+OLDEST_TURN = 10
+"""Every so many claims of a tenant its oldest open run is taken."""
+
+FIRST_ESTIMATE_S = 1.0
+"""What the first run of a workflow is charged in advance."""
+
+_ALIVE_US = 60_000_000
+_RESUMED = 10**18
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a tenant's policy says to the queue. Caps count slots; None: no cap."""
+class _Order:
+    """Tenants by virtual time. Places that are no longer true are dropped when they come first."""
 
-    weight: float = 1.0
-    cap: int = 1_000
-    burst_slots: int = 0
-    burst_credit_s: float = 0.0
-    user_cap: int | None = None
-    workflow_caps: Mapping[str, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, str]] = []
+
+    def file(self, tenant: Tenant) -> None:
+        heapq.heappush(self._heap, (tenant.virtual_time, tenant.tenant))
+
+    def first(self, tenants: Mapping[str, Tenant], *, idle: bool) -> Tenant | None:
+        """The eligible tenant with the least virtual time; ``idle``: among those that hold nothing."""
+        while self._heap:
+            virtual_time, name = self._heap[0]
+            tenant = tenants[name]
+            if tenant.eligible and tenant.virtual_time == virtual_time and not (idle and tenant.running):
+                return tenant
+            heapq.heappop(self._heap)
+        return None
+
+
+class FairQueue:
+    """The queue of a platform. Its attributes are its tables: look, but change them by its verbs only."""
+
+    def __init__(self, platform_cap: int | None = None) -> None:
+        self.platform_cap = platform_cap
+        self.virtual_time = 0.0
+        self.no_worker_s = 0.0
+        self.alive_until_us: int | None = 0
+        self.tenants: dict[str, Tenant] = {}
+        self.workers: dict[str, Worker] = {}
+        self.entries: dict[str, Entry] = {}
+        self.slots: dict[str, Slot] = {}
+        self.estimates: dict[tuple[str, str], float] = {}
+        self._eligible = _Order()
+        self._quiet = _Order()
+        self._at_cap: set[str] = set()
+
+    def policy(self, name: str, terms: Terms, now: int) -> None:
+        """A tenant comes, or its terms change: they hold for what is queued already."""
+        tenant = self.tenants.setdefault(name, Tenant(name, terms, now))
+        tenant.settle(now)
+        tenant.terms = terms
+        tenant.blocked = False
+        self._file(tenant)
+
+    def pause(self, name: str, paused: bool, now: int) -> None:
+        """Stop starting a tenant's runs, or start them again."""
+        tenant = self.tenants[name]
+        tenant.settle(now)
+        tenant.paused = paused
+        self._file(tenant)
+
+    def heartbeat(self, worker_id: str, slots: int, now: int, *, draining: bool = False) -> int:
+        """A worker lives; how many slots it holds. A draining one claims nothing."""
+        worker = self.workers.get(worker_id)
+        if worker is None:
+            worker = self.workers[worker_id] = Worker(slots, now)
+            self.no_worker_s, self.alive_until_us = self._no_worker_s(now), None
+        worker.heard_us, worker.draining = now, draining
+        return worker.held
+
+    def leave(self, worker_id: str, now: int) -> bool:
+        """A worker goes; False when it holds something."""
+        if worker_id not in self.workers or self.workers[worker_id].held:
+            return False
+        del self.workers[worker_id]
+        self._note_absence(now)
+        return True
+
+    def push(self, name: str, runs: Sequence[Run], now: int, *, head: bool = False) -> None:
+        """Queue runs; ``head``: before those of their lane that never ran (woken, recovered)."""
+        tenant = self.tenants[name]
+        if tenant.queued + tenant.running == 0:
+            tenant.virtual_time = max(tenant.virtual_time, self.virtual_time)
+        clocks = (*tenant.clocks(now), self._no_worker_s(now))
+        for position, run in enumerate(runs, 1):
+            entry = Entry(run, name, now + position - (_RESUMED if head else 0), now, *clocks)
+            self.entries[run.run_id] = entry
+            key = (run.lane, run.workflow, run.user, head)
+            flow = tenant.flows.setdefault(key, Flow(*key))
+            heapq.heappush(flow.entries, (entry.rank, run.run_id))
+            user = tenant.users.setdefault(run.user, User(tenant.user_clock))
+            if user.queued + user.running == 0:
+                user.virtual_time = max(user.virtual_time, tenant.user_clock)
+            flow.queued += 1
+            user.queued += 1
+            tenant.queued += 1
+        tenant.blocked = False
+        self._file(tenant)
+
+    def claim(self, worker_id: str, limit: int, headroom: float, now: int) -> list[Start]:
+        """Up to ``limit`` runs for a worker, fairly. ``headroom``: share of all slots kept for tenants with none."""
+        worker = self.workers.get(worker_id)
+        if worker is None or worker.draining:
+            return []
+        free, reserved = self._capacity(headroom, now)
+        mine = min(limit, worker.slots - worker.held)
+        starts: list[Start] = []
+        while len(starts) < mine and free > 0:
+            tenant = self._next(free, reserved, now)
+            if tenant is None:
+                break
+            start = self._start(tenant, worker_id, now)
+            if start is not None:
+                starts.append(start)
+                free -= 1
+        if starts:
+            worker.heard_us = now
+        return starts
+
+    def release(self, run_id: str, worker_id: str, now: int) -> float | None:
+        """Give a slot back and pay for the seconds used; None when this worker does not hold it."""
+        slot = self.slots.get(run_id)
+        if slot is None or slot.worker != worker_id:
+            return None
+        del self.slots[run_id]
+        tenant, run = self.tenants[slot.tenant], slot.run
+        tenant.settle(now)
+        served_s = max(0, now - slot.claimed_us) / 1e6
+        tenant.running -= 1
+        tenant.used_s += served_s
+        tenant.virtual_time += (served_s - slot.estimate_s) / tenant.terms.weight
+        tenant.workflows[run.workflow] -= 1
+        user = tenant.users[run.user]
+        user.running -= 1
+        user.virtual_time += served_s - slot.estimate_s
+        self._learn(slot.tenant, run.workflow, max(0.001, served_s))
+        self.workers[worker_id].held -= 1
+        tenant.blocked = False
+        self._file(tenant)
+        return served_s
+
+    def cancel(self, run_id: str) -> bool:
+        """Take a queued run out of the queue; False when it is not queued."""
+        entry = self.entries.get(run_id)
+        if entry is None:
+            return False
+        tenant = self.tenants[entry.tenant]
+        self._take(tenant, entry)
+        self._file(tenant)
+        return True
+
+    def recover(self, worker_id: str | None, keep: Collection[str], dead_before: int, now: int) -> list[str]:
+        """Queue the runs of silent workers again, and those of ``worker_id`` that are not among ``keep``."""
+        dead = {one for one, worker in self.workers.items() if worker.heard_us < dead_before}
+        lost = [
+            (slot.tenant, run_id, slot)
+            for run_id, slot in self.slots.items()
+            if slot.worker in dead or (slot.worker == worker_id and run_id not in keep)
+        ]
+        lost.sort(key=lambda one: one[:2])
+        for name, run_id, slot in lost:
+            self.release(run_id, slot.worker, now)
+            self.push(name, [slot.run], now, head=True)
+        last_heard = max((worker.heard_us for worker in self.workers.values()), default=now)
+        for one in dead:
+            del self.workers[one]
+        self._note_absence(last_heard)
+        return [run_id for _, run_id, _ in lost]
+
+    def _capacity(self, headroom: float, now: int) -> tuple[int, int]:
+        """Free slots of workers that live, and how many of them are kept for tenants with nothing running."""
+        live = [one for one in self.workers.values() if not one.draining and one.heard_us > now - _ALIVE_US]
+        total = sum(one.slots for one in live)
+        free = total - sum(one.held for one in live)
+        if self.platform_cap is not None:
+            total = min(total, self.platform_cap)
+            free = min(free, self.platform_cap - len(self.slots))
+        return free, (max(1, math.ceil(total * headroom)) if total >= 2 else 0)
+
+    def _next(self, free: int, reserved: int, now: int) -> Tenant | None:
+        if free <= reserved:
+            return self._quiet.first(self.tenants, idle=True)
+        return self._eligible.first(self.tenants, idle=False) or self._bursting(now)
+
+    def _bursting(self, now: int) -> Tenant | None:
+        """Who may go beyond its cap. A debt grows with time: it is settled before it is believed."""
+        for tenant in sorted(
+            (self.tenants[name] for name in self._at_cap), key=lambda one: (one.virtual_time, one.tenant)
+        ):
+            if tenant.may_burst:
+                tenant.settle(now)
+                if tenant.may_burst:
+                    return tenant
+        return None
+
+    def _start(self, tenant: Tenant, worker_id: str, now: int) -> Start | None:
+        """Give the tenant a slot; None when all it has queued is held back by caps inside it."""
+        flow = self._choose(tenant)
+        if flow is None:
+            tenant.blocked = True
+            self._file(tenant)
+            return None
+        entry = self.entries[flow.entries[0][1]]
+        run, user = entry.run, tenant.users[flow.user]
+        estimate_s = self.estimates.get((tenant.tenant, run.workflow), FIRST_ESTIMATE_S)
+        tenant.settle(now)
+        start = self._started(tenant, entry, estimate_s, now)
+        self._take(tenant, entry)
+        tenant.turn += 1
+        tenant.running += 1
+        tenant.workflows[run.workflow] = tenant.workflows.get(run.workflow, 0) + 1
+        tenant.user_clock = max(tenant.user_clock, user.virtual_time)
+        user.running += 1
+        user.virtual_time += estimate_s
+        self.virtual_time = max(self.virtual_time, tenant.virtual_time)
+        tenant.virtual_time += estimate_s / tenant.terms.weight
+        self.slots[run.run_id] = Slot(run, tenant.tenant, worker_id, now, estimate_s, start.burst)
+        self.workers[worker_id].held += 1
+        self._file(tenant)
+        return start
+
+    def _started(self, tenant: Tenant, entry: Entry, estimate_s: float, now: int) -> Start:
+        waited_s = max(0, now - entry.queued_us) / 1e6
+        capped_s, paused_s = tenant.capped_s - entry.capped_s, tenant.paused_s - entry.paused_s
+        return Start(
+            run_id=entry.run.run_id,
+            tenant=tenant.tenant,
+            estimate_s=estimate_s,
+            burst=tenant.running >= tenant.terms.cap,
+            waited_s=waited_s,
+            capped_s=capped_s,
+            paused_s=paused_s,
+            no_worker_s=max(0.0, min(self.no_worker_s - entry.no_worker_s, waited_s - capped_s - paused_s)),
+        )
+
+    def _choose(self, tenant: Tenant) -> Flow | None:
+        def turn(one: Flow) -> tuple[int, bool, float, str, str]:
+            return one.lane, not one.resumed, tenant.users[one.user].virtual_time, one.user, one.workflow
+
+        if (tenant.turn + 1) % OLDEST_TURN == 0:
+            return min(tenant.open_flows(), key=lambda one: (one.entries[0][0], *turn(one)), default=None)
+        return min(tenant.open_flows(), key=turn, default=None)
+
+    def _take(self, tenant: Tenant, entry: Entry) -> None:
+        """Out of the queue. Places of cancelled runs stay until they come first."""
+        run = entry.run
+        del self.entries[run.run_id]
+        key = (run.lane, run.workflow, run.user, entry.rank < 0)
+        flow = tenant.flows[key]
+        flow.queued -= 1
+        tenant.queued -= 1
+        tenant.users[run.user].queued -= 1
+        while flow.entries and not self._queued_at(flow.entries[0]):
+            heapq.heappop(flow.entries)
+        if flow.queued == 0:
+            del tenant.flows[key]
+
+    def _queued_at(self, place: tuple[int, str]) -> bool:
+        entry = self.entries.get(place[1])
+        return entry is not None and entry.rank == place[0]
+
+    def _learn(self, tenant: str, workflow: str, served_s: float) -> None:
+        known_s = self.estimates.get((tenant, workflow))
+        learned_s = served_s if known_s is None else max(0.001, 0.8 * known_s + 0.2 * served_s)
+        self.estimates[tenant, workflow] = learned_s
+
+    def _no_worker_s(self, now: int) -> float:
+        """Seconds without any worker, ever, as of now."""
+        return self.no_worker_s + (max(0, now - self.alive_until_us) / 1e6 if self.alive_until_us is not None else 0.0)
+
+    def _note_absence(self, since: int) -> None:
+        if not self.workers and self.alive_until_us is None:
+            self.alive_until_us = since
+
+    def _file(self, tenant: Tenant) -> None:
+        """Put a tenant where claims look for it, after anything about it changed."""
+        if tenant.eligible:
+            self._eligible.file(tenant)
+            if tenant.running == 0:
+                self._quiet.file(tenant)
+        if tenant.waiting and tenant.terms.burst_slots and tenant.running >= tenant.terms.cap:
+            self._at_cap.add(tenant.tenant)
+        else:
+            self._at_cap.discard(tenant.tenant)

@@ -1,8 +1,8 @@
-"""How slots are divided when not everybody can have what they want: weighted max-min shares. Pure."""
+"""How slots are divided when not everybody can have what they want: weighted max-min shares, Jain's index. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -30,6 +30,13 @@ def max_min(capacity: float, claimants: Mapping[str, Claimant]) -> dict[str, flo
         shares[name] = min(one.wants, left * one.weight / weight_left)
         left -= shares[name]
     return shares
+
+
+def jain(values: Iterable[float]) -> float | None:
+    """Jain's index (Σx)²/(n·Σx²): 1 when all are alike; None when there are no values or nobody got anything."""
+    xs = list(values)
+    squares = sum(x * x for x in xs)
+    return sum(xs) ** 2 / (len(xs) * squares) if squares > 0 else None
 
 
 def _suffix_sums(values: Sequence[float]) -> list[float]:

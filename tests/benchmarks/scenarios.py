@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from core.queue.fairness import Terms
+from core.queue.rows import Terms
 from core.queue.simulator import Arrival, Scenario
 
 NOISY = "noisy"
@@ -22,7 +22,7 @@ MONDAY_SLA_S = 300.0
 """Submission to end, in the Monday morning: its runs last 45 s."""
 
 
-def weighted_shares(seed: int, *, slots: int = 40, minutes: int = 10) -> Scenario:
+def weighted_shares(seed: int, *, slots: int = 100, minutes: int = 5) -> Scenario:
     """50 tenants with weights 1 to 8 and mean runs of 0.05 to 5 s, all backlogged from the beginning to the end.
 
     Means are spread geometrically and dealt to the tenants by the seed; single durations are exponential.

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops_dashboard.measures import Service, fairness, jain, ratio
+from core.queue.shares import jain
+from ops_dashboard.measures import Service, fairness, ratio
 
 SHARES = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=50)
 
