@@ -122,7 +122,7 @@ class ApiRoute(APIRoute):
             request.state.caller, request.state.person = ctx, person
             if right is not None:
                 ctx.require(Right(right))
-            await _take_turn(services, ctx)
+            await take_turn(services, ctx)
             return await handle(await read_json(request) if takes_body else request)
 
         return guarded
@@ -145,7 +145,7 @@ def needs(
     return {"openapi_extra": extra, "responses": {**(also or {}), **responses(*dict.fromkeys(kinds))}}
 
 
-async def _take_turn(services: ApiServices, ctx: TenantContext) -> None:
+async def take_turn(services: ApiServices, ctx: TenantContext) -> None:
     """The tenant's own limit on requests, where its policy has one. Without Redis it is not counted."""
     rate = ctx.policy.rate_limits.get(API_LIMIT)
     if rate is None:
@@ -190,12 +190,17 @@ async def read_json(request: Request) -> JsonRequest:
     kind["content-type"] = request.headers.get("content-type", "")
     if kind.get_content_type() != "application/json" or str(kind.get_param("charset", "utf-8")).lower() != "utf-8":
         raise UnsupportedMediaType("Send JSON: Content-Type: application/json.")
+    content = await read_body(request)
+    return JsonRequest(request.scope, request.receive, content, parse_json(content))
+
+
+async def read_body(request: Request) -> bytes:
+    """The body as it came. Raises ``PayloadTooLarge``, and ``InvalidInput`` when it does not arrive in time."""
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            content = await request.body()
+            return await request.body()
     except TimeoutError:
         raise InvalidInput(f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None
-    return JsonRequest(request.scope, request.receive, content, parse_json(content))
 
 
 def parse_json(content: bytes) -> Any:

@@ -23,7 +23,7 @@ from starlette.types import Scope
 from chat_app.api import PREFIX, ApiServices, Streams
 from chat_app.auth import Authenticator
 from chat_app.problems import HANDLED, answer, translate
-from chat_app.routes import memories, pollers, reviews, run_events, runs, schedules, tenant
+from chat_app.routes import memories, pollers, reviews, run_events, runs, schedules, tenant, triggers
 from chat_app.routes.pages import Docs, Pages, Site, wants_page
 from chat_app.security import Activity, Area, FrontDoor, HttpMetrics
 from core.bootstrap import Platform
@@ -31,6 +31,7 @@ from core.conversations.model import MAX_CONTENT_BYTES
 from core.db.pool import Database
 from core.errors import BailiwickError, Unavailable
 from core.ports import MemoryPort
+from core.runs.model import MAX_INPUT_BYTES
 from core.telemetry import Check, ops_routes
 
 CHAT = "/chat"
@@ -43,6 +44,8 @@ CHAT_POLICY = (
     "worker-src 'self' blob:; manifest-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 AREAS = (
+    # Strangers send these: no more is read of them than a run could take.
+    Area(triggers.HOOKS, max_body_bytes=MAX_INPUT_BYTES),
     Area(f"{CHAT}/assets", cache="public, max-age=31536000, immutable"),
     Area(f"{CHAT}/public", cache="public, max-age=300"),
     # Files travel as multipart: a little more than the file itself.
@@ -79,8 +82,9 @@ def create_app(platform: Platform, memory: MemoryPort, tracer: Tracer, stopping:
         respond=respond,
         areas=AREAS,
     )
-    for room in (runs, run_events, reviews, schedules, pollers, memories, tenant):
+    for room in (runs, run_events, reviews, schedules, pollers, triggers, memories, tenant):
         app.include_router(room.router, prefix=PREFIX)
+    app.include_router(triggers.hooks, prefix=PREFIX)
     app.include_router(tenant.keys, prefix=PREFIX)
     app.include_router(Site(pages, auth, platform.tenants, settings).router())
     app.include_router(Docs(app, pages).router())

@@ -36,6 +36,7 @@ _TAGS = {
     "Reviews": "Decisions that runs ask people for.",
     "Schedules": "Runs started by time.",
     "Pollers": "Runs started by a change at an address.",
+    "Triggers": "Runs started by an event or a webhook.",
     "Memories": "What the tenant's agents have learned.",
     "Tenant": "The organisation: its policy, usage and budget; who the caller is.",
     "API keys": "Keys for programs.",
@@ -148,7 +149,7 @@ def _operation(document: Json, path: str, method: str, operation: Json) -> Opera
         example=example,
         answers=answers,
         problems=refusals,
-        curl=_curl(path, method, example),
+        curl=_curl(path, method, example, signed="security" in operation),
     )
 
 
@@ -201,8 +202,10 @@ def _example(document: Json, schema: Mapping[str, Any] | None) -> str:
     return json.dumps(examples[0], indent=2, ensure_ascii=False) if examples else ""
 
 
-def _curl(path: str, method: str, example: str) -> str:
-    lines = [f"curl -X {method.upper()} $BAILIWICK{path}", "     -H 'Authorization: Bearer bw_…'"]
+def _curl(path: str, method: str, example: str, *, signed: bool) -> str:
+    identity = ["webhook-id: msg_…", "webhook-timestamp: 1767603600", "webhook-signature: v1,…"]
+    headers = identity if signed else ["Authorization: Bearer bw_…"]
+    lines = [f"curl -X {method.upper()} $BAILIWICK{path}", *(f"     -H '{header}'" for header in headers)]
     if example:
         lines += ["     -H 'Content-Type: application/json'", f"     -d '{json.dumps(json.loads(example))}'"]
     return " \\\n".join(lines)

@@ -28,6 +28,7 @@ from core.schedules.service import ScheduleService
 from core.settings import Settings
 from core.telemetry import new_registry
 from core.tenants.service import TenantService
+from core.triggers.service import TriggerService
 from core.usage.service import UsageService
 from core.workflows.registry import Registry
 
@@ -52,6 +53,7 @@ class Platform:
     conversations: ConversationService
     schedules: ScheduleService
     pollers: PollerService
+    triggers: TriggerService
     models: ModelGateway
     workflows: Registry
     metrics: CollectorRegistry
@@ -105,6 +107,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
             pollers=PollerService(
                 db, bus, runs, audit, workflows, clock, allowed_private_hosts=settings.allowed_private_hosts
             ),
+            triggers=TriggerService(db, bus, runs, audit, workflows, clock, secret_key=settings.secret_key),
             models=models,
             workflows=workflows,
             metrics=metrics,

@@ -1,8 +1,8 @@
 """Who acts, for which tenant, under which policy: the first argument of everything.
 
-A ``TenantContext`` is made in three places only: at login (session), at an API key, and by a worker for
-the run it claimed. Everything that touches a tenant's data takes one, so that forgetting the tenant is a
-type error rather than a leak.
+A ``TenantContext`` is made in four places only: at login (session), at an API key, by a worker for the run
+it claimed, and for what starts runs by itself (schedule, poller, trigger). Everything that touches a tenant's
+data takes one, so that forgetting the tenant is a type error rather than a leak.
 """
 
 from __future__ import annotations
@@ -147,6 +147,7 @@ class ActorKind(StrEnum):
     API_KEY = "api_key"
     RUN = "run"
     SCHEDULER = "scheduler"
+    TRIGGER = "trigger"
     SYSTEM = "system"
 
 

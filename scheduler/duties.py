@@ -1,9 +1,10 @@
-"""What the leader does: fires schedules and pollers that are due, and keeps the house.
+"""What the leader does: fires schedules and pollers that are due, starts the runs of events, and keeps the house.
 
 | job | runs | does |
 |---|---|---|
 | timetable | on signals, else when idle | sets the alarms of the next 20 minutes from the rows |
 | waits | when the next wait is over, on signals, else when idle | queues parked runs whose time has come |
+| triggers | on signals, when one is put off until, else when idle | starts the runs of events |
 | workers | every 4 s while runs are queued or execute, on signals, else when idle | takes over from dead workers |
 | seal | every minute while runs are queued or execute, else when idle | seals the audit |
 | purge | every hour | removes ended sessions, old failed logins and slot uses; gives back money nobody will settle |
@@ -27,6 +28,7 @@ from core.tenancy import ActorKind
 from scheduler.maintenance import Job, Maintenance
 from scheduler.pollers import Lookout
 from scheduler.timetable import Timetable
+from scheduler.triggers import Starter
 
 TOPICS = (Topic.SCHEDULER, Topic.WORKERS)
 _HORIZON = timedelta(minutes=20)  # further than the next idle look
@@ -62,6 +64,7 @@ class LeaderDuties:
         jobs = [
             Job("timetable", self._set_alarms, apart_s=0.0),
             Job("waits", self._wake_waits, apart_s=0.0),
+            Job("triggers", Starter(platform, registry).run, apart_s=0.0),
             Job("workers", self._watch_workers, apart_s=_WATCH_S),
             Job("seal", self._seal),
             Job("purge", self._purge),

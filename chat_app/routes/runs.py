@@ -176,8 +176,9 @@ async def retry_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
 
 @router.post("/events", status_code=202, **needs(Scope.RUNS_WRITE, body=True))
 async def send_event(body: SentEventIn, caller: Caller, services: Services) -> SentEventOut:
-    """Send an event: runs that wait for it go on, a run that will wait for it does not have to."""
+    """Send an event: runs that wait for it go on, a run that will wait for it does not have to, triggers start."""
     sent = await services.platform.runs.send_event(caller, body.name, body.key, body.payload)
+    await services.platform.triggers.sent(caller, body.name, body.key)
     return SentEventOut(new=sent)
 
 

@@ -1,17 +1,20 @@
-"""Workflows that something else starts: a schedule re-checks what is pending, a poller tells what a feed says.
+"""Workflows that something else starts: a schedule re-checks what is pending, a poller tells what a feed says, a
+trigger tells what happened.
 
 ``loan-recheck`` decides nothing. It counts what has not ended and why, and reminds reviewers of what is past
-its SLA. ``feed-changed`` keeps a short summary of the new entries as its output.
+its SLA. ``feed-changed`` keeps a short summary of the new entries as its output, ``event-received`` one of the event.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.runs.model import RunState
 from core.schedules.model import FeedChange
+from core.triggers.model import TriggerEvent
 from core.workflows import Lane, Retry, Run, Step, workflow
 
 PAGE = 1_000
@@ -132,6 +135,35 @@ async def summarise(_: Step, changed: FeedChanged) -> FeedSummary:
         headlines=headlines[:MAX_HEADLINES],
         complete=not change.truncated and len(headlines) <= MAX_HEADLINES,
     )
+
+
+class EventReceived(BaseModel):
+    """What started the run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    event: TriggerEvent
+
+
+class EventSummary(BaseModel):
+    """The event in short: its name and key, and the beginning of what was sent with it."""
+
+    event: str
+    key: str
+    payload: str
+
+
+@workflow("event-received", version="1", lane=Lane.BACKGROUND)
+async def event_received(run: Run, received: EventReceived) -> EventSummary:
+    """Keep what happened."""
+    summary = await run.step(keep, received)
+    run.outcome("received")
+    return summary
+
+
+async def keep(_: Step, received: EventReceived) -> EventSummary:
+    """The payload as JSON, cut to a line."""
+    event = received.event
+    return EventSummary(event=event.event, key=event.key, payload=_short(json.dumps(event.payload, ensure_ascii=False)))
 
 
 def _short(text: str) -> str:

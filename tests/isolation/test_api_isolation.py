@@ -45,6 +45,7 @@ async def owned(web: Web, http: httpx.AsyncClient) -> dict[str, str]:
     run = (await http.post("/api/v1/runs", json={**LOAN, "batch_id": "batch-of-the-bank"})).json()
     schedule = {"name": "s", "cron": "0 9 * * *", "workflow": LOAN["workflow"], "input": LOAN["input"]}
     poller = {"name": "p", "url": "https://example.org/feed", "workflow": "feed-changed"}
+    trigger = {"kind": "webhook", "name": "t", "workflow": "event-received"}
     (memory, *_) = await web.memory.remember(ctx, "We never approve below a score of 620.", thread_id=None)
     return {
         "run_id": run["run_id"],
@@ -52,17 +53,20 @@ async def owned(web: Web, http: httpx.AsyncClient) -> dict[str, str]:
         "review_id": await open_review(web, ctx, run["run_id"]),
         "schedule_id": (await http.post("/api/v1/schedules", json=schedule)).json()["schedule_id"],
         "poller_id": (await http.post("/api/v1/pollers", json=poller)).json()["poller_id"],
+        "trigger_id": (await http.post("/api/v1/triggers", json=trigger)).json()["trigger"]["trigger_id"],
         "memory_id": memory.memory_id,
         "key_id": (await http.get("/api/v1/api-keys")).json()["keys"][0]["key_id"],
     }
 
 
 async def routes(http: httpx.AsyncClient) -> list[tuple[str, str, Any]]:
-    """Method, path and example body of every route of the API."""
+    """Method, path and example body of every route of the API that asks who calls; webhooks are signed instead."""
     document = (await http.get("/api/openapi.json")).json()
     found = []
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
+            if operation.get("security") == []:
+                continue
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
             schema = document["components"]["schemas"].get(name, {})
@@ -72,7 +76,7 @@ async def routes(http: httpx.AsyncClient) -> list[tuple[str, str, Any]]:
 
 async def state_of(http: httpx.AsyncClient) -> list[Any]:
     """Everything the owner has, as the owner sees it."""
-    lists = ("runs", "reviews?state=all", "schedules", "pollers", "memories", "api-keys")
+    lists = ("runs", "reviews?state=all", "schedules", "pollers", "triggers", "memories", "api-keys")
     return [(await http.get(f"/api/v1/{name}")).json() for name in lists]
 
 

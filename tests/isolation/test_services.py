@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from core.errors import Forbidden, NotFound
+from core.errors import Forbidden, NotFound, Unauthenticated
 from core.ids import ThreadId
 from core.settings import Settings
 from core.tenancy import PLATFORM, Policy, Role, TenantContext
@@ -35,6 +35,7 @@ IDS = {
     "schedule_id",
     "tenant_id",
     "thread_id",
+    "trigger_id",
     "user_id",
 }
 # What else a method needs to be called at all.
@@ -42,6 +43,7 @@ GIVEN: dict[str, Any] = {
     "amount_microusd": 1,
     "at": datetime(2026, 3, 1, tzinfo=UTC),
     "comment": "",
+    "delivery_id": "x",
     "email": "eve@example.com",
     "label": "x",
     "limit_microusd": 1,
@@ -49,6 +51,7 @@ GIVEN: dict[str, Any] = {
     "org_id": "x",
     "password": "a long password",
     "paused": True,
+    "payload": {},
     "policy": Policy(),
     "region": "us-east-1",
     "roles": (Role.MEMBER,),
@@ -72,6 +75,7 @@ def methods(here: Remembering) -> Iterator[tuple[str, Method, list[str]]]:
         platform.audit,
         platform.schedules,
         platform.pollers,
+        platform.triggers,
         platform.conversations,
         platform.tenants,
         here.memory,
@@ -97,7 +101,7 @@ async def answer(method: Method, ctx: TenantContext, ids: list[str], whose: str)
             given[name] = GIVEN[name]
     try:
         told = repr(await method(ctx, **given))
-    except (Forbidden, NotFound) as error:
+    except (Forbidden, NotFound, Unauthenticated) as error:
         told = f"{type(error).__name__}: {error.message} {sorted(error.details.items())}"
     return told.replace(whose, "…")
 
@@ -141,6 +145,7 @@ async def test_operators_get_no_content_of_a_tenant_from_any_service(settings: S
             platform.audit.recent(olga.ctx),
             platform.schedules.list(olga.ctx),
             platform.pollers.list(olga.ctx),
+            platform.triggers.list(olga.ctx),
             platform.conversations.threads(olga.ctx),
             platform.conversations.favourites(olga.ctx),
             here.memory.list(olga.ctx),
