@@ -190,3 +190,14 @@ async def test_a_tenant_that_somebody_writes_about_holds_up_no_claim_of_others(w
         await work.queue.push_in(tx, [])
         assert [claim.tenant_id for claim in await work.claim("w", 2)] == ["other"]
     assert [claim.tenant_id for claim in await work.claim("w", 2)] == ["busy"]
+
+
+async def test_users_whose_share_is_even_are_forgotten_and_lose_nothing_by_it(work: Work) -> None:
+    ctx = await work.tenant("bank")
+    await work.submit(of(ctx, "usr_a"), 1)
+    await work.submit(of(ctx, "usr_b"), 4)
+    await one_by_one(work, 4)
+    assert await work.queue.forget_flows() == 1
+    await work.submit(of(ctx, "usr_a"), 2)
+    claims = await one_by_one(work, 3)
+    assert Counter(claim.user_id for claim in claims) == {"usr_a": 2, "usr_b": 1}

@@ -130,18 +130,26 @@ begin
 end $$;
 select app.control('app.queue_platform_cap(integer)');
 
--- Flows of users who are as good as new: forgetting them changes nothing. Up to p_limit; how many.
-create function app.queue_flows_purge(p_limit integer) returns integer language sql as $$
+-- Flows of users who are as good as new: forgetting them changes nothing. Up to p_limit; how many. It never waits: what
+-- somebody else writes about is left for the next time.
+create function app.queue_flows_purge(p_limit integer) returns integer language plpgsql as $$
+declare forgotten integer;
+begin
+    perform app.outside();
     with idle as (
-        select f.flow_id from queue_flows f join queue_tenants q on q.tenant_id = f.tenant_id
-        where f.queued = 0 and f.running = 0 and f.virtual_time <= q.user_clock and app.outside()
+        select f.flow_id, q.tenant_id from queue_flows f join queue_tenants q on q.tenant_id = f.tenant_id
+        where f.queued = 0 and f.running = 0 and f.virtual_time <= q.user_clock
         limit p_limit
-    ), gone as (
-        delete from queue_flows f using idle i
-        where f.flow_id = i.flow_id and f.queued = 0 and f.running = 0 returning 1
+    ), locked as (
+        select q.tenant_id from queue_tenants q
+        where q.tenant_id in (select i.tenant_id from idle i)
+        for update skip locked
     )
-    select count(*)::integer from gone
-$$;
+    delete from queue_flows f using idle i, locked l
+    where f.flow_id = i.flow_id and i.tenant_id = l.tenant_id and f.queued = 0 and f.running = 0;
+    get diagnostics forgotten = row_count;
+    return forgotten;
+end $$;
 select app.control('app.queue_flows_purge(integer)');
 
 -- Where what the queue decides by differs from what is there: nothing, ever. For tests, chaos runs and doctors.
