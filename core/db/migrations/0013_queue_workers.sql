@@ -54,7 +54,7 @@ begin
     perform pg_advisory_xact_lock(7301);
     for lost in select s.* from slots s join workers w on w.worker_id = s.worker_id
                 where (w.worker_id = p_worker and s.run_id <> all (p_keep)) or w.heartbeat_at < p_dead_before
-                order by s.tenant_id
+                order by s.tenant_id, s.run_id
     loop
         perform set_config('app.tenant', lost.tenant_id, true);
         if app.release(lost.run_id, lost.worker_id, p_now) is not null then
