@@ -114,7 +114,7 @@ class Both:
         self.claims += len(claims)
 
     async def end(self) -> None:
-        if self.held:
+        for _ in range(min(len(self.held), self.rng.randint(1, 3))):
             run_id, (claim, worker) = self._any(self.held)
             await self.work.finish(claim, worker)
             assert self.twin.release(run_id, worker, self.now) is not None
@@ -159,12 +159,12 @@ class Both:
         self.twin.policy(name, _terms(policy), self.now)
 
     async def pause(self) -> None:
-        name, paused = self.rng.choice(self.contexts).tenant_id, self.rng.random() < 0.5
+        name, paused = self.rng.choice(self.contexts).tenant_id, self.rng.random() < 0.3
         await self.work.tenants.pause(await self.work.operator(), name, paused)
         self.twin.pause(name, paused, self.now)
 
     async def cap(self) -> None:
-        cap = self.rng.choice([None, None, 2, 5])
+        cap = self.rng.choice([None, None, None, 3, 5])
         await self.work.queue.set_platform_cap(cap)
         self.twin.platform_cap = cap
 
