@@ -22,7 +22,7 @@ from core.tenancy import Policy, TenantContext
 from tests.fixtures.work import Work, work_in
 
 OPERATIONS = 260
-WORKERS = {"one": 4, "two": 3, "three": 2}
+WORKERS = {"one": 8, "two": 6, "three": 4}
 WORKFLOWS = ("claim", "letter", "loan")
 LOST_S = 1e-9
 CLOCK_S = 1e-6
@@ -41,6 +41,7 @@ class Both:
         self.held: dict[str, tuple[Claim, str]] = {}
         self.parked: dict[str, tuple[str, Run]] = {}
         self.claims = 0
+        self.bursts = 0
 
     @property
     def now(self) -> int:
@@ -50,9 +51,9 @@ class Both:
         rng = self.rng
         return Policy(
             weight=rng.choice([0.5, 1.0, 3.0, 7.0]),
-            concurrency_cap=rng.randint(1, 5),
-            burst_slots=rng.choice([0, 0, 2]),
-            burst_credit_s=rng.choice([0.0, 3.0]),
+            concurrency_cap=rng.randint(1, 4),
+            burst_slots=rng.choice([0, 2, 3]),
+            burst_credit_s=rng.choice([1.0, 5.0]),
             user_cap=rng.choice([None, None, 1, 2]),
             workflow_caps={name: rng.randint(0, 2) for name in WORKFLOWS if rng.random() < 0.25},
         )
@@ -112,6 +113,7 @@ class Both:
             assert slot["paused_s"] == pytest.approx(start.paused_s, abs=CLOCK_S)
         self.held |= {one.run_id: (one, worker) for one in claims}
         self.claims += len(claims)
+        self.bursts += sum(one.burst for one in claims)
 
     async def end(self) -> None:
         for _ in range(min(len(self.held), self.rng.randint(1, 3))):
@@ -164,7 +166,7 @@ class Both:
         self.twin.pause(name, paused, self.now)
 
     async def cap(self) -> None:
-        cap = self.rng.choice([None, None, None, 3, 5])
+        cap = self.rng.choice([None, None, None, 4, 9])
         await self.work.queue.set_platform_cap(cap)
         self.twin.platform_cap = cap
 
@@ -233,5 +235,6 @@ async def test_database_and_twin_choose_alike(work: Work, owner_dsn: str, seed: 
             await both.act()
         assert await work.queue.faults() == []
         assert both.claims > OPERATIONS / 4
+        assert both.bursts > 0
     finally:
         await owner.close()
