@@ -6,6 +6,7 @@
 | waits | when the next wait is over, on signals, else when idle | queues parked runs whose time has come |
 | triggers | on signals, when one is put off until, else when idle | starts the runs of events |
 | workers | every 4 s while runs are queued or execute, on signals, else when idle | takes over from dead workers |
+| census | every 15 s while runs are queued or execute, on signals, else when idle | counts what metrics show |
 | seal | every minute while runs are queued or execute, else when idle | seals the audit |
 | purge | every hour | removes ended sessions, old failed logins and slot uses; gives back money nobody will settle |
 """
@@ -25,6 +26,7 @@ from core.queue.model import Topic
 from core.schedules.model import Due, Upcoming
 from core.schedules.service import FIRING
 from core.tenancy import ActorKind
+from scheduler.census import Census
 from scheduler.maintenance import Job, Maintenance
 from scheduler.pollers import Lookout
 from scheduler.timetable import Timetable
@@ -35,6 +37,7 @@ _HORIZON = timedelta(minutes=20)  # further than the next idle look
 _MAX_ALARMS = 10_000
 _WAKE_BATCH = 500
 _WATCH_S = 4.0
+_CENSUS_S = 15.0
 _SEAL_S = 60.0
 _PURGE_S = 3_600.0
 _FORSAKEN_S = 3_600.0  # no chat turn and no model call takes that long
@@ -49,7 +52,7 @@ class LeaderDuties:
         self._platform = platform
         self._lookout = lookout
         self._timetable: Timetable | None = None
-        self._moving = False
+        self._moving = self._counted_moving = False
         self._purged_at: datetime | None = None
         registry = platform.metrics
         self._lateness = Histogram(
@@ -61,11 +64,13 @@ class LeaderDuties:
         )
         self._woken = Counter("bailiwick_waits_woken", "Waits that time has ended.", ("cause",), registry=registry)
         self._recovered = Counter("bailiwick_runs_recovered", "Runs of workers that died.", registry=registry)
+        self._census = Census(platform.db, platform.clock, registry)
         jobs = [
             Job("timetable", self._set_alarms, apart_s=0.0),
             Job("waits", self._wake_waits, apart_s=0.0),
             Job("triggers", Starter(platform, registry).run, apart_s=0.0),
             Job("workers", self._watch_workers, apart_s=_WATCH_S),
+            Job("census", self._count, apart_s=_CENSUS_S),
             Job("seal", self._seal),
             Job("purge", self._purge),
         ]
@@ -79,6 +84,7 @@ class LeaderDuties:
             await self.maintenance.run()
         finally:
             self._timetable.stop()
+            self._census.forget()
 
     def idle_s(self) -> float:
         """Seconds until something has to be done again; 0.0 while anything moves or fails, or before the first look."""
@@ -130,6 +136,12 @@ class LeaderDuties:
             self._recovered.inc()
             log.warning("worker.died", tenant_id=run.tenant_id, run_id=run.run_id, worker_id=run.reason)
         return _WATCH_S
+
+    async def _count(self) -> float | None:
+        await self._census.take()
+        # Once more after the last run has ended, or its end would be told a quarter of an hour late.
+        again, self._counted_moving = self._moving or self._counted_moving, self._moving
+        return _CENSUS_S if again else None
 
     async def _seal(self) -> float | None:
         await self._platform.audit.seal_all()

@@ -28,6 +28,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
+from prometheus_client import Gauge
 
 from core.bootstrap import Platform, open_platform
 from core.errors import BailiwickError, Unavailable
@@ -74,6 +75,11 @@ class Worker:
         """Begin to drain."""
         self._stopping.set()
         self._freed.set()
+
+    @property
+    def held(self) -> int:
+        """Runs that it executes now."""
+        return len(self._held)
 
     async def postgres(self) -> None:
         """Whether Postgres answered when this worker last asked it something; asks nothing itself.
@@ -257,9 +263,12 @@ async def main(settings: Settings) -> None:
             if not await platform.bus.healthy():
                 raise Unavailable("Redis does not answer.")
 
-        async with serve_ops(
-            settings.port(Port.WORKER), {"postgres": worker.postgres, "redis": redis}, platform.metrics
-        ):
+        slots = Gauge("bailiwick_worker_slots", "Runs this worker executes at a time.", registry=platform.metrics)
+        slots.set(settings.worker_slots)
+        held = Gauge("bailiwick_worker_slots_held", "Runs it executes now.", registry=platform.metrics)
+        held.set_function(lambda: float(worker.held))
+        checks = {"postgres": worker.postgres, "redis": redis}
+        async with serve_ops(settings.port(Port.WORKER), checks, platform.metrics, host=settings.bind_host):
             log.info("worker.started", worker_id=worker.worker_id, slots=settings.worker_slots)
             await worker.run()
 
