@@ -33,6 +33,7 @@ from core.errors import BailiwickError, Unavailable
 from core.ports import MemoryPort
 from core.runs.model import MAX_INPUT_BYTES
 from core.telemetry import Check, ops_routes
+from core.triggers.model import HOOKS
 
 CHAT = "/chat"
 # Chainlit's page holds inline scripts, and compiles our cards (React) in the browser: hence the two "unsafe".
@@ -45,7 +46,7 @@ CHAT_POLICY = (
 )
 AREAS = (
     # Strangers send these: no more is read of them than a run could take.
-    Area(triggers.HOOKS, max_body_bytes=MAX_INPUT_BYTES),
+    Area(HOOKS, max_body_bytes=MAX_INPUT_BYTES),
     Area(f"{CHAT}/assets", cache="public, max-age=31536000, immutable"),
     Area(f"{CHAT}/public", cache="public, max-age=300"),
     # Files travel as multipart: a little more than the file itself.

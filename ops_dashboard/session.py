@@ -105,12 +105,17 @@ def attempt(deed: Callable[[Platform, Viewer], Awaitable[Any]], done: str) -> bo
     try:
         ask(deed)
     except BailiwickError as error:
-        faults = error.details.get("errors") or []
-        lines = [error.message, *(f"`{fault['pointer']}`: {fault['message']}" for fault in faults)]
-        st.error("  \n".join(lines), icon=":material/error:")
+        show_refusal(error)
         return False
     notify(done)
     return True
+
+
+def show_refusal(error: BailiwickError) -> None:
+    """What is wrong, and every fault of what was written."""
+    faults = error.details.get("errors") or []
+    lines = [error.message, *(f"`{fault['pointer']}`: {fault['message']}" for fault in faults)]
+    st.error("  \n".join(lines), icon=":material/error:")
 
 
 def notify(text: str, *, ok: bool = True) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.routing import APIRoute
@@ -37,10 +37,8 @@ from core.errors import (
     WrongRegion,
 )
 from core.tenancy import ActorKind, Scope
-from core.triggers.model import Delivery, TriggerKind, TriggerView
-from core.triggers.service import STARTING, Made
-
-HOOKS = f"{PREFIX}/hooks"
+from core.triggers.model import HOOKS, Delivery, TriggerKind
+from core.triggers.service import STARTING
 
 router = api_router("Triggers")
 
@@ -85,6 +83,8 @@ class TriggerEdit(BaseModel):
 class TriggerOut(BaseModel):
     """A trigger."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     trigger_id: str
     kind: TriggerKind
     name: str
@@ -101,12 +101,6 @@ class TriggerOut(BaseModel):
     created_at: datetime
     updated_at: datetime
 
-    @classmethod
-    def of(cls, view: TriggerView) -> Self:
-        """As the API shows it."""
-        hook = f"{HOOKS}/{view.trigger_id}" if view.kind is TriggerKind.WEBHOOK else None
-        return cls(hook=hook, **{name: getattr(view, name) for name in cls.model_fields if name != "hook"})
-
 
 class TriggersOut(BaseModel):
     """All triggers, the oldest first."""
@@ -117,20 +111,17 @@ class TriggersOut(BaseModel):
 class TriggerMadeOut(BaseModel):
     """A trigger and its signing secret."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     trigger: TriggerOut
     secret: str | None = Field(description="`whsec_…`, of a webhook; shown this once.")
-
-    @classmethod
-    def of(cls, made: Made) -> Self:
-        """As the API shows it."""
-        return cls(trigger=TriggerOut.of(made.trigger), secret=made.secret)
 
 
 @router.get("/triggers", **needs(Scope.SCHEDULES_READ))
 async def list_triggers(caller: Caller, services: Services) -> TriggersOut:
     """All triggers of the tenant, without their secrets."""
     views = await services.platform.triggers.list(caller)
-    return TriggersOut(triggers=[TriggerOut.of(view) for view in views])
+    return TriggersOut(triggers=[TriggerOut.model_validate(view) for view in views])
 
 
 @router.post("/triggers", status_code=201, **needs(Scope.SCHEDULES_WRITE, WorkflowUnknown, QuotaExceeded, body=True))
@@ -138,19 +129,19 @@ async def create_trigger(body: TriggerIn, response: Response, caller: Caller, se
     """Start a workflow at every webhook, or at every event of a name. Needs the right runs:write as well."""
     made = await services.platform.triggers.create(caller, **body.model_dump())
     response.headers["Location"] = f"{PREFIX}/triggers/{made.trigger.trigger_id}"
-    return TriggerMadeOut.of(made)
+    return TriggerMadeOut.model_validate(made)
 
 
 @router.get("/triggers/{trigger_id}", **needs(Scope.SCHEDULES_READ, NotFound))
 async def get_trigger(trigger_id: Id, caller: Caller, services: Services) -> TriggerOut:
     """One trigger."""
-    return TriggerOut.of(await services.platform.triggers.get(caller, trigger_id))
+    return TriggerOut.model_validate(await services.platform.triggers.get(caller, trigger_id))
 
 
 @router.patch("/triggers/{trigger_id}", **needs(Scope.SCHEDULES_WRITE, NotFound, Conflict, WorkflowUnknown, body=True))
 async def edit_trigger(trigger_id: Id, body: TriggerEdit, caller: Caller, services: Services) -> TriggerOut:
     """Change a trigger; its kind and its secret stay."""
-    return TriggerOut.of(await services.platform.triggers.edit(caller, trigger_id, **body.model_dump()))
+    return TriggerOut.model_validate(await services.platform.triggers.edit(caller, trigger_id, **body.model_dump()))
 
 
 @router.delete("/triggers/{trigger_id}", status_code=204, **needs(Scope.SCHEDULES_WRITE, NotFound))
@@ -162,19 +153,19 @@ async def delete_trigger(trigger_id: Id, caller: Caller, services: Services) -> 
 @router.post("/triggers/{trigger_id}/pause", **needs(Scope.SCHEDULES_WRITE, NotFound))
 async def pause_trigger(trigger_id: Id, caller: Caller, services: Services) -> TriggerOut:
     """Start nothing until it is resumed: webhooks are refused, events pass by."""
-    return TriggerOut.of(await services.platform.triggers.pause(caller, trigger_id))
+    return TriggerOut.model_validate(await services.platform.triggers.pause(caller, trigger_id))
 
 
 @router.post("/triggers/{trigger_id}/resume", **needs(Scope.SCHEDULES_WRITE, NotFound))
 async def resume_trigger(trigger_id: Id, caller: Caller, services: Services) -> TriggerOut:
     """Start runs again; nothing is made up for."""
-    return TriggerOut.of(await services.platform.triggers.resume(caller, trigger_id))
+    return TriggerOut.model_validate(await services.platform.triggers.resume(caller, trigger_id))
 
 
 @router.post("/triggers/{trigger_id}/rotate-secret", **needs(Scope.SCHEDULES_WRITE, NotFound))
 async def rotate_secret(trigger_id: Id, caller: Caller, services: Services) -> TriggerMadeOut:
     """Another signing secret; the one before is useless at once. 422: it is no webhook."""
-    return TriggerMadeOut.of(await services.platform.triggers.rotate_secret(caller, trigger_id))
+    return TriggerMadeOut.model_validate(await services.platform.triggers.rotate_secret(caller, trigger_id))
 
 
 # Webhooks -------------------------------------------------------------------------------------------------
@@ -237,7 +228,12 @@ class HookOut(BaseModel):
     new: bool = Field(description="False: this webhook came before, and this is the run it started.")
 
 
-@hooks.post("/hooks/{trigger_id}", status_code=202, openapi_extra={"security": []}, responses=responses(*_REFUSALS))
+@hooks.post(
+    HOOKS.removeprefix(PREFIX) + "/{trigger_id}",
+    status_code=202,
+    openapi_extra={"security": []},
+    responses=responses(*_REFUSALS),
+)
 async def receive_webhook(
     trigger_id: Id, body: HookIn, headers: Annotated[WebhookHeaders, Header()], caller: Caller, services: Services
 ) -> HookOut:

@@ -23,6 +23,9 @@ from standardwebhooks.webhooks import Webhook
 from core.errors import InvalidInput, Unauthenticated
 from core.ids import RunId, TenantId, TriggerId, UserId
 
+HOOKS = "/api/v1/hooks"
+"""Where webhooks are sent: the id of the trigger follows after a slash."""
+
 MAX_TRIGGERS = 200
 MAX_EVENT_NAME = 200
 MAX_AGE_S = 300.0
@@ -65,6 +68,11 @@ class TriggerView:
     created_by: str
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def hook(self) -> str | None:
+        """Where its webhooks are sent, on the host of the API; None for events."""
+        return f"{HOOKS}/{self.trigger_id}" if self.kind is TriggerKind.WEBHOOK else None
 
     def definition(self) -> dict[str, Any]:
         """What people edit, as the audit shows it."""

@@ -50,10 +50,10 @@ where tenant_id = app.tenant() and trigger_id = $1;
 select tenant_id, secret_version from app.webhook($1);
 
 -- name: to_start
--- An event whose run is still to be started.
+-- An event whose run is to be started by now ($4).
 select e.payload from trigger_events t
 join events e on e.tenant_id = t.tenant_id and e.name = t.name and e.key = t.key
-where t.tenant_id = app.tenant() and t.trigger_id = $1 and t.name = $2 and t.key = $3;
+where t.tenant_id = app.tenant() and t.trigger_id = $1 and t.name = $2 and t.key = $3 and t.due_at <= $4;
 
 -- name: started
 -- The event has been dealt with.

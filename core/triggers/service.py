@@ -315,7 +315,7 @@ class TriggerService:
         async with self._db.control_transaction() as tx:
             return await store.next_due(tx)
 
-    async def due(self, limit: int = 200) -> Sequence[ToStart]:
+    async def due(self, limit: int) -> Sequence[ToStart]:
         """Runs of events to be started now: one of every tenant, then another of every tenant, and so on."""
         async with self._db.control_transaction() as tx:
             return await store.due(tx, self._clock.now(), limit)
@@ -327,7 +327,7 @@ class TriggerService:
         """
         async with self._db.tenant_transaction(ctx) as tx:
             view = await store.trigger(tx, one.trigger_id)
-            payload = await store.payload_to_start(tx, one)
+            payload = await store.payload_to_start(tx, one, self._clock.now())
             if view is None or payload is None:
                 return
             if view.paused:  # it was, while the event was being kept

@@ -79,9 +79,9 @@ async def webhook(tx: Transaction, trigger_id: str) -> tuple[TenantId, int] | No
     return None if row is None else (TenantId(row["tenant_id"]), row["secret_version"])
 
 
-async def payload_to_start(tx: Transaction, one: ToStart) -> Any:
-    """The payload of the event; None when its run has been started, or is not to be started any more."""
-    return await tx.fetchval(SQL["to_start"], one.trigger_id, one.name, one.key)
+async def payload_to_start(tx: Transaction, one: ToStart, now: datetime) -> Any:
+    """The payload of the event; None when its run has been started, or is not to be started now."""
+    return await tx.fetchval(SQL["to_start"], one.trigger_id, one.name, one.key, now)
 
 
 async def started(tx: Transaction, one: ToStart) -> None:

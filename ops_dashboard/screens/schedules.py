@@ -1,4 +1,4 @@
-"""Schedules and pollers: what starts by itself. Edits act at once."""
+"""Schedules, pollers and triggers: what starts by itself. Edits act at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import streamlit as st
 from core.bootstrap import Platform
 from core.errors import InvalidInput
 from core.schedules.model import FireView, PollerView, ScheduleView
+from core.triggers.model import TriggerView
 from ops_dashboard import session
-from ops_dashboard.screens import pollers
+from ops_dashboard.screens import pollers, triggers
 from ops_dashboard.screens.forms import json_input, zone_input
 from ops_dashboard.session import Viewer
 from ops_dashboard.words import NONE, moment, relative
@@ -26,6 +27,7 @@ PREVIEW = 5
 class _Listed:
     schedules: Sequence[ScheduleView]
     pollers: Sequence[PollerView]
+    triggers: Sequence[TriggerView]
     workflows: list[str]
     now: datetime
 
@@ -34,17 +36,18 @@ async def _read(platform: Platform, who: Viewer) -> _Listed:
     return _Listed(
         await platform.schedules.list(who.ctx),
         await platform.pollers.list(who.ctx),
+        await platform.triggers.list(who.ctx),
         platform.workflows.names(),
         platform.clock.now(),
     )
 
 
 def show() -> None:
-    """Two lists; admins edit, others look."""
+    """Three lists; admins edit, others look."""
     who = session.viewer()
     st.title("Schedules", anchor=False)
     listed = session.ask(_read)
-    times, addresses = st.tabs(["By time", "By a change at an address"])
+    times, addresses, events = st.tabs(["By time", "By a change at an address", "By a webhook or an event"])
     with times:
         if who.admin and st.button("New schedule", icon=":material/add:", key="new_schedule"):
             _create(listed.workflows, who.timezone)
@@ -58,6 +61,8 @@ def show() -> None:
             _card(who, schedule, listed)
     with addresses:
         pollers.show(who, listed.pollers, listed.workflows, listed.now)
+    with events:
+        triggers.show(who, listed.triggers, listed.workflows)
 
 
 def _card(who: Viewer, schedule: ScheduleView, listed: _Listed) -> None:

@@ -196,6 +196,27 @@ def test_an_admin_edits_a_schedule_sees_its_next_times_and_what_is_wrong(look: L
     expect(page.get_by_text("https://bureau.example/feed.json")).to_be_visible()
 
 
+def test_an_admin_makes_a_webhook_whose_secret_is_shown_once(look: Look, pictures: Path) -> None:
+    page = look(ADA, "/schedules")
+    page.get_by_role("tab", name="By a webhook").click()
+    expect(page.get_by_text("No trigger yet.")).to_be_visible()
+    page.get_by_role("button", name="New trigger").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Create").click()
+    expect(dialog.get_by_text("A name has 1 to 200 characters.")).to_be_visible()
+    name = dialog.get_by_label("Name", exact=True)
+    name.fill("Signed contracts")
+    name.press("Enter")
+    dialog.get_by_role("button", name="Create").click()
+    expect(dialog.get_by_text("whsec_")).to_be_visible()
+    page.screenshot(path=pictures / "dashboard-trigger.png")
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("webhook at /api/v1/hooks/trg_")).to_be_visible()
+    expect(page.get_by_text("whsec_")).to_have_count(0)
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+
+
 def test_an_operator_changes_a_policy_after_seeing_before_and_after_and_pauses_the_tenant(
     look: Look, busy_dashboard: BusyDashboard, pictures: Path
 ) -> None:
