@@ -67,6 +67,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "rate_limited": HTTPStatus.TOO_MANY_REQUESTS,
     "budget_exceeded": HTTPStatus.TOO_MANY_REQUESTS,
     "overloaded": HTTPStatus.SERVICE_UNAVAILABLE,
+    "draining": HTTPStatus.SERVICE_UNAVAILABLE,
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "no_model_endpoint": HTTPStatus.SERVICE_UNAVAILABLE,
     "step_failed": HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -79,6 +80,7 @@ RETRY_AFTER_S: Mapping[str, float] = {
     "rate_limited": 30,
     "budget_exceeded": 3600,
     "overloaded": 30,
+    "draining": 60,
     "unavailable": 5,
     "no_model_endpoint": 30,
 }

@@ -113,6 +113,12 @@ class Overloaded(BailiwickError):
     retryable = True
 
 
+class Draining(Overloaded):
+    """The operator lets this organisation run dry; nothing new is taken."""
+
+    code = "draining"
+
+
 class Unavailable(BailiwickError):
     """A part the request needs does not answer."""
 

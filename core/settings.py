@@ -103,6 +103,12 @@ class Settings(BaseSettings):
     cookie_secure: bool = Field(False, description="Send cookies over TLS only; set it wherever TLS ends.")
     worker_slots: int = Field(32, ge=1, le=1000, description="Runs one worker process executes at a time.")
     worker_id: str | None = Field(None, description="Stable name of this worker. Unset: made at start.")
+    queue_limit: int = Field(
+        2_000_000,
+        ge=1,
+        description="Runs queued on the whole platform beyond which urgent ones are refused; normal ones are at 85 % "
+        "of it, background ones at 70 %.",
+    )
     workflow_modules: tuple[str, ...] = Field(
         (), description="Modules that register workflows, besides entry point bailiwick.workflows (JSON list)."
     )

@@ -16,10 +16,11 @@ import pandas as pd
 
 from core.db.pool import Database, Row, Transaction
 from core.db.queries import Query, load_queries
-from core.queue.model import DEAD_AFTER_S, IDLE_LOOK_S
-from core.runs.model import queued_cause
+from core.queue.model import DEAD_AFTER_S, HEADROOM, IDLE_LOOK_S, reserved_slots
+from core.runs.model import Lane, queued_cause
 from core.tenancy import PLATFORM, ActorKind, Scope, TenantContext
 from core.tenants.model import TenantView
+from ops_dashboard.figures import OTHERS, TOP
 from ops_dashboard.measures import Service
 
 SQL = load_queries(__file__)
@@ -31,7 +32,10 @@ _IDLE_SPEAKS_S = IDLE_LOOK_S + 120.0
 
 @dataclass(frozen=True, slots=True)
 class TenantPulse:
-    """One tenant now. Money in micro-USD; ``waiting`` counts parked runs by cause."""
+    """One tenant now. Money in micro-USD; ``waiting`` counts parked runs by cause, ``lanes`` queued ones by lane.
+
+    ``debt_s``: worker-seconds used over the cap and not paid back yet; at ``burst_credit_s`` bursts end.
+    """
 
     tenant_id: str
     name: str
@@ -39,6 +43,11 @@ class TenantPulse:
     weight: float
     cap: int
     paused: bool
+    draining: bool
+    burst_slots: int
+    burst_credit_s: float
+    debt_s: float
+    lanes: dict[str, int]
     queued: int
     queued_cause: str | None
     running: int
@@ -52,6 +61,11 @@ class TenantPulse:
     reviews_open: int
     reviews_overdue: int
     review_next_due: datetime | None
+
+    @property
+    def bursting(self) -> int:
+        """Slots held over the cap."""
+        return max(0, self.running - self.cap)
 
     @property
     def waiting_total(self) -> int:
@@ -88,12 +102,23 @@ class WorkerPulse:
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What stands now."""
+    """What stands now. ``platform_cap``: slots that may be held at once, None: no cap, or not ours to see."""
 
     at: datetime
     tenants: tuple[TenantPulse, ...]
     live_slots: int
+    platform_cap: int | None
     workers: tuple[WorkerPulse, ...]
+
+    @property
+    def slots(self) -> int:
+        """Slots that may be held at once."""
+        return self.live_slots if self.platform_cap is None else min(self.live_slots, self.platform_cap)
+
+    @property
+    def headroom(self) -> int:
+        """Of those, the last ones are for tenants with nothing running."""
+        return reserved_slots(self.slots, HEADROOM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +131,8 @@ class Window:
     ``service``: tenant_id, worker_s, backlog_s, starts, wait_p50_s, wait_p95_s, wait_p99_s.
     ``endings``: tenant_id, succeeded, failed, cancelled, in_time, late, duration_p50_s, …_p95_s, …_p99_s.
     ``failures``: tenant_id, workflow, code, count. ``service_over_time``: tenant_id, bucket, worker_s.
-    ``depth_over_time``: tenant_id, bucket, queued.
+    ``depth_over_time``: tenant_id, bucket, queued. In these two tenants beyond the largest are one, ``OTHERS``.
+    ``wait_causes``: tenant_id, starts, bursts, capped_s, paused_s, no_worker_s, share_s.
     """
 
     at: datetime
@@ -118,6 +144,7 @@ class Window:
     failures: pd.DataFrame
     service_over_time: pd.DataFrame
     depth_over_time: pd.DataFrame
+    wait_causes: pd.DataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +191,13 @@ async def pulse(db: Database, ctx: TenantContext, tenants: Iterable[TenantView],
         rows = {row["tenant_id"]: row for row in await tx.fetch(_query(ctx, "pulse"), now)}
         live_slots = int(await tx.fetchval(SQL["live_slots"], now - _ALIVE, now - _ALIVE_IDLE))
         workers = await tx.fetch(SQL["op_workers"]) if is_operator(ctx) else []
+        platform_cap = await tx.fetchval(SQL["op_platform"]) if is_operator(ctx) else None
     known = [(tenant, rows[tenant.tenant_id]) for tenant in tenants if tenant.tenant_id in rows]
     return Pulse(
         at=now,
         tenants=tuple(_tenant(tenant, row, live_slots) for tenant, row in known),
         live_slots=live_slots,
+        platform_cap=platform_cap,
         workers=tuple(_worker(row, now) for row in workers),
     )
 
@@ -183,6 +212,11 @@ def _tenant(tenant: TenantView, row: Row, live_slots: int) -> TenantPulse:
         weight=row["weight"],
         cap=row["cap"],
         paused=row["paused"],
+        draining=row["draining"],
+        burst_slots=row["burst_slots"],
+        burst_credit_s=row["burst_credit_s"],
+        debt_s=row["debt_s"],
+        lanes={Lane(int(lane)).name.lower(): count for lane, count in sorted(row["lanes"].items())},
         queued=row["queued"],
         queued_cause=cause,
         running=row["running"],
@@ -224,13 +258,18 @@ async def window(db: Database, ctx: TenantContext, now: datetime, seconds: int, 
             service=await _frame(tx, _query(ctx, "service"), _SERVICE, since, now),
             endings=await _frame(tx, _query(ctx, "endings"), _ENDINGS, since, now),
             failures=await _frame(tx, _query(ctx, "failures"), _FAILURES, since, now),
-            service_over_time=await _frame(
-                tx, _query(ctx, "service_over_time"), ("tenant_id", "bucket", "worker_s"), until - span, until, bucket_s
-            ),
-            depth_over_time=await _frame(
-                tx, _query(ctx, "depth_over_time"), ("tenant_id", "bucket", "queued"), until - span, until, bucket_s
-            ),
+            service_over_time=await _over_time(tx, ctx, "service_over_time", "worker_s", until, span, bucket_s),
+            depth_over_time=await _over_time(tx, ctx, "depth_over_time", "queued", until, span, bucket_s),
+            wait_causes=await _frame(tx, _query(ctx, "wait_causes"), _WAIT_CAUSES, since, now),
         )
+
+
+async def _over_time(
+    tx: Transaction, ctx: TenantContext, name: str, value: str, until: datetime, span: timedelta, bucket_s: int
+) -> pd.DataFrame:
+    columns = ("tenant_id", "bucket", value)
+    frame = await _frame(tx, _query(ctx, name), columns, until - span, until, bucket_s, TOP)
+    return frame.fillna({"tenant_id": OTHERS})
 
 
 async def services(
@@ -274,7 +313,9 @@ async def runs(
     return [dict(row) for row in rows]
 
 
-async def run_detail(db: Database, ctx: TenantContext, run_id: str, user_id: str | None = None) -> RunDetail | None:
+async def run_detail(
+    db: Database, ctx: TenantContext, run_id: str, now: datetime, user_id: str | None = None
+) -> RunDetail | None:
     """One run, its steps, its passages through the queue and its transitions; None when there is none to see.
 
     ``user_id`` narrows to the runs of one person.
@@ -286,7 +327,7 @@ async def run_detail(db: Database, ctx: TenantContext, run_id: str, user_id: str
         return RunDetail(
             row=found[0],
             steps=await _frame(tx, _query(ctx, "step_rows"), _STEPS, run_id),
-            passages=await _frame(tx, _query(ctx, "passage_rows"), _PASSAGES, run_id),
+            passages=await _frame(tx, _query(ctx, "passage_rows"), _PASSAGES, run_id, now),
             transitions=await _frame(tx, _query(ctx, "transition_rows"), _TRANSITIONS, run_id),
         )
 
@@ -321,7 +362,11 @@ _STEPS = (
     *("step", "attempt", "name", "kind", "state", "cost_microusd", "model"),
     *("started_at", "finished_at", "error_code"),
 )
-_PASSAGES = ("queued_at", "claimed_at", "released_at")
+_PASSAGES = (
+    *("queued_at", "claimed_at", "released_at", "burst"),
+    *("capped_s", "paused_s", "no_worker_s"),
+)
+_WAIT_CAUSES = ("tenant_id", "starts", "bursts", "capped_s", "paused_s", "no_worker_s", "share_s")
 _TRANSITIONS = ("seq", "at", "kind", "cause")
 
 

@@ -35,20 +35,20 @@ select * from app.failures($1, $2);
 select * from app.op_failures($1, $2);
 
 -- name: service_over_time
--- Worker-seconds per bucket.
-select * from app.service_over_time($1, $2, $3);
+-- Worker-seconds per bucket of the busiest tenants, and of all others together.
+select * from app.service_over_time($1, $2, $3, $4);
 
 -- name: op_service_over_time
 -- The same, all tenants.
-select * from app.op_service_over_time($1, $2, $3);
+select * from app.op_service_over_time($1, $2, $3, $4);
 
 -- name: depth_over_time
--- Runs in the queue at the end of each bucket.
-select * from app.depth_over_time($1, $2, $3);
+-- Runs in the queue at the end of each bucket, of the tenants with the most, and of all others together.
+select * from app.depth_over_time($1, $2, $3, $4);
 
 -- name: op_depth_over_time
 -- The same, all tenants.
-select * from app.op_depth_over_time($1, $2, $3);
+select * from app.op_depth_over_time($1, $2, $3, $4);
 
 -- name: run_rows
 -- A page of runs without content: tenant, user, state, workflow, batch, outcome, search, cursor, limit.
@@ -67,12 +67,12 @@ select * from app.step_rows($1);
 select * from app.op_step_rows($1);
 
 -- name: passage_rows
--- When a run was in the queue and in a slot.
-select * from app.passage_rows($1);
+-- When a run was in the queue and in a slot, and what it waited for there.
+select * from app.passage_rows($1, $2);
 
 -- name: op_passage_rows
 -- The same, any tenant.
-select * from app.op_passage_rows($1);
+select * from app.op_passage_rows($1, $2);
 
 -- name: transition_rows
 -- What happened to a run, with the named cause of each wait.
@@ -81,6 +81,18 @@ select * from app.transition_rows($1);
 -- name: op_transition_rows
 -- The same, any tenant.
 select * from app.op_transition_rows($1);
+
+-- name: wait_causes
+-- Seconds waited by cause, of the runs that started between two moments.
+select * from app.wait_causes($1, $2);
+
+-- name: op_wait_causes
+-- The same, all tenants.
+select * from app.op_wait_causes($1, $2);
+
+-- name: op_platform
+-- The cap of the whole platform.
+select * from app.op_platform();
 
 -- name: live_slots
 -- Slots of the workers heard of since a moment.

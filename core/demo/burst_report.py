@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-from core.queue.fairness import jain
-from core.queue.shares import Claimant, max_min
+from core.queue.shares import Claimant, jain, max_min
 
 
 @dataclass(frozen=True, slots=True)

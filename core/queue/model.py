@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ from core.ids import RunId, TenantId, UserId
 
 HEADROOM = 0.05
 """Share of all slots, at least one, that only tenants with nothing running may take."""
+
 
 HEARTBEAT_S = 2.0
 """How often a worker that holds runs says that it lives."""
@@ -75,3 +77,8 @@ def idle_look_s(now: datetime) -> float:
     """
     left_s = IDLE_LOOK_S - now.timestamp() % IDLE_LOOK_S
     return left_s if left_s >= _SHORTEST_LOOK_S else left_s + IDLE_LOOK_S
+
+
+def reserved_slots(slots: int, headroom: float) -> int:
+    """Of so many slots, those that only tenants with nothing running may take; the claim counts alike."""
+    return max(1, math.ceil(slots * headroom)) if slots >= 2 else 0

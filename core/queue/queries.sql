@@ -78,3 +78,23 @@ select place, fault from app.queue_faults();
 -- name: anything_moves
 -- Whether a run is queued or executes.
 select app.anything_moves();
+
+-- name: place
+-- Where a queued run of the transaction's tenant stands; no row when it is not queued.
+select * from app.queue_place($1, $2);
+
+-- name: shared_slots
+-- Slots that tenants share out: workers that live, the platform's cap, the headroom.
+select app.shared_slots($1, $2, $3);
+
+-- name: fair_level
+-- What a tenant of weight 1 gets of so many slots; null: there is enough for all.
+select app.fair_level($1);
+
+-- name: tenant_starts
+-- Runs of the transaction's tenant that left the queue since a moment.
+select app.tenant_starts($1);
+
+-- name: platform_starts
+-- Runs of all tenants that left the queue since a moment.
+select app.platform_starts($1);

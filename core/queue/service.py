@@ -15,6 +15,7 @@ from core.clock import Clock
 from core.db.pool import Database, Transaction
 from core.ids import RunId, WorkerId
 from core.queue import store
+from core.queue.estimate import StartsIn, starts_in
 from core.queue.model import DEAD_AFTER_S, HEADROOM, IDLE_LOOK_S, Claim, Requeued, Topic
 from core.redis.bus import Bus
 
@@ -23,6 +24,7 @@ _ALIVE_IDLE = timedelta(seconds=IDLE_LOOK_S) + _ALIVE
 _USES_KEPT = timedelta(days=7)
 _FORGET_BATCH = 10_000
 _DEPTH_TTL = timedelta(seconds=1)
+_RATE_OVER = timedelta(minutes=1)
 
 
 class QueueService:
@@ -33,6 +35,7 @@ class QueueService:
         self._bus = bus
         self._clock = clock
         self._depth: tuple[datetime, int] | None = None
+        self._rate: tuple[datetime, float] | None = None
 
     async def claim(self, worker_id: WorkerId, limit: int) -> list[Claim]:
         """Up to ``limit`` runs that this worker must now execute."""
@@ -144,3 +147,23 @@ class QueueService:
         if self._depth is None or not timedelta(0) <= now - self._depth[0] < _DEPTH_TTL:
             self._depth = (now, await store.depth(tx))
         return self._depth[1]
+
+    async def starts_in(self, tx: Transaction, run_id: RunId) -> StartsIn | None:
+        """When a queued run of the transaction's tenant will probably start; None: it is not queued, or unknowable."""
+        now = self._clock.now()
+        place = await store.place(tx, run_id, now)
+        if place is None:
+            return None
+        slots = await store.shared_slots(tx, now - _ALIVE, now - _ALIVE_IDLE, HEADROOM)
+        return starts_in(place, slots, await store.fair_level(tx, slots))
+
+    async def starts_per_s_in(self, tx: Transaction) -> float:
+        """Runs of the transaction's tenant that left the queue per second, over the last minute."""
+        return await store.tenant_starts(tx, self._clock.now() - _RATE_OVER) / _RATE_OVER.total_seconds()
+
+    async def platform_starts_per_s_in(self, tx: Transaction) -> float:
+        """Runs of all tenants that left the queue per second, over the last minute; at most a second old."""
+        now = self._clock.now()
+        if self._rate is None or not timedelta(0) <= now - self._rate[0] < _DEPTH_TTL:
+            self._rate = (now, await store.platform_starts(tx, now - _RATE_OVER) / _RATE_OVER.total_seconds())
+        return self._rate[1]

@@ -8,6 +8,7 @@ from datetime import datetime
 from core.db.pool import Transaction
 from core.db.queries import load_queries
 from core.ids import RunId, TenantId, UserId, WorkerId
+from core.queue.estimate import Circle, Place
 from core.queue.model import Claim, Requeued
 
 SQL = load_queries(__file__)
@@ -126,3 +127,51 @@ async def anything_moves(tx: Transaction) -> bool:
 async def forget_uses(tx: Transaction, before: datetime, limit: int) -> int:
     """Forget up to ``limit`` uses of slots from before a moment; how many."""
     return int(await tx.fetchval(SQL["forget_uses"], before, limit))
+
+
+async def place(tx: Transaction, run_id: str, now: datetime) -> Place | None:
+    """Where a queued run of the transaction's tenant stands; None when it is not queued."""
+    row = await tx.fetchrow(SQL["place"], run_id, now)
+    if row is None:
+        return None
+    return Place(
+        paused=row["paused"],
+        weight=row["weight"],
+        cap=row["cap"],
+        burst_slots=row["burst_slots"],
+        estimate_s=row["estimate_s"],
+        older=row["older"],
+        passed=row["passed"],
+        tenant=Circle(row["cap"], row["ahead"], row["ahead_s"], row["running"], row["left_s"]),
+        by_user=Circle(
+            row["user_cap"], row["user_ahead"], row["user_ahead_s"], row["user_running"], row["user_left_s"]
+        ),
+        by_workflow=Circle(
+            row["workflow_cap"],
+            row["workflow_ahead"],
+            row["workflow_ahead_s"],
+            row["workflow_running"],
+            row["workflow_left_s"],
+        ),
+    )
+
+
+async def shared_slots(tx: Transaction, alive_since: datetime, idle_since: datetime, headroom: float) -> int:
+    """Slots that tenants share out."""
+    return int(await tx.fetchval(SQL["shared_slots"], alive_since, idle_since, headroom))
+
+
+async def fair_level(tx: Transaction, slots: int) -> float | None:
+    """What a tenant of weight 1 gets of so many slots; None: there is enough for all."""
+    level: float | None = await tx.fetchval(SQL["fair_level"], float(slots))
+    return level
+
+
+async def tenant_starts(tx: Transaction, since: datetime) -> int:
+    """Runs of the transaction's tenant that left the queue since a moment."""
+    return int(await tx.fetchval(SQL["tenant_starts"], since))
+
+
+async def platform_starts(tx: Transaction, since: datetime) -> int:
+    """Runs of all tenants that left the queue since a moment."""
+    return int(await tx.fetchval(SQL["platform_starts"], since))

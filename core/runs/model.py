@@ -1,4 +1,4 @@
-"""Runs: their states, what is asked for, what is seen of them; and the pure rules of admission.
+"""Runs: their states, what is asked for, what is seen of them.
 
 States and the verbs between them are drawn in ``core/db/migrations/0002_runs_queue.sql``.
 """
@@ -9,14 +9,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from core.errors import InvalidInput, Overloaded, PayloadTooLarge, QuotaExceeded
+from core.errors import InvalidInput, PayloadTooLarge
 from core.ids import RunId
-from core.tenancy import Policy
 
 MAX_INPUT_BYTES = 256 * 1024
 MAX_KEY_LENGTH = 200
@@ -194,51 +192,6 @@ def progress_of(batch_id: str, rows: Sequence[Mapping[str, Any]], cause: Cause) 
         cost_microusd=sum(row["cost_microusd"] for row in rows),
         queued_by_cause={cause.value: queued} if queued else {},
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What admission looks at: the tenant's runs admitted today (these included) and queue depths."""
-
-    admitted_today: int
-    tenant_queued: int
-    platform_queued: int
-
-
-PLATFORM_QUEUE_LIMITS = {Lane.URGENT: 2_000_000, Lane.NORMAL: 1_000_000, Lane.BACKGROUND: 500_000}
-"""Total queue depth at which each lane is refused: the lowest is shed first."""
-
-
-def admit(policy: Policy, lane: Lane, count: int, load: Load, now: datetime) -> None:
-    """Decide whether ``count`` more runs may enter the queue. Pure.
-
-    Raises ``QuotaExceeded`` (daily quota, with the time until the tenant's midnight; queue depth) or
-    ``Overloaded`` (the platform's queues are full for this lane).
-    """
-    if load.admitted_today > policy.daily_runs:
-        raise QuotaExceeded(
-            f"The daily quota of {policy.daily_runs} runs is used up.",
-            retry_after_s=seconds_to_midnight(now, policy.timezone),
-            quota="daily_runs",
-            limit=policy.daily_runs,
-        )
-    if load.tenant_queued + count > policy.queue_depth:
-        raise QuotaExceeded(
-            f"At most {policy.queue_depth} runs may be queued; {load.tenant_queued} are.",
-            retry_after_s=30.0,
-            quota="queue_depth",
-            limit=policy.queue_depth,
-        )
-    if load.platform_queued + count > PLATFORM_QUEUE_LIMITS[lane]:
-        raise Overloaded("The platform is overloaded for this lane.", retry_after_s=60.0, lane=lane.name.lower())
-
-
-def seconds_to_midnight(now: datetime, timezone: str) -> float:
-    """Seconds until the next local midnight; correct across clock changes."""
-    zone = ZoneInfo(timezone)
-    local = now.astimezone(zone)
-    midnight = datetime.combine(local.date() + timedelta(days=1), datetime.min.time(), zone)
-    return (midnight - now).total_seconds()
 
 
 def check_request(request: RunRequest) -> None:

@@ -33,8 +33,8 @@ on conflict (tenant_id, day) do update set runs = d.runs + excluded.runs
 returning runs;
 
 -- name: queue_row
--- The tenant's place in the fair queue: why its queued runs wait follows from it.
-select queued, running, cap, paused from queue_tenants where tenant_id = app.tenant();
+-- The tenant's place in the fair queue: why its queued runs wait follows from it, and whether more may come.
+select queued, running, cap, paused, draining from queue_tenants where tenant_id = app.tenant();
 
 -- name: views
 -- Runs, newest first, after a cursor (submitted_at, run_id). Every filter is optional.
@@ -70,6 +70,15 @@ from run_steps where run_id = $1 order by step, attempt;
 -- name: events
 -- What happened to a run after a position.
 select seq, at, kind, data from run_events where run_id = $1 and seq > $2 order by seq limit 1000;
+
+-- name: passages
+-- Every time a run was in the queue and in a slot, with the causes of its waits for one.
+select queued_at, claimed_at, released_at, burst, capped_s, paused_s, no_worker_s from app.passage_rows($1, $2);
+
+-- name: parkings
+-- How each time in a slot ended, oldest first: when the run parked, its cause.
+select at, kind, data ->> 'cause' as cause from run_events
+where run_id = $1 and kind in ('waiting', 'succeeded', 'failed', 'cancelled') order by seq;
 
 -- name: append_event
 -- The next event of a run; its number comes from the run's row, so there are no gaps and no races.

@@ -1,6 +1,6 @@
 """Runs as people and programs use them: submit, look, cancel, retry, send an event.
 
-Submission is one transaction: replays are answered, quota and load decide, the runs and their queue
+Submission is one transaction: replays are answered, quota and load decide (``admission``), the runs and their queue
 entries are written, or nothing is. Workers are woken after the commit; a lost wake-up costs time, never a run.
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
-from zoneinfo import ZoneInfo
 
 from core.audit.service import AuditService
 from core.clock import Clock
@@ -32,22 +31,22 @@ from core.ids import RunId, new_id
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs import store
+from core.runs.door import Door
 from core.runs.model import (
     BatchProgress,
     Cause,
     Lane,
-    Load,
     ReasonCount,
     RunEvent,
     RunRequest,
     RunState,
     RunView,
     StepView,
-    admit,
     check_request,
     progress_of,
     queued_cause,
 )
+from core.runs.waiting import Standing, by_cause
 from core.tenancy import Scope, TenantContext
 from core.usage.service import UsageService
 
@@ -92,11 +91,14 @@ class RunService:
         audit: AuditService,
         catalog: Catalog,
         clock: Clock,
+        *,
+        queue_limit: int,
     ) -> None:
+        """``queue_limit``: runs that may be queued on the whole platform before load is shed."""
         self._db = db
         self._bus = bus
         self._queue = queue
-        self._usage = usage
+        self._door = Door(queue, usage, queue_limit)
         self._audit = audit
         self._catalog = catalog
         self._clock = clock
@@ -154,7 +156,8 @@ class RunService:
         now = self._clock.now()
         fresh = [item for item in prepared if item[0].idempotency_key not in known]
         if fresh:
-            await self._admit(tx, ctx, fresh, now)
+            lowest = max(info.lane if request.lane is None else request.lane for request, info, _ in fresh)
+            await self._door.admit_in(tx, ctx, Lane(lowest), len(fresh), now)
         run_ids: list[RunId] = []
         new: list[store.NewRun] = []
         for request, info, document in prepared:
@@ -170,27 +173,6 @@ class RunService:
             await self._queue.push_in(tx, created)
         return run_ids, created
 
-    async def _admit(
-        self,
-        tx: Transaction,
-        ctx: TenantContext,
-        fresh: Sequence[tuple[RunRequest, WorkflowInfo, dict[str, Any]]],
-        now: datetime,
-    ) -> None:
-        balance = await self._usage.balance_in(tx, ctx)
-        if balance.left_microusd <= 0:
-            raise BudgetExceeded(
-                "The month's budget is used up.", account="month", limit_microusd=balance.limit_microusd
-            )
-        today = now.astimezone(ZoneInfo(ctx.policy.timezone)).date()
-        load = Load(
-            admitted_today=await store.count_day(tx, today, len(fresh)),
-            tenant_queued=(await store.queue_row(tx)).queued,
-            platform_queued=await self._queue.depth_in(tx),
-        )
-        lowest = max(info.lane if request.lane is None else request.lane for request, info, _ in fresh)
-        admit(ctx.policy, Lane(lowest), len(fresh), load, now)
-
     # Look -----------------------------------------------------------------------------------------------
 
     async def get(self, ctx: TenantContext, run_id: str) -> RunView:
@@ -200,6 +182,15 @@ class RunService:
         if not found:
             raise NotFound("There is no such run.")
         return found[0]
+
+    async def standing(self, ctx: TenantContext, run: RunView) -> Standing:
+        """What a run of the tenant has waited for until now, and when it will probably start if it is queued."""
+        ctx.require(Scope.RUNS_READ)
+        now = self._clock.now()
+        async with self._db.tenant_transaction(ctx) as tx:
+            passages = await store.passages(tx, run.run_id, now)
+            waited = by_cause(passages, await store.parkings(tx, run.run_id), run.finished_at or now)
+            return Standing(waited, await self._queue.starts_in(tx, run.run_id))
 
     async def list(
         self,

@@ -20,6 +20,7 @@ from core.runs.model import (
     RunView,
     StepView,
 )
+from core.runs.waiting import Parking, Passage
 from core.tenancy import TenantContext
 
 SQL = load_queries(__file__)
@@ -33,6 +34,7 @@ class QueueRow:
     running: int
     cap: int
     paused: bool
+    draining: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ async def count_day(tx: Transaction, day: date, runs: int) -> int:
 async def queue_row(tx: Transaction) -> QueueRow:
     """The tenant's queue counters; zeros for a tenant that has no queue (the platform's own)."""
     row = await tx.fetchrow(SQL["queue_row"])
-    return QueueRow(0, 0, 0, False) if row is None else QueueRow(**row)
+    return QueueRow(0, 0, 0, False, False) if row is None else QueueRow(**row)
 
 
 def _view(row: Row, queued_cause: Cause) -> RunView:
@@ -148,6 +150,17 @@ async def steps(tx: Transaction, run_id: str) -> list[StepView]:
 async def events(tx: Transaction, run_id: str, after_seq: int) -> list[RunEvent]:
     """At most 1,000 events after a position."""
     return [RunEvent(**row) for row in await tx.fetch(SQL["events"], run_id, after_seq)]
+
+
+async def passages(tx: Transaction, run_id: str, now: datetime) -> list[Passage]:
+    """Every time a run was in the queue and in a slot, oldest first."""
+    return [Passage(**row) for row in await tx.fetch(SQL["passages"], run_id, now)]
+
+
+async def parkings(tx: Transaction, run_id: str) -> list[Parking]:
+    """How each time in a slot ended, oldest first."""
+    rows = await tx.fetch(SQL["parkings"], run_id)
+    return [Parking(row["at"], Cause(row["cause"]) if row["kind"] == RunState.WAITING else None) for row in rows]
 
 
 async def append_event(tx: Transaction, run_id: str, now: datetime, kind: str, data: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class TenantView:
-    """An organisation as operators see it."""
+    """An organisation as operators see it. Paused: none of its runs start. Draining: nothing new is taken."""
 
     tenant_id: TenantId
     name: str
@@ -69,6 +69,7 @@ class TenantView:
     policy: Policy
     policy_version: int
     paused: bool
+    draining: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,11 +47,11 @@ update api_keys set revoked_at = $2 where key_id = $1 and revoked_at is null;
 
 -- name: tenant_policy
 -- A tenant and its policy in force.
-select tenant_id, name, org_id, region, policy_version, document, paused from app.tenant_policy($1);
+select tenant_id, name, org_id, region, policy_version, document, paused, draining from app.tenant_policy($1);
 
 -- name: tenant_list
 -- All tenants.
-select tenant_id, name, org_id, region, policy_version, document, paused from app.tenant_list();
+select tenant_id, name, org_id, region, policy_version, document, paused, draining from app.tenant_list();
 
 -- name: tenant_create
 -- False when it exists already.

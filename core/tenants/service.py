@@ -21,6 +21,8 @@ from core.clock import Clock
 from core.db.pool import Database
 from core.errors import Conflict, Forbidden, InvalidInput, NotFound, RateLimited, Unauthenticated, WrongRegion
 from core.ids import TenantId, UserId, new_id
+from core.queue.model import Topic
+from core.redis.bus import Bus
 from core.tenancy import PLATFORM, TENANT_ID, ActorKind, Policy, Role, Scope, TenantContext, scopes_of
 from core.tenants import store
 from core.tenants.model import (
@@ -49,9 +51,10 @@ class TenantService:
     """Organisations, people, keys and policies of one region."""
 
     def __init__(
-        self, db: Database, audit: AuditService, clock: Clock, *, region: str, region_urls: dict[str, str]
+        self, db: Database, bus: Bus, audit: AuditService, clock: Clock, *, region: str, region_urls: dict[str, str]
     ) -> None:
         self._db = db
+        self._bus = bus
         self._audit = audit
         self._clock = clock
         self._region = region
@@ -279,7 +282,7 @@ class TenantService:
         await self._audit_over(actor, tenant_id, "user.change", f"user:{user_id}", None, after)
 
     async def change_policy(self, actor: TenantContext, tenant_id: TenantId, policy: Policy) -> int:
-        """Put a new policy in force; its version. Acts on queued runs at their next claim.
+        """Put a new policy in force; its version. Acts on queued runs at once: workers are woken to claim by it.
 
         An admin may change their own tenant's pools, tools and time zone; weight, caps, quotas, budgets and
         regions are the operator's (``Forbidden``). Raises ``NotFound``; ``Conflict`` when somebody else changes
@@ -297,7 +300,7 @@ class TenantService:
             version = await store.change_policy(tx, tenant_id, before.policy_version, policy, actor.actor, now)
         if version is None:
             raise Conflict("Somebody else changes this policy, too. Look again.")
-        self._policies.pop(tenant_id, None)
+        await self._changed(tenant_id)
         await self._audit_over(
             actor,
             tenant_id,
@@ -309,13 +312,34 @@ class TenantService:
         return version
 
     async def pause(self, actor: TenantContext, tenant_id: TenantId, paused: bool) -> None:
-        """Stop claiming a tenant's queued runs, or go on. Running ones finish."""
+        """Stop claiming a tenant's queued runs, or go on at once. Running ones finish. Raises ``NotFound``."""
+        before = await self._steer(actor, tenant_id, paused=paused)
+        was, now = {"paused": before.paused}, {"paused": paused}
+        await self._audit_over(actor, tenant_id, "tenant.pause", f"tenant:{tenant_id}", was, now)
+
+    async def drain(self, actor: TenantContext, tenant_id: TenantId, draining: bool) -> None:
+        """Refuse what a tenant submits from now on, or take it again. What is queued goes on. Raises ``NotFound``."""
+        before = await self._steer(actor, tenant_id, draining=draining)
+        was, now = {"draining": before.draining}, {"draining": draining}
+        await self._audit_over(actor, tenant_id, "tenant.drain", f"tenant:{tenant_id}", was, now)
+
+    async def _steer(
+        self, actor: TenantContext, tenant_id: TenantId, *, paused: bool | None = None, draining: bool | None = None
+    ) -> TenantView:
+        """Change what is not None; the tenant as it was."""
         actor.require(Scope.PLATFORM_OPERATE)
         async with self._db.control_transaction() as tx:
-            if not await store.steer(tx, tenant_id, self._clock.now(), paused=paused):
+            before = await store.tenant(tx, tenant_id)
+            now = self._clock.now()
+            if before is None or not await store.steer(tx, tenant_id, now, paused=paused, draining=draining):
                 raise NotFound("There is no such tenant.")
+        await self._changed(tenant_id)
+        return before
+
+    async def _changed(self, tenant_id: TenantId) -> None:
+        """What decides about queued runs is another now: whoever could start some looks at once."""
         self._policies.pop(tenant_id, None)
-        await self._audit_over(actor, tenant_id, "tenant.pause", f"tenant:{tenant_id}", None, {"paused": paused})
+        await self._bus.signal(Topic.WORKERS)
 
     async def issue_key(self, ctx: TenantContext, label: str, scopes: tuple[Scope, ...]) -> str:
         """A new API key of the caller's tenant, shown once. Nobody hands out rights they do not have."""

@@ -136,6 +136,7 @@ def _tenant(row: Row) -> TenantView:
         Policy.model_validate(row["document"]),
         row["policy_version"],
         row["paused"],
+        row["draining"],
     )
 
 

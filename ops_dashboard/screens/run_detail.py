@@ -41,13 +41,14 @@ class _Shown:
 
 
 async def _read(platform: Platform, who: Viewer, run_id: str) -> _Shown:
-    detail = await data.run_detail(platform.db, who.ctx, run_id, who.only_own_runs)
+    now = platform.clock.now()
+    detail = await data.run_detail(platform.db, who.ctx, run_id, now, who.only_own_runs)
     if detail is None:
         raise NotFound("There is no such run, or it is not yours to see.")
     view = None if who.operator else await platform.runs.get(who.ctx, run_id)
     workflow, submitter = detail.row["workflow"], None if view is None else view.user_id
     hidden = submitter not in {None, who.ctx.user_id} and platform.workflows.is_private(workflow)
-    return _Shown(detail, view, platform.clock.now(), hidden)
+    return _Shown(detail, view, now, hidden)
 
 
 def show(run_id: str, close: Callable[[], None]) -> None:

@@ -125,11 +125,14 @@ async def test_a_parked_run_shows_when_it_queued_executed_and_waited(work: Work)
     work.clock.advance(3)
 
     for ctx in (bank, await work.operator()):
-        detail = await data.run_detail(work.db, ctx, run.run_id)
+        detail = await data.run_detail(work.db, ctx, run.run_id, work.clock.now())
         assert detail is not None
         seconds = [
             [None if moment is None else (moment - start).total_seconds() for moment in passage]
-            for passage in detail.passages.astype(object).where(detail.passages.notna(), None).itertuples(index=False)
+            for passage in detail.passages[["queued_at", "claimed_at", "released_at"]]
+            .astype(object)
+            .where(detail.passages.notna(), None)
+            .itertuples(index=False)
         ]
         assert seconds == [[0, 5, 7], [68, None, None]]
         assert [(s.name, s.state, s.model) for s in detail.steps.itertuples()] == [
@@ -180,18 +183,20 @@ async def test_a_tenants_user_sees_only_their_own_numbers_and_operators_function
 
     assert {row["tenant_id"] for row in await ask(bank, "pulse", now)} == {"regional-bank"}
     assert {row["tenant_id"] for row in await data.runs(work.db, bank, RunFilter())} == {"regional-bank"}
-    assert await data.run_detail(work.db, bank, foreign.run_id) is None
+    assert await data.run_detail(work.db, bank, foreign.run_id, now) is None
     since = now - timedelta(hours=1)
     arguments: dict[str, tuple[object, ...]] = {
         "op_pulse": (now,),
         "op_service": (since, now),
         "op_endings": (since, now),
         "op_failures": (since, now),
-        "op_service_over_time": (since, now, 60),
-        "op_depth_over_time": (since, now, 60),
+        "op_service_over_time": (since, now, 60, 8),
+        "op_depth_over_time": (since, now, 60, 8),
         "op_run_rows": (None, None, None, None, None, None, None, None, None, 10),
         "op_step_rows": (foreign.run_id,),
-        "op_passage_rows": (foreign.run_id,),
+        "op_passage_rows": (foreign.run_id, now),
+        "op_wait_causes": (since, now),
+        "op_platform": (),
         "op_transition_rows": (foreign.run_id,),
         "op_workers": (),
         "op_audit": (),
@@ -217,7 +222,7 @@ async def test_uses_of_slots_are_forgotten_after_a_week_and_not_before(work: Wor
     assert await work.queue.forget_uses() == 0
     work.clock.advance(60)
     assert await work.queue.forget_uses() == 2
-    detail = await data.run_detail(work.db, await work.operator(), late.run_id)
+    detail = await data.run_detail(work.db, await work.operator(), late.run_id, work.clock.now())
     assert detail is not None
     assert len(detail.passages) == 1
 

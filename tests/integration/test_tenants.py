@@ -308,7 +308,7 @@ async def test_an_admin_who_looked_a_moment_ago_does_not_undo_what_the_operator_
     work: Work, settings: Settings
 ) -> None:
     admin, operator = await admin_of(work, "bank"), await work.operator()
-    elsewhere = TenantService(work.db, work.audit, work.clock, region=settings.region, region_urls={})
+    elsewhere = TenantService(work.db, work.bus, work.audit, work.clock, region=settings.region, region_urls={})
     seen = (await work.tenants.tenant(BANK)).policy
     await elsewhere.change_policy(operator, BANK, seen.model_copy(update={"concurrency_cap": 1}))
     with pytest.raises(Forbidden):
@@ -368,7 +368,7 @@ async def test_a_tenant_of_another_region_is_told_the_right_address_and_nothing_
     work: Work, settings: Settings, owner_dsn: str
 ) -> None:
     here = TenantService(
-        work.db, work.audit, work.clock, region="us-east-1", region_urls={"eu-west-1": "https://eu.example"}
+        work.db, work.bus, work.audit, work.clock, region="us-east-1", region_urls={"eu-west-1": "https://eu.example"}
     )
     people = replace(work.people, tenants=here)
     bank: Identity = (await people.login(ADA, "bank", Role.ADMIN))[1]

@@ -59,16 +59,20 @@ language sql stable as $$
     from queue_entries e join runs r on r.run_id = e.run_id
 $$;
 
--- Now, per tenant: queue, slots, waits by cause, quota, budget of the month, reviews.
+-- Now, per tenant: queue (by lane, too), slots, burst, waits by cause, quota, budget of the month, reviews.
 create function app.pulse(p_now timestamptz)
 returns table (tenant_id text, queued integer, running integer, cap integer, weight double precision,
-               paused boolean, oldest_queued_at timestamptz, waiting jsonb,
+               paused boolean, draining boolean, burst_slots integer, burst_credit_s double precision,
+               debt_s double precision, lanes jsonb, oldest_queued_at timestamptz, waiting jsonb,
                runs_today integer, month_limit_microusd bigint, month_reserved_microusd bigint,
                month_spent_microusd bigint, reviews_open integer, reviews_overdue integer,
                review_next_due timestamptz)
 language sql stable as $$
     select t.tenant_id, coalesce(q.queued, 0), coalesce(q.running, 0), coalesce(q.cap, 0), coalesce(q.weight, 1),
-           coalesce(q.paused, false), oldest.queued_at, coalesce(w.waiting, '{}'),
+           coalesce(q.paused, false), coalesce(q.draining, false), coalesce(q.burst_slots, 0),
+           coalesce(q.burst_credit_s, 0),
+           coalesce(greatest(0, q.debt_s + (q.running - q.cap) * greatest(0, extract(epoch from p_now - q.clock_at))), 0),
+           coalesce(l.lanes, '{}'), oldest.queued_at, coalesce(w.waiting, '{}'),
            coalesce(d.runs, 0), coalesce(b.limit_microusd, 0), coalesce(b.reserved_microusd, 0),
            coalesce(b.spent_microusd, 0), v.open, v.overdue, v.next_due
     from tenants t
@@ -85,6 +89,11 @@ language sql stable as $$
         join runs r on r.run_id = e.run_id
         where f.tenant_id = t.tenant_id and f.queued > 0
     ) oldest on true
+    left join lateral (
+        select jsonb_object_agg(c.lane, c.queued) as lanes
+        from (select f.lane, sum(f.queued) as queued from queue_flows f
+              where f.tenant_id = t.tenant_id and f.queued > 0 group by f.lane) c
+    ) l on true
     left join lateral (
         select jsonb_object_agg(c.cause, c.count) as waiting
         from (select w.cause, count(*) as count from waits w where w.tenant_id = t.tenant_id group by w.cause) c
@@ -174,47 +183,56 @@ language sql stable as $$
     group by 1, 2, 3
 $$;
 
--- Worker-seconds per tenant and bucket of time; buckets without service have no row.
-create function app.service_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer)
+-- Worker-seconds per bucket of time of the p_top tenants with the most, and of all others together (tenant_id null);
+-- buckets without service have no row.
+create function app.service_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer, p_top integer)
 returns table (tenant_id text, bucket timestamptz, worker_s double precision)
 language sql stable as $$
-    with uses as (
+    with uses as materialized (
         select q.tenant_id, greatest(q.claimed_at, p_since) as began, least(coalesce(q.released_at, p_now), p_now) as ended
         from app.queue_passages(p_since) q where q.claimed_at < p_now
+    ), top as (
+        select u.tenant_id from uses u group by u.tenant_id order by sum(u.ended - u.began) desc, u.tenant_id limit p_top
     )
-    select u.tenant_id, p_since + make_interval(secs => n * p_bucket_s),
+    select top.tenant_id, p_since + make_interval(secs => n * p_bucket_s),
            sum(extract(epoch from least(u.ended, p_since + make_interval(secs => (n + 1) * p_bucket_s))
                                   - greatest(u.began, p_since + make_interval(secs => n * p_bucket_s))))::double precision
     from uses u
+    left join top on top.tenant_id = u.tenant_id
     cross join lateral generate_series(
         floor(extract(epoch from u.began - p_since) / p_bucket_s)::integer,
         (ceil(extract(epoch from u.ended - p_since) / p_bucket_s) - 1)::integer) n
     group by 1, 2
 $$;
 
--- Runs in the queue at the end of each bucket of time, per tenant that had any in the window. Entries cancelled
--- while they were queued are not in the past of this plot.
-create function app.depth_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer)
+-- Runs in the queue at the end of each bucket of time, of the p_top tenants that had the most for the longest, and of
+-- all others together (tenant_id null). Entries cancelled while they were queued are not in the past of this plot.
+create function app.depth_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer, p_top integer)
 returns table (tenant_id text, bucket timestamptz, queued integer)
 language sql stable as $$
-    with passages as (
+    with passages as materialized (
         select * from app.queue_passages(p_since) q
         where q.queued_at <= p_now and (q.claimed_at is null or q.claimed_at > p_since)
+    ), top as (
+        select p.tenant_id from passages p group by p.tenant_id
+        order by sum(least(coalesce(p.claimed_at, p_now), p_now) - greatest(p.queued_at, p_since)) desc, p.tenant_id
+        limit p_top
     ), changes as (
         select p.tenant_id, greatest(0, ceil(extract(epoch from p.queued_at - p_since) / p_bucket_s)) as n, 1 as change
         from passages p
         union all
         select p.tenant_id, ceil(extract(epoch from p.claimed_at - p_since) / p_bucket_s), -1
         from passages p where p.claimed_at <= p_now
+    ), named as (
+        select coalesce(top.tenant_id, '') as name, c.n, sum(c.change) as change
+        from changes c left join top on top.tenant_id = c.tenant_id group by 1, 2
     ), grid as (
-        select c.tenant_id, n from (select distinct tenant_id from changes) c
+        select c.name, n from (select distinct name from named) c
         cross join generate_series(0, ceil(extract(epoch from p_now - p_since) / p_bucket_s)::integer) n
     )
-    select g.tenant_id, p_since + make_interval(secs => g.n * p_bucket_s),
-           (sum(coalesce(c.change, 0)) over (partition by g.tenant_id order by g.n))::integer
-    from grid g
-    left join (select tenant_id, n, sum(change) as change from changes group by 1, 2) c
-        on c.tenant_id = g.tenant_id and c.n = g.n
+    select nullif(g.name, ''), p_since + make_interval(secs => g.n * p_bucket_s),
+           (sum(coalesce(c.change, 0)) over (partition by g.name order by g.n))::integer
+    from grid g left join named c on c.name = g.name and c.n = g.n
 $$;
 
 -- Runs, newest first, without their content. Null arguments do not filter. p_search is a whole run id, batch id
@@ -266,23 +284,12 @@ language sql stable as $$
     select e.seq, e.at, e.kind, e.data ->> 'cause' from run_events e where e.run_id = p_run_id order by e.seq
 $$;
 
--- Every time one run was in the queue and in a slot, oldest first; between two of them it was parked.
-create function app.passage_rows(p_run_id text)
-returns table (queued_at timestamptz, claimed_at timestamptz, released_at timestamptz)
-language sql stable as $$
-    select u.queued_at, u.claimed_at, u.released_at from slot_uses u where u.run_id = p_run_id
-    union all
-    select r.queued_at, s.claimed_at, null from slots s join runs r on r.run_id = s.run_id where s.run_id = p_run_id
-    union all
-    select r.queued_at, null, null from queue_entries e join runs r on r.run_id = e.run_id where e.run_id = p_run_id
-    order by 1
-$$;
-
 -- The same over all tenants, for operators: empty outside the tenant 'platform'.
 
 create function app.op_pulse(p_now timestamptz)
 returns table (tenant_id text, queued integer, running integer, cap integer, weight double precision,
-               paused boolean, oldest_queued_at timestamptz, waiting jsonb,
+               paused boolean, draining boolean, burst_slots integer, burst_credit_s double precision,
+               debt_s double precision, lanes jsonb, oldest_queued_at timestamptz, waiting jsonb,
                runs_today integer, month_limit_microusd bigint, month_reserved_microusd bigint,
                month_spent_microusd bigint, reviews_open integer, reviews_overdue integer,
                review_next_due timestamptz)
@@ -306,19 +313,19 @@ returns table (tenant_id text, workflow text, code text, count integer)
 language sql stable as $$ select * from app.failures(p_since, p_now) where app.tenant() = 'platform' $$;
 select app.control('app.op_failures(timestamptz, timestamptz)');
 
-create function app.op_service_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer)
+create function app.op_service_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer, p_top integer)
 returns table (tenant_id text, bucket timestamptz, worker_s double precision)
 language sql stable as $$
-    select * from app.service_over_time(p_since, p_now, p_bucket_s) where app.tenant() = 'platform'
+    select * from app.service_over_time(p_since, p_now, p_bucket_s, p_top) where app.tenant() = 'platform'
 $$;
-select app.control('app.op_service_over_time(timestamptz, timestamptz, integer)');
+select app.control('app.op_service_over_time(timestamptz, timestamptz, integer, integer)');
 
-create function app.op_depth_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer)
+create function app.op_depth_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer, p_top integer)
 returns table (tenant_id text, bucket timestamptz, queued integer)
 language sql stable as $$
-    select * from app.depth_over_time(p_since, p_now, p_bucket_s) where app.tenant() = 'platform'
+    select * from app.depth_over_time(p_since, p_now, p_bucket_s, p_top) where app.tenant() = 'platform'
 $$;
-select app.control('app.op_depth_over_time(timestamptz, timestamptz, integer)');
+select app.control('app.op_depth_over_time(timestamptz, timestamptz, integer, integer)');
 
 create function app.op_run_rows(p_tenant text, p_user text, p_state text, p_workflow text, p_batch text,
                                 p_outcome text, p_search text, p_before_at timestamptz, p_before_id text,
@@ -344,11 +351,6 @@ create function app.op_transition_rows(p_run_id text)
 returns table (seq integer, at timestamptz, kind text, cause text)
 language sql stable as $$ select * from app.transition_rows(p_run_id) where app.tenant() = 'platform' $$;
 select app.control('app.op_transition_rows(text)');
-
-create function app.op_passage_rows(p_run_id text)
-returns table (queued_at timestamptz, claimed_at timestamptz, released_at timestamptz)
-language sql stable as $$ select * from app.passage_rows(p_run_id) where app.tenant() = 'platform' $$;
-select app.control('app.op_passage_rows(text)');
 
 -- Workers, whether they live, and how full they are.
 create function app.op_workers()

@@ -33,9 +33,10 @@ select app.control('app.tenant_policy_change(text, integer, jsonb, text, timesta
 
 create function app.tenant_list()
 returns table (tenant_id text, name text, org_id text, region text, policy_version integer, document jsonb,
-               paused boolean)
+               paused boolean, draining boolean)
 language sql stable as $$
-    select t.tenant_id, t.name, t.org_id, t.region, t.policy_version, p.document, coalesce(q.paused, false)
+    select t.tenant_id, t.name, t.org_id, t.region, t.policy_version, p.document, coalesce(q.paused, false),
+           coalesce(q.draining, false)
     from tenants t
     join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
     left join queue_tenants q on q.tenant_id = t.tenant_id
@@ -47,9 +48,10 @@ select app.control('app.tenant_list()');
 -- What a context is made of: the tenant and its policy in force.
 create function app.tenant_policy(p_tenant text)
 returns table (tenant_id text, name text, org_id text, region text, policy_version integer, document jsonb,
-               paused boolean)
+               paused boolean, draining boolean)
 language sql stable as $$
-    select t.tenant_id, t.name, t.org_id, t.region, t.policy_version, p.document, coalesce(q.paused, false)
+    select t.tenant_id, t.name, t.org_id, t.region, t.policy_version, p.document, coalesce(q.paused, false),
+           coalesce(q.draining, false)
     from tenants t
     join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
     left join queue_tenants q on q.tenant_id = t.tenant_id

@@ -1,0 +1,159 @@
+"""May these runs enter the queue? The tenant's quotas, what its operator wants, the load of the platform. Pure.
+
+The first reason that holds refuses, and every refusal says what to do next:
+
+    draining      the operator lets the tenant run dry              503, look again in a minute
+    daily runs    counted by the tenant's local day, exactly        429, until its midnight
+    queue depth   runs the tenant may have queued                   429, until enough of them have started
+    overload      runs queued on the whole platform, by lane        503, until enough of them have started
+
+**Load is shed from the lowest lane up**: background runs are refused when the platform's queues are 70 % full,
+normal ones at 85 %, urgent ones when they are full. A tenant with hardly anything queued did not fill them: what it
+submits in the lanes normal and urgent is taken until they are full.
+
+``Retry-After`` is the time in which as many runs leave the queue as are too many, at the rate of the last minute;
+at least a second and at most a quarter of an hour, which is also said when nothing has left lately.
+
+Concurrent runs need no refusal: beyond its cap a tenant's runs queue inside the tenant. The steps of a run and its
+duration are limited while it executes (``core.runs.execution``, ``core.runs.duration``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import assert_never
+from zoneinfo import ZoneInfo
+
+from core.errors import BailiwickError, Draining, Overloaded, QuotaExceeded
+from core.runs.model import Lane
+from core.tenancy import Policy
+
+SHED_AT = {Lane.URGENT: 1.0, Lane.NORMAL: 0.85, Lane.BACKGROUND: 0.7}
+"""Share of the platform's limit at which a lane is refused."""
+
+FEW_QUEUED = 100
+"""A tenant with no more than this many queued runs, the new ones included, is not who fills the queues."""
+
+SHORTEST_RETRY_S, LONGEST_RETRY_S, DRAINING_RETRY_S = 1.0, 900.0, 60.0
+
+
+class Limit(StrEnum):
+    """What a refusal is about; ``quota`` in its details."""
+
+    DRAINING = "draining"
+    DAILY_RUNS = "daily_runs"
+    QUEUE_DEPTH = "queue_depth"
+    PLATFORM = "platform_queue"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What admission looks at: the tenant's runs admitted today (these included), queue depths and the limit of the
+    platform's, and whether the tenant is drained."""
+
+    admitted_today: int
+    tenant_queued: int
+    platform_queued: int
+    platform_limit: int
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why runs may not enter, and how many runs are too many."""
+
+    limit: Limit
+    excess: int = 0
+
+    @property
+    def of_platform(self) -> bool:
+        """Whether the whole platform's queue must become shorter, not only the tenant's."""
+        return self.limit is Limit.PLATFORM
+
+    @property
+    def by_rate(self) -> bool:
+        """Whether the time to wait follows from the rate at which runs leave the queue."""
+        return self.limit in (Limit.QUEUE_DEPTH, Limit.PLATFORM)
+
+
+def judge(policy: Policy, lane: Lane, count: int, load: Load) -> Refusal | None:
+    """Whether ``count`` more runs, the lowest of them in ``lane``, may enter; None: they may."""
+    if load.draining:
+        return Refusal(Limit.DRAINING)
+    if load.admitted_today > policy.daily_runs:
+        return Refusal(Limit.DAILY_RUNS, load.admitted_today - policy.daily_runs)
+    queued = load.tenant_queued + count
+    if queued > policy.queue_depth:
+        return Refusal(Limit.QUEUE_DEPTH, queued - policy.queue_depth)
+    innocent = lane is not Lane.BACKGROUND and queued <= FEW_QUEUED
+    threshold = math.floor(load.platform_limit * (1.0 if innocent else SHED_AT[lane]))
+    excess = load.platform_queued + count - threshold
+    return Refusal(Limit.PLATFORM, excess) if excess > 0 else None
+
+
+def retry_after_s(excess: int, left_per_s: float) -> float:
+    """Seconds until ``excess`` runs have left a queue from which ``left_per_s`` leave; from 1 s to 15 minutes."""
+    if left_per_s <= 0:
+        return LONGEST_RETRY_S
+    return min(max(excess / left_per_s, SHORTEST_RETRY_S), LONGEST_RETRY_S)
+
+
+def refused(
+    refusal: Refusal, policy: Policy, lane: Lane, count: int, load: Load, now: datetime, left_per_s: float
+) -> BailiwickError:
+    """The error to raise. ``left_per_s``: runs that left the queue in question per second, lately."""
+    wait_s = retry_after_s(refusal.excess, left_per_s)
+    match refusal.limit:
+        case Limit.DRAINING:
+            return Draining(
+                "The operator drains this organisation: what is queued goes on, nothing new is taken. "
+                "Submit again when the operator has ended it.",
+                retry_after_s=DRAINING_RETRY_S,
+            )
+        case Limit.DAILY_RUNS:
+            return QuotaExceeded(
+                f"{_room(policy.daily_runs, refusal.excess, count, 'today')} "
+                f"The quota of {policy.daily_runs} runs a day begins anew at midnight ({policy.timezone}).",
+                retry_after_s=seconds_to_midnight(now, policy.timezone),
+                quota=refusal.limit.value,
+                limit=policy.daily_runs,
+            )
+        case Limit.QUEUE_DEPTH:
+            return QuotaExceeded(
+                f"{_room(policy.queue_depth, refusal.excess, count, 'now')} "
+                f"At most {policy.queue_depth} runs may be queued; {load.tenant_queued} are. "
+                "Submit again when some have started.",
+                retry_after_s=wait_s,
+                quota=refusal.limit.value,
+                limit=policy.queue_depth,
+                queued=load.tenant_queued,
+            )
+        case Limit.PLATFORM:
+            return Overloaded(
+                f"The platform is overloaded and takes no runs in lane {lane.name.lower()} at the moment. "
+                "Submit again later" + (", or in a higher lane what cannot wait." if lane is not Lane.URGENT else "."),
+                retry_after_s=wait_s,
+                quota=refusal.limit.value,
+                lane=lane.name.lower(),
+            )
+        case _:
+            assert_never(refusal.limit)
+
+
+def _room(limit: int, excess: int, count: int, when: str) -> str:
+    """How many of the runs would be taken."""
+    room = max(0, count - excess)
+    if count > limit:
+        return f"{count} runs at once are more than can ever be taken; submit at most {limit}."
+    return f"There is room for {room} more {'run' if room == 1 else 'runs'} {when}."
+
+
+def seconds_to_midnight(now: datetime, timezone: str) -> float:
+    """Seconds until the next local midnight; correct across clock changes."""
+    zone = ZoneInfo(timezone)
+    local = now.astimezone(zone)
+    midnight = datetime.combine(local.date() + timedelta(days=1), datetime.min.time(), zone)
+    return (midnight - now).total_seconds()

@@ -1,0 +1,58 @@
+"""The door of the queue: asks what ``core.runs.admission`` needs to know, and refuses what it says to refuse."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from core.db.pool import Transaction
+from core.errors import BudgetExceeded
+from core.queue.service import QueueService
+from core.runs import store
+from core.runs.admission import Load, Refusal, judge, refused
+from core.runs.model import Lane
+from core.tenancy import TenantContext
+from core.usage.service import UsageService
+
+
+class Door:
+    """Admission of one process. ``platform_limit``: runs that may be queued on the whole platform."""
+
+    def __init__(self, queue: QueueService, usage: UsageService, platform_limit: int) -> None:
+        self._queue = queue
+        self._usage = usage
+        self._platform_limit = platform_limit
+
+    async def admit_in(self, tx: Transaction, ctx: TenantContext, lane: Lane, count: int, now: datetime) -> None:
+        """Count ``count`` more runs to the tenant's day, in the caller's transaction; the lowest is in ``lane``.
+
+        Raises ``BudgetExceeded``, ``QuotaExceeded``, ``Draining`` or ``Overloaded``: the transaction must end without
+        a commit then.
+        """
+        balance = await self._usage.balance_in(tx, ctx)
+        if balance.left_microusd <= 0:
+            raise BudgetExceeded(
+                "The month's budget is used up. Ask the operator to raise it, or wait for the next month.",
+                account="month",
+                limit_microusd=balance.limit_microusd,
+            )
+        today = now.astimezone(ZoneInfo(ctx.policy.timezone)).date()
+        admitted = await store.count_day(tx, today, count)
+        tenant = await store.queue_row(tx)
+        load = Load(
+            admitted_today=admitted,
+            tenant_queued=tenant.queued,
+            platform_queued=await self._queue.depth_in(tx),
+            platform_limit=self._platform_limit,
+            draining=tenant.draining,
+        )
+        refusal = judge(ctx.policy, lane, count, load)
+        if refusal is not None:
+            left_per_s = await self._left_per_s(tx, refusal) if refusal.by_rate else 0.0
+            raise refused(refusal, ctx.policy, lane, count, load, now, left_per_s)
+
+    async def _left_per_s(self, tx: Transaction, refusal: Refusal) -> float:
+        """Runs that left the queue in question per second, lately."""
+        if refusal.of_platform:
+            return await self._queue.platform_starts_per_s_in(tx)
+        return await self._queue.starts_per_s_in(tx)

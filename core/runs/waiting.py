@@ -1,0 +1,79 @@
+"""What a run waited for: all of its waiting, divided by cause. Pure.
+
+From its submission on a run is, at every moment, in the queue, in a slot, parked, or ended. Its times in the queue are
+divided by the queue's clocks (cap, paused, no worker; the rest was the share of others); a time between two entries
+into the queue is the wait that the run named when it gave back its slot. So the seconds add up to the whole, and
+nothing is left to guess. What lies between a failure and a retry is no wait. A run that was cancelled in the queue
+leaves no record of that last time there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.queue.estimate import StartsIn
+from core.runs.model import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One time in the queue and in a slot. ``capped_s`` and the others divide its time in the queue."""
+
+    queued_at: datetime
+    claimed_at: datetime | None
+    released_at: datetime | None
+    burst: bool | None
+    capped_s: float
+    paused_s: float
+    no_worker_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parking:
+    """How a time in a slot ended: parked for a cause, or (None) for good."""
+
+    at: datetime
+    cause: Cause | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a run has waited for, in seconds by cause, and, while it is queued, when it will probably start."""
+
+    waited_s: dict[Cause, float]
+    starts_in: StartsIn | None
+
+
+def by_cause(passages: Sequence[Passage], parkings: Sequence[Parking], until: datetime) -> dict[Cause, float]:
+    """Seconds a run has waited until now (or its end), by cause; causes it never waited for are left out."""
+    waited: dict[Cause, float] = {}
+    released: datetime | None = None
+    for passage in passages:
+        if released is not None:
+            _park(waited, released, passage.queued_at, parkings)
+        _queue(waited, passage, until)
+        released = passage.released_at
+    if released is not None:
+        _park(waited, released, until, parkings)
+    return {cause: seconds for cause, seconds in waited.items() if seconds > 0}
+
+
+def _queue(waited: dict[Cause, float], passage: Passage, until: datetime) -> None:
+    left_s = max(0.0, ((passage.claimed_at or until) - passage.queued_at).total_seconds())
+    for cause, seconds in (
+        (Cause.PAUSED, passage.paused_s),
+        (Cause.CAP, passage.capped_s),
+        (Cause.NO_WORKER, passage.no_worker_s),
+    ):
+        part_s = min(max(0.0, seconds), left_s)  # clocks of several machines may differ by a little
+        waited[cause] = waited.get(cause, 0.0) + part_s
+        left_s -= part_s
+    waited[Cause.SHARE] = waited.get(Cause.SHARE, 0.0) + left_s
+
+
+def _park(waited: dict[Cause, float], released: datetime, until: datetime, parkings: Sequence[Parking]) -> None:
+    ended = [parking for parking in parkings if parking.at <= released]
+    if ended and (cause := ended[-1].cause) is not None:
+        waited[cause] = waited.get(cause, 0.0) + max(0.0, (until - released).total_seconds())
