@@ -47,9 +47,9 @@ def test_make_knows_every_target_that_the_readme_names() -> None:
 
 def test_the_workflow_of_the_readme_is_submitted_reviewed_and_ends(installation: Installation) -> None:
     key = key_of(installation, "regional-bank")
-    submitted = json.loads(run(installation, command_with("curl"), BAILIWICK_KEY=key))
+    submitted = json.loads(run(installation, command_with("/api/v1/runs"), BAILIWICK_KEY=key))
     assert submitted["workflow"] == "pay-invoice"
-    again = json.loads(run(installation, command_with("curl"), BAILIWICK_KEY=key))
+    again = json.loads(run(installation, command_with("/api/v1/runs"), BAILIWICK_KEY=key))
     assert again["run_id"] == submitted["run_id"]
     with closing(installation.browser("ravi@regional-bank.example")) as ravi:
 
@@ -69,6 +69,18 @@ def test_the_workflow_of_the_readme_is_submitted_reviewed_and_ends(installation:
         paid = ended()
     assert paid is not None
     assert (paid["state"], paid["outcome"]) == ("succeeded", "paid")
+
+
+def test_the_webhook_of_the_readme_is_signed_by_hand_and_starts_one_run(installation: Installation) -> None:
+    with closing(installation.browser("ada@regional-bank.example")) as ada:
+        trigger = {"kind": "webhook", "name": "Contracts", "workflow": "event-received"}
+        made = ada.post("/api/v1/triggers", json=trigger).raise_for_status().json()
+        (call,) = [block for block in readme_blocks("sh") if "webhook-signature" in block]
+        given = {"HOOK": made["trigger"]["hook"], "SECRET": made["secret"]}
+        first, again = [json.loads(run(installation, call, **given)) for _ in range(2)]
+        assert (first["new"], again) == (True, {"run_id": first["run_id"], "new": False})
+        started = ada.get(f"/api/v1/runs/{first['run_id']}").raise_for_status().json()
+    assert (started["source"], started["input"]["event"]["payload"]) == ("trigger", {"contract": 17})
 
 
 def test_the_demo_command_of_the_readme_ends_with_one_line_of_json(installation: Installation, tmp_path: Path) -> None:
