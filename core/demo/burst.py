@@ -16,7 +16,6 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from core.clock import SystemClock
 from core.demo.burst_report import Part, Passage, percentile, report
 from core.demo.client import ApiClient
 from core.demo.keys import keys_path, read_keys
@@ -206,7 +206,7 @@ def _line(tenant: _Tenant) -> str:
 
 def _waits(part: Part) -> list[float]:
     """Of all that came: those that have no slot yet have waited until now, by this machine's clock."""
-    now = datetime.now(UTC)
+    now = SystemClock().now()
     queued = (one for one in part.passages if one.started_at is None and one.state == "queued")
     return [*part.waits, *(max(0.0, (now - one.submitted_at).total_seconds()) for one in queued)]
 

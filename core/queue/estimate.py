@@ -12,6 +12,8 @@ slot is free for it, all ``a`` have begun and the ``s - 1`` other slots are, on 
 - ``latest``: it gets its max-min share, by weight, of the slots outside the headroom, as all tenants want them now;
   and each tenth claim takes one of the older runs that stand behind it in the order.
 
+By that tenth claim the run itself starts after ``10 (k + 1)`` claims of its tenant, when ``k`` of its runs are older.
+
 Error: with runs that last as long as their mean and nobody coming or going, the start lies between the two, or outside
 by no more than two means and a tenth of ``latest`` (``tests/integration/test_visibility.py`` holds that against real
 claims). It is no promise: whoever submits more urgent work, or a tenant that comes, delays it; who ends early hastens
@@ -81,15 +83,12 @@ def starts_in(place: Place, slots: int, level: float | None) -> StartsIn | None:
     if place.paused or best <= 0 or share <= 0:
         return None
     inside = max(place.by_user.opens_in_s(place.estimate_s), place.by_workflow.opens_in_s(place.estimate_s))
-    soonest = max(inside, _with(place.tenant, best, place.tenant.ahead).opens_in_s(place.estimate_s))
-    latest = max(inside, _with(place.tenant, share, _ahead_with_oldest(place)).opens_in_s(place.estimate_s))
+    by_age = OLDEST_TURN * (place.older + 1) - 1  # then a tenth claim has taken it, whatever its lane
+    in_order = place.tenant.ahead
+    with_oldest = in_order + min(place.passed, in_order / (OLDEST_TURN - 1))
+    soonest = max(inside, _with(place.tenant, best, min(in_order, by_age)).opens_in_s(place.estimate_s))
+    latest = max(inside, _with(place.tenant, share, min(with_oldest, by_age)).opens_in_s(place.estimate_s))
     return None if math.isinf(soonest) else StartsIn(soonest, max(soonest, latest))
-
-
-def _ahead_with_oldest(place: Place) -> float:
-    """Runs that start before it, those included that are taken out of order because they are the oldest."""
-    out_of_order = min(place.passed, place.tenant.ahead / (OLDEST_TURN - 1))
-    return min(place.tenant.ahead + out_of_order, OLDEST_TURN * (place.older + 1) - 1)
 
 
 def _with(circle: Circle, slots: float, ahead: float) -> Circle:

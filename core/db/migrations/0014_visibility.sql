@@ -115,7 +115,7 @@ create function app.fair_level(p_slots double precision) returns double precisio
         from claimants c
         window modest as (order by c.wants / c.weight, c.tenant_id)
     )
-    select min(greatest(0, p_slots - o.below) / o.heavy) from ordered o
+    select max(greatest(0, p_slots - o.below) / o.heavy) from ordered o
     where o.below + o.wants / o.weight * o.heavy > p_slots
 $$;
 select app.control('app.fair_level(double precision)');
