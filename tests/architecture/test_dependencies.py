@@ -30,6 +30,7 @@ ONLY_RUN = {
     "pytest-timeout": "a plugin of pytest",
     "ruff": "`make lint` and `make fmt` run it",
     "types-psutil": "mypy reads it",
+    "types-pyyaml": "mypy reads it",
     "uv": "`make setup` and `make lock` run it",
 }
 
