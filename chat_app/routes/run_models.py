@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.runs.model import BatchProgress, Cause, Lane, RunEvent, RunRequest, RunState, RunView, StepView
+from core.runs.waiting import Standing
 
 LaneName = Literal["urgent", "normal", "background"]
 BATCH_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
@@ -102,6 +103,34 @@ class RunOut(BaseModel):
         """As the API shows it."""
         shown = {name: getattr(view, name) for name in cls.model_fields if name != "lane"}
         return cls(lane=lane_name(view.lane), **shown)
+
+
+class StartsInOut(BaseModel):
+    """Seconds until a queued run starts, if nobody comes or goes. An estimate, no promise."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    soonest_s: float = Field(description="If no other organisation wanted slots.")
+    latest_s: float = Field(description="With the share of the slots that the organisation gets now.")
+
+
+class RunDetailOut(RunOut):
+    """A run, what it has waited for, and when it should start."""
+
+    waited_s: dict[Cause, float] = Field(
+        description="Seconds of waiting by cause, in the queue and parked; together all of its waiting so far."
+    )
+    starts_in: StartsInOut | None = Field(description="While it is queued; null: it is not, or nobody can know.")
+
+    @classmethod
+    def detailed(cls, view: RunView, standing: Standing) -> Self:
+        """As the API shows it."""
+        found = standing.starts_in
+        return cls(
+            **dict(RunOut.of(view)),
+            waited_s={cause: round(seconds, 3) for cause, seconds in standing.waited_s.items()},
+            starts_in=None if found is None else StartsInOut.model_validate(found),
+        )
 
 
 class RunsOut(BaseModel):

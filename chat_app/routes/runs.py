@@ -15,6 +15,7 @@ from chat_app.routes.run_models import (
     BatchSubmittedOut,
     ReasonOut,
     ReasonsOut,
+    RunDetailOut,
     RunIn,
     RunOut,
     RunsOut,
@@ -26,6 +27,7 @@ from chat_app.routes.run_models import (
 from core.errors import (
     BudgetExceeded,
     Conflict,
+    Draining,
     IdempotencyConflict,
     InvalidInput,
     NotFound,
@@ -37,7 +39,7 @@ from core.ids import new_id
 from core.runs.model import Lane, RunRequest, RunState
 from core.tenancy import Scope, TenantContext
 
-ADMISSION = (WorkflowUnknown, IdempotencyConflict, QuotaExceeded, BudgetExceeded, Overloaded)
+ADMISSION = (WorkflowUnknown, IdempotencyConflict, QuotaExceeded, BudgetExceeded, Overloaded, Draining)
 _MAX_FAULTS = 50
 
 IdempotencyKey = Annotated[
@@ -151,9 +153,10 @@ async def list_runs(
 
 
 @router.get("/runs/{run_id}", **needs(Scope.RUNS_READ, NotFound))
-async def get_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
-    """One run."""
-    return RunOut.of(await services.platform.runs.get(caller, run_id))
+async def get_run(run_id: Id, caller: Caller, services: Services) -> RunDetailOut:
+    """One run: where it stands, what it has waited for and, while it is queued, when it should start."""
+    view = await services.platform.runs.get(caller, run_id)
+    return RunDetailOut.detailed(view, await services.platform.runs.standing(caller, view))
 
 
 @router.get("/runs/{run_id}/steps", **needs(Scope.RUNS_READ, NotFound))

@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chat_app.api import PREFIX, Caller, Id, Person, Services, api_router, needs
 from chat_app.auth import session_token
+from chat_app.routes.run_models import LaneName, lane_name
 from core.db.queries import load_queries
 from core.errors import NotFound
+from core.runs.model import Lane
 from core.tenancy import Policy, Role, Scope
 
 SQL = load_queries(__file__)
@@ -48,8 +50,12 @@ class UsageOut(BaseModel):
     """What is used now."""
 
     queued: int
+    queued_by_lane: dict[LaneName, int]
     running: int
     concurrency_cap: int
+    burst_debt_s: float = Field(
+        description="Worker-seconds used over the cap and not paid back yet; bursts end at the policy's burst_credit_s."
+    )
     waiting_by_cause: dict[str, int]
     runs_today: int
     daily_runs: int
@@ -64,7 +70,8 @@ class TenantOut(BaseModel):
     name: str
     org_id: str
     region: str
-    paused: bool
+    paused: bool = Field(description="The operator lets none of its queued runs start.")
+    draining: bool = Field(description="The operator lets it run dry: nothing new is taken, queued runs go on.")
     policy_version: int
     policy: Policy
     usage: UsageOut
@@ -153,12 +160,15 @@ async def get_tenant(caller: Caller, services: Services) -> TenantOut:
         org_id=tenant.org_id,
         region=tenant.region,
         paused=tenant.paused,
+        draining=tenant.draining,
         policy_version=tenant.policy_version,
         policy=tenant.policy,
         usage=UsageOut(
             queued=now["queued"],
+            queued_by_lane={lane_name(Lane(int(lane))): count for lane, count in now["lanes"].items()},
             running=now["running"],
             concurrency_cap=now["cap"],
+            burst_debt_s=round(now["debt_s"], 3),
             waiting_by_cause=waiting,
             runs_today=now["runs_today"],
             daily_runs=tenant.policy.daily_runs,

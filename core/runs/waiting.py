@@ -17,6 +17,10 @@ from core.queue.estimate import StartsIn
 from core.runs.model import Cause
 
 
+SHORTEST_S = 0.001
+"""Below it lies what clocks lose when they are written down."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """One time in the queue and in a slot. ``capped_s`` and the others divide its time in the queue."""
@@ -47,7 +51,7 @@ class Standing:
 
 
 def by_cause(passages: Sequence[Passage], parkings: Sequence[Parking], until: datetime) -> dict[Cause, float]:
-    """Seconds a run has waited until now (or its end), by cause; causes it never waited for are left out."""
+    """Seconds a run has waited until now (or its end), by cause; what took less than a millisecond is left out."""
     waited: dict[Cause, float] = {}
     released: datetime | None = None
     for passage in passages:
@@ -57,7 +61,7 @@ def by_cause(passages: Sequence[Passage], parkings: Sequence[Parking], until: da
         released = passage.released_at
     if released is not None:
         _park(waited, released, until, parkings)
-    return {cause: seconds for cause, seconds in waited.items() if seconds > 0}
+    return {cause: seconds for cause, seconds in waited.items() if seconds >= SHORTEST_S}
 
 
 def _queue(waited: dict[Cause, float], passage: Passage, until: datetime) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from core.ids import WorkerId
 from core.settings import Settings
 from core.tenancy import Policy, Role, Scope
 from tests.fixtures.web import LOAN, Web, web_in
@@ -83,6 +84,19 @@ async def test_a_batch_is_submitted_whole_once_and_found_page_by_page(http: http
     assert (progress["total"], progress["queued"], progress["finished"]) == (1_000, 1_000, 0)
     for query in ({"state": "running"}, {"workflow": "other"}, {"outcome": "declined"}, {"batch_id": "wednesday"}):
         assert (await http.get("/api/v1/runs", params=query)).json() == {"runs": [], "next_cursor": None}
+
+
+async def test_a_queued_run_says_why_it_waits_and_when_it_starts(web: Web, http: httpx.AsyncClient) -> None:
+    submitted = (await http.post("/api/v1/runs", json=LOAN)).json()
+    url = f"/api/v1/runs/{submitted['run_id']}"
+    run = (await http.get(url)).json()
+    assert (run["cause"], run["starts_in"]) == ("no_worker", None)
+    assert set(run["waited_s"]) == {"no_worker"}
+    await web.platform.queue.heartbeat(WorkerId("w"), 4)
+    run = (await http.get(url)).json()
+    assert run["starts_in"] == {"soonest_s": 0, "latest_s": 0}
+    assert set(run["waited_s"]) == {"no_worker", "share"}
+    assert set(run) - set(submitted) == {"starts_in", "waited_s"}
 
 
 async def test_a_queued_run_is_cancelled_and_retried_and_says_so(http: httpx.AsyncClient) -> None:

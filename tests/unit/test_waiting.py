@@ -63,4 +63,4 @@ def test_the_causes_add_up_to_everything_that_was_not_work(
         parkings.append(Parking(at(moment), cause))
         moment += parked
     waited = by_cause(passages, parkings, at(moment))
-    assert sum(waited.values()) == pytest.approx((at(moment) - NINE).total_seconds() - worked, abs=1e-4)
+    assert sum(waited.values()) == pytest.approx((at(moment) - NINE).total_seconds() - worked, abs=0.01)
