@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from core.settings import Port
 from tests.fixtures.data import real_data
@@ -79,8 +80,15 @@ def test_the_webhook_of_the_readme_is_signed_by_hand_and_starts_one_run(installa
         given = {"HOOK": made["trigger"]["hook"], "SECRET": made["secret"]}
         first, again = [json.loads(run(installation, call, **given)) for _ in range(2)]
         assert (first["new"], again) == (True, {"run_id": first["run_id"], "new": False})
-        started = ada.get(f"/api/v1/runs/{first['run_id']}").raise_for_status().json()
-    assert (started["source"], started["input"]["event"]["payload"]) == ("trigger", {"contract": 17})
+
+        def seen() -> dict[str, Any]:
+            found: dict[str, Any] = ada.get(f"/api/v1/runs/{first['run_id']}").raise_for_status().json()
+            return found
+
+        until(lambda: seen()["state"] == "succeeded", 30)
+        ended = seen()
+    assert (ended["source"], ended["outcome"]) == ("trigger", "received")
+    assert ended["output"] == {"event": "Contracts", "key": "msg_1", "payload": '{"contract": 17}'}
 
 
 def test_the_demo_command_of_the_readme_ends_with_one_line_of_json(installation: Installation, tmp_path: Path) -> None:
