@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.queue.fairness import FIRST_ESTIMATE_S, OLDEST_TURN, FairQueue
+from core.queue.fairness import FIRST_ESTIMATE_S, FairQueue
 from core.queue.model import HEADROOM
 from core.queue.rows import Run, Terms
 
@@ -48,7 +48,8 @@ class Machine:
 
     def step(self) -> None:
         """The next run ends."""
-        self.now, run_id = heapq.heappop(self.ends)
+        end, run_id = heapq.heappop(self.ends)
+        self.now = max(self.now, end)
         self.queue.release(run_id, "w", self.now)
 
     def served_s(self, name: str) -> float:
@@ -124,8 +125,9 @@ def test_a_run_starts_within_ten_claims_for_each_older_one(pushes: list[tuple[in
             Run(f"{number:03}-urgent-{n}", user="u", lane=0) for n in range(5)
         ]
         for position, run in enumerate(new):
-            due[run.run_id] = bank.turn + OLDEST_TURN * (bank.queued + position + 1)
-        machine.queue.push("bank", new, machine.now)
+            due[run.run_id] = bank.turn + 10 * (bank.queued + position + 1)
+        machine.now += len(new)  # so that the next push is later than all of this one
+        machine.queue.push("bank", new, machine.now - len(new))
         claim()
         machine.step()
     while machine.ends:
