@@ -8,6 +8,7 @@
 | workers | every 4 s while runs are queued or execute, on signals, else when idle | takes over from dead workers |
 | census | every 15 s while runs are queued or execute, on signals, else when idle | counts what metrics show |
 | seal | every minute while runs are queued or execute, else when idle | seals the audit |
+| durations | every minute while runs are queued or execute, else when idle | fails parked runs that last too long |
 | purge | every hour | removes ended sessions, old failed logins and slot uses; gives back money nobody will settle |
 """
 
@@ -23,9 +24,10 @@ from prometheus_client import Counter, Histogram
 from core.bootstrap import Platform
 from core.http import guarded_client
 from core.queue.model import Topic
+from core.runs.duration import Durations
 from core.schedules.model import Due, Upcoming
 from core.schedules.service import FIRING
-from core.tenancy import ActorKind
+from core.tenancy import ActorKind, Scope
 from scheduler.census import Census
 from scheduler.maintenance import Job, Maintenance
 from scheduler.pollers import Lookout
@@ -54,6 +56,7 @@ class LeaderDuties:
         self._timetable: Timetable | None = None
         self._moving = self._counted_moving = False
         self._purged_at: datetime | None = None
+        self._durations = Durations(platform.db, platform.bus, platform.queue, platform.clock)
         registry = platform.metrics
         self._lateness = Histogram(
             "bailiwick_fire_lateness_seconds",
@@ -72,6 +75,7 @@ class LeaderDuties:
             Job("workers", self._watch_workers, apart_s=_WATCH_S),
             Job("census", self._count, apart_s=_CENSUS_S),
             Job("seal", self._seal),
+            Job("durations", self._end_overlong),
             Job("purge", self._purge),
         ]
         self.maintenance = Maintenance(platform.bus, platform.clock, jobs, registry, topics=TOPICS)
@@ -145,6 +149,16 @@ class LeaderDuties:
 
     async def _seal(self) -> float | None:
         await self._platform.audit.seal_all()
+        return _SEAL_S if self._moving else None
+
+    async def _end_overlong(self) -> float | None:
+        platform = self._platform
+        for tenant_id, run_id in await self._durations.overlong():
+            ctx = await platform.tenants.context_for(
+                tenant_id, actor_kind=ActorKind.SCHEDULER, actor_id="durations", scopes=frozenset({Scope.RUNS_WRITE})
+            )
+            if await self._durations.end(ctx, run_id):
+                log.info("run.overlong", tenant_id=tenant_id, run_id=run_id)
         return _SEAL_S if self._moving else None
 
     async def _purge(self) -> None:

@@ -214,6 +214,12 @@ class RunExecution:
         async with self._db.tenant_transaction(on.ctx) as tx:
             return await store.cancel_requested(tx, on.run_id)
 
+    async def lasted_s(self, on: Executing) -> float:
+        """Seconds since the run first got a slot."""
+        async with self._db.tenant_transaction(on.ctx) as tx:
+            began = await store.began(tx, on.run_id)
+        return 0.0 if began is None else (self._clock.now() - began).total_seconds()
+
     async def end(
         self,
         on: Executing,

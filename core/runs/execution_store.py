@@ -70,6 +70,12 @@ async def cancel_requested(tx: Transaction, run_id: str) -> bool:
     return bool(await tx.fetchval(SQL["cancel_requested"], run_id))
 
 
+async def began(tx: Transaction, run_id: str) -> datetime | None:
+    """When the run first got a slot; None: not yet."""
+    moment: datetime | None = await tx.fetchval(SQL["began"], run_id)
+    return moment
+
+
 async def recorded_step(tx: Transaction, run_id: str, step: int) -> tuple[int, Any] | None:
     """Attempt and result of a step that finished once."""
     row = await tx.fetchrow(SQL["recorded_step"], run_id, step)

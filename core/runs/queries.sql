@@ -105,6 +105,18 @@ where r.tenant_id = app.tenant() and r.state = 'succeeded' and r.outcome = 'decl
   and ($1::text is null or r.batch_id = $1)
 group by reason order by runs desc, reason;
 
+-- name: overlong
+-- Parked runs of all tenants that have lasted too long.
+select tenant_id, run_id from app.overlong($1, $2);
+
+-- name: fail_cancelled
+-- A run that this transaction has taken out of its wait ends as failed.
+update runs set state = 'failed', error = $2 where tenant_id = app.tenant() and run_id = $1 and state = 'cancelled';
+
+-- name: began
+-- When a run first got a slot.
+select started_at from runs where tenant_id = app.tenant() and run_id = $1;
+
 -- name: finish
 -- A final state. Only a running run reaches it.
 update runs set state = $2, cause = null, output = $3, outcome = $4, error = $5, finished_at = $6, resume_step = null
@@ -125,8 +137,9 @@ update runs set state = 'queued', cause = null, resume_step = $2, queued_at = $3
 where tenant_id = app.tenant() and run_id = $1 and state = 'running';
 
 -- name: retry
--- A failed or cancelled run starts over, keeping what its finished steps recorded.
+-- A failed or cancelled run starts over, keeping what its finished steps recorded. Its duration counts anew.
 update runs set state = 'queued', cause = null, error = null, output = null, outcome = null, finished_at = null,
+                started_at = null,
                 resume_step = 1, cancel_requested = false, queued_at = $2
 where tenant_id = app.tenant() and run_id = $1 and state in ('failed', 'cancelled');
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.db.pool import Row, Transaction
 from core.db.queries import load_queries
-from core.ids import RunId
+from core.ids import RunId, TenantId
 from core.runs.model import (
     Cause,
     Lane,
@@ -184,6 +184,16 @@ async def retry(tx: Transaction, run_id: str, now: datetime) -> bool:
         return False
     await tx.execute(SQL["cut_off_steps"], run_id, {"code": "cut_off", "message": "The run ended first."}, now)
     return True
+
+
+async def overlong(tx: Transaction, now: datetime, limit: int) -> list[tuple[TenantId, RunId]]:
+    """Parked runs of all tenants that have lasted too long."""
+    return [(TenantId(r["tenant_id"]), RunId(r["run_id"])) for r in await tx.fetch(SQL["overlong"], now, limit)]
+
+
+async def fail_cancelled(tx: Transaction, run_id: str, error: dict[str, Any]) -> None:
+    """End as failed what this transaction has cancelled."""
+    await tx.execute(SQL["fail_cancelled"], run_id, error)
 
 
 async def event_line(tx: Transaction, name: str, key: str) -> None:

@@ -16,7 +16,6 @@ from datetime import datetime
 from core.queue.estimate import StartsIn
 from core.runs.model import Cause
 
-
 SHORTEST_S = 0.001
 """Below it lies what clocks lose when they are written down."""
 

@@ -7,6 +7,7 @@ installed here fails with a clear error.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from core.ids import RunId, WorkerId
 from core.queue.model import Claim
 from core.redis.limits import Limits
 from core.reviews.service import ReviewService
+from core.runs.duration import too_long
 from core.runs.execution import Executing, RunExecution
 from core.runs.model import RunState
 from core.tenancy import ROLE_SCOPES, ActorKind, Role
@@ -68,12 +70,19 @@ class RunExecutor:
             missing = WorkflowUnknown(f"No worker here has workflow {claim.workflow} version {claim.version}.")
             await self._execution.end(on, RunState.FAILED, error=describe(missing))
             return
+        lasted_s = 0.0 if claim.attempt == 1 else await written(lambda: self._execution.lasted_s(on))
+        left_s = on.ctx.policy.max_duration_s - lasted_s
+        if left_s <= 0:
+            await self._conclude(on, {"end": RunState.FAILED, "error": describe(too_long(on.ctx.policy))})
+            return
         await self._execution.started(on)
         run = Run(on, claim.workflow, Performer(self._tools, on))
         self._runs[claim.run_id] = (run, claim, definition)
+        limit = asyncio.get_running_loop().call_later(left_s, run.expire)
         try:
             end = await self.engine.execute(claim.run_id, claim.resume_step)
         finally:
+            limit.cancel()
             del self._runs[claim.run_id]
         await self._conclude(on, end)
 
@@ -114,6 +123,8 @@ class RunExecutor:
         except Parked as parked:
             return {"end": RunState.WAITING, "step": parked.step}
         except Cancelled:
+            if run.expired:
+                return {"end": RunState.FAILED, "error": describe(too_long(run.on.ctx.policy))}
             return {"end": RunState.CANCELLED}
         except Exception as error:
             log.info("run.failed", run_id=run_id, error=type(error).__name__)

@@ -48,6 +48,7 @@ class Run:
     performer: Performer
     _number: int = 0
     _outcome: str | None = None
+    _expired: bool = False
 
     @property
     def id(self) -> str:
@@ -67,6 +68,11 @@ class Run:
     def ended_as(self) -> str | None:
         """What ``outcome`` was last told."""
         return self._outcome
+
+    @property
+    def expired(self) -> bool:
+        """Whether it was stopped because it had lasted too long."""
+        return self._expired
 
     # Steps ----------------------------------------------------------------------------------------------
 
@@ -219,6 +225,11 @@ class Run:
     def cancel(self) -> None:
         """Stop at once: what the current step awaits is cancelled, upstream calls are closed."""
         self.performer.cancel()
+
+    def expire(self) -> None:
+        """Stop at once: it has lasted too long."""
+        self._expired = True
+        self.cancel()
 
     # Inside ---------------------------------------------------------------------------------------------
 

@@ -71,6 +71,7 @@ FUNCTIONS = {
     "op_transition_rows": May.OPERATE,
     "op_wait_causes": May.OPERATE,
     "op_workers": May.OPERATE,
+    "overlong": May.REFUSE,
     "platform_starts": May.SUM,
     "queue_cancel": May.OWN,
     "queue_depth": May.SUM,
