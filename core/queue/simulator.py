@@ -94,6 +94,15 @@ class Outcome:
         """Submission to end of the same runs; those that did not end are left out."""
         return [one.ended_s - one.arrival.at_s for one in self._measured(tenants) if one.ended_s is not None]
 
+    def late(self, limit_s: float) -> set[str]:
+        """Tenants of which a run took longer than this from submission to end, or has by the end of the scenario."""
+        ends_s = {use.start.run_id: use.ended_s for use in self.uses}
+        return {
+            one.tenant
+            for number, one in enumerate(self.scenario.arrivals)
+            if (ends_s.get(str(number)) or self.scenario.ends_s) - one.at_s > limit_s
+        }
+
     def served_s(self, from_s: float, to_s: float) -> dict[str, float]:
         """Worker-seconds of each tenant between two moments; a run counts for the part of it that lies between."""
         served = dict.fromkeys(self.scenario.terms, 0.0)
