@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+Comparison = Literal[">=", "<="]
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -23,7 +24,7 @@ class Row:
     ours: float
     unit: str
     target: float | None
-    comparison: Literal[">=", "<="]
+    comparison: Comparison
     peers: Mapping[str, float] = field(default_factory=dict)
 
     @property
