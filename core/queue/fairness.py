@@ -27,8 +27,8 @@ the difference is at most twice that.
 **Ageing.** A run with k older runs queued in its tenant, none held back by the cap of a user or workflow, starts
 within 10(k+1) claims of its tenant, whatever its lane.
 
-**Approximate.** The bound does not cover claims into the headroom (only tenants that hold nothing are chosen there,
-whatever their virtual time) nor a tenant's bursts. Estimates are means of the past: they decide how soon an error is
+**Approximate.** The bound does not cover claims into the headroom (who holds the fewest slots is chosen there,
+whatever its virtual time) nor a tenant's bursts. Estimates are means of the past: they decide how soon an error is
 noticed, never who pays for it.
 """
 
@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from core.queue.rows import Entry, Flow, Run, Slot, Start, Tenant, Terms, User, Worker
 
@@ -51,20 +51,20 @@ _RESUMED = 10**18
 
 
 class _Order:
-    """Tenants by virtual time. Places that are no longer true are dropped when they come first."""
+    """Eligible tenants by virtual time, or by what they hold. Places that are no longer true are dropped in passing."""
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, str]] = []
+    def __init__(self, place: Callable[[Tenant], tuple[float, ...]]) -> None:
+        self._place = place
+        self._heap: list[tuple[tuple[float, ...], str]] = []
 
     def file(self, tenant: Tenant) -> None:
-        heapq.heappush(self._heap, (tenant.virtual_time, tenant.tenant))
+        heapq.heappush(self._heap, (self._place(tenant), tenant.tenant))
 
-    def first(self, tenants: Mapping[str, Tenant], *, idle: bool) -> Tenant | None:
-        """The eligible tenant with the least virtual time; ``idle``: among those that hold nothing."""
+    def first(self, tenants: Mapping[str, Tenant]) -> Tenant | None:
         while self._heap:
-            virtual_time, name = self._heap[0]
+            place, name = self._heap[0]
             tenant = tenants[name]
-            if tenant.eligible and tenant.virtual_time == virtual_time and not (idle and tenant.running):
+            if tenant.eligible and self._place(tenant) == place:
                 return tenant
             heapq.heappop(self._heap)
         return None
@@ -83,8 +83,8 @@ class FairQueue:
         self.entries: dict[str, Entry] = {}
         self.slots: dict[str, Slot] = {}
         self.estimates: dict[tuple[str, str], float] = {}
-        self._eligible = _Order()
-        self._quiet = _Order()
+        self._by_time = _Order(lambda tenant: (tenant.virtual_time,))
+        self._by_slots = _Order(lambda tenant: (tenant.running, tenant.virtual_time))
         self._at_cap: set[str] = set()
 
     def policy(self, name: str, terms: Terms, now: int) -> None:
@@ -141,7 +141,7 @@ class FairQueue:
         self._file(tenant)
 
     def claim(self, worker_id: str, limit: int, headroom: float, now: int) -> list[Start]:
-        """Up to ``limit`` runs for a worker, fairly. ``headroom``: share of all slots kept for tenants with none."""
+        """Up to ``limit`` runs for a worker, fairly. ``headroom``: share of all slots kept for tenants with few."""
         worker = self.workers.get(worker_id)
         if worker is None or worker.draining:
             return []
@@ -211,7 +211,7 @@ class FairQueue:
         return [run_id for _, run_id, _ in lost]
 
     def _capacity(self, headroom: float, now: int) -> tuple[int, int]:
-        """Free slots of workers that live, and how many of them are kept for tenants with nothing running."""
+        """Free slots of workers that live, and how many of them are kept for tenants that hold few."""
         live = [one for one in self.workers.values() if not one.draining and one.heard_us > now - _ALIVE_US]
         total = sum(one.slots for one in live)
         free = total - sum(one.held for one in live)
@@ -221,9 +221,10 @@ class FairQueue:
         return free, (max(1, math.ceil(total * headroom)) if total >= 2 else 0)
 
     def _next(self, free: int, reserved: int, now: int) -> Tenant | None:
-        if free <= reserved:
-            return self._quiet.first(self.tenants, idle=True)
-        return self._eligible.first(self.tenants, idle=False) or self._bursting(now)
+        if free > reserved:
+            return self._by_time.first(self.tenants) or self._bursting(now)
+        fewest = self._by_slots.first(self.tenants)
+        return fewest if fewest is not None and fewest.running < free else None
 
     def _bursting(self, now: int) -> Tenant | None:
         """Who may go beyond its cap. A debt grows with time: it is settled before it is believed."""
@@ -318,9 +319,8 @@ class FairQueue:
     def _file(self, tenant: Tenant) -> None:
         """Put a tenant where claims look for it, after anything about it changed."""
         if tenant.eligible:
-            self._eligible.file(tenant)
-            if tenant.running == 0:
-                self._quiet.file(tenant)
+            self._by_time.file(tenant)
+            self._by_slots.file(tenant)
         if tenant.waiting and tenant.terms.burst_slots and tenant.running >= tenant.terms.cap:
             self._at_cap.add(tenant.tenant)
         else:

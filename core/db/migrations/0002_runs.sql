@@ -17,7 +17,7 @@ create table runs (
     lane             smallint not null check (lane between 0 and 2),  -- 0 urgent, 1 normal, 2 background
     state            text not null check (state in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')),
     cause            text,               -- why it waits or is queued; see core.runs.model.Cause
-    source           text not null,      -- chat, api, schedule, poller, run
+    source           text not null,      -- chat, api, schedule, poller, trigger, run
     batch_id         text,
     thread_id        text,
     parent_run_id    text,

@@ -12,7 +12,8 @@
 -- the tenant's virtual time by estimate/weight, the release corrects it by (actual-estimate)/weight. A tenant that
 -- had nothing queued or running re-enters at the present virtual time: no credit for idling, no penalty.
 --   Caps: a tenant below its cap is eligible. Triggers below refuse a slot beyond it, whoever writes it.
---   Headroom: the last few free slots go only to tenants that have nothing running, so a quiet tenant starts at once.
+--   Headroom: the last few free slots are kept for tenants that hold few: the n-th last one goes only to a tenant that
+--     holds fewer than n, first to the one that holds the fewest. So a quiet tenant starts at once.
 --   Burst: when nobody is eligible and slots beyond the headroom are free, a tenant may exceed its cap by burst_slots.
 --     Its debt grows by one for each second and slot over the cap, and shrinks by one for each second and slot
 --     under it; there is no burst at a debt of burst_credit_s. Burst slots are marked, and charged like any other.
@@ -60,7 +61,7 @@ create table queue_tenants (
                         and not paused and not blocked) stored
 );
 create index queue_tenants_next on queue_tenants (virtual_time, tenant_id) where eligible;
-create index queue_tenants_quiet on queue_tenants (virtual_time, tenant_id) where eligible and running = 0;
+create index queue_tenants_quiet on queue_tenants (running, virtual_time, tenant_id) where eligible;
 create index queue_tenants_burst on queue_tenants (virtual_time, tenant_id) where may_burst;
 select app.fence('queue_tenants', 'select');
 

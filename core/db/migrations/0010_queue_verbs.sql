@@ -70,14 +70,15 @@ begin
 end $$;
 select app.control('app.queue_push(text[], boolean, timestamptz)');
 
--- The tenant whose run starts next, its row locked; all null when nobody may. p_open: slots beyond the headroom are free.
-create function app.next_tenant(p_open boolean, p_now timestamptz) returns queue_tenants
+-- The tenant whose run starts next, its row locked; all null when nobody may. p_free slots are free, of which
+-- p_reserved are headroom.
+create function app.next_tenant(p_free integer, p_reserved integer, p_now timestamptz) returns queue_tenants
 language plpgsql as $$
 declare tenant queue_tenants%rowtype;
 begin
-    if not p_open then
-        select * into tenant from queue_tenants q where q.eligible and q.running = 0
-        order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
+    if p_free <= p_reserved then
+        select * into tenant from queue_tenants q where q.eligible and q.running < p_free
+        order by q.running, q.virtual_time, q.tenant_id limit 1 for update skip locked;
         return tenant;
     end if;
     select * into tenant from queue_tenants q where q.eligible
@@ -115,8 +116,8 @@ begin
 end $$;
 
 -- The one door through which a run starts. Claims up to p_max runs for a worker, fairly.
--- p_headroom: share of all slots (at least one slot when there are two or more) that only tenants with
--- nothing running may take, so that a quiet tenant starts at once while others are backlogged.
+-- p_headroom: share of all slots (at least one slot when there are two or more) that is kept for tenants that hold
+-- few, so that a quiet tenant starts at once while others are backlogged.
 create function app.claim(p_worker text, p_max integer, p_headroom double precision, p_now timestamptz)
 returns table (run_id text, tenant_id text, user_id text, workflow text, version text, input jsonb,
                attempt integer, resume_step integer, thread_id text, batch_id text, budget_microusd bigint,
@@ -147,7 +148,7 @@ begin
     select least(p_max, w.slots - w.held, free) into mine from workers w where w.worker_id = p_worker and not w.draining;
 
     while coalesce(mine, 0) > 0 loop
-        tenant := app.next_tenant(free > reserved, p_now);
+        tenant := app.next_tenant(free, reserved, p_now);
         exit when tenant.tenant_id is null;
         flow := app.next_flow(tenant.tenant_id, (tenant.turn + 1) % 10 = 0);
         if flow.flow_id is null then
