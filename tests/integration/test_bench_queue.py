@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -69,7 +69,7 @@ def test_the_plots_show_both_queues(tmp_path: Path) -> None:
         if use.ended_s is not None and use.arrival.tenant != NOISY
     ]
     page.svg(tmp_path / "monday.svg", {"ours": latencies, "FIFO": latencies})
-    lines = ElementTree.parse(tmp_path / "monday.svg").iter("{http://www.w3.org/2000/svg}polyline")
+    lines = ET.parse(tmp_path / "monday.svg").iter("{http://www.w3.org/2000/svg}polyline")
     assert len(list(lines)) == 2
     page.html(tmp_path / "page.html", table.virtual_rows([], {}), {"ours": latencies})
     assert "All rows" in (tmp_path / "page.html").read_text("utf-8")

@@ -15,7 +15,7 @@ import time
 from core.clock import SystemClock
 from core.db.pool import Database
 from core.db.queries import load_queries
-from core.errors import BailiwickError
+from core.errors import BailiwickError, Unavailable
 from core.ids import RunId, TenantId, WorkerId
 from core.queue.model import Claim
 from core.queue.service import QueueService
@@ -72,10 +72,18 @@ def _context(tenant: TenantId) -> TenantContext:
     return TenantContext(tenant, None, ActorKind.SYSTEM, "bench", frozenset(), Policy(), 1, "bench", "us-east-1")
 
 
+async def _opened(settings: Settings) -> Database:
+    while True:
+        try:
+            return await Database.open(settings.required("database_app_url"), size=2)
+        except Unavailable:
+            await asyncio.sleep(_RETRY_S)
+
+
 async def main(settings: Settings, worker_id: WorkerId) -> None:
     """Work until killed."""
     clock = SystemClock()
-    db = await Database.open(settings.required("database_app_url"), size=2)
+    db = await _opened(settings)
     bus = await Bus.open(settings.required("redis_url"), clock, region=settings.region)
     await Claimer(db, QueueService(db, bus, clock), worker_id).work()
 
