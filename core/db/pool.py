@@ -7,8 +7,9 @@
   (claim, wake, login …) that the migrations list.
 
 Values that Postgres cannot hold (NUL in a text, a number out of range) raise ``InvalidInput``: they are the
-caller's. Both end with the block: commit on success, rollback on any exception, cancellation included. Prepared
-statements are not cached, so that a transaction-mode pooler (Neon, PgBouncer) may stand in between.
+caller's. Both end with the block: commit on success, rollback on any exception, cancellation included. Statements
+stay prepared on a connection, unless a transaction-mode pooler (Neon, PgBouncer) stands in between: then the next
+transaction may be on another server process.
 
 On failure: a server that is gone, or has no connection left, raises ``Unavailable`` (retryable), and so does a
 transaction that lost a deadlock; the pool reconnects by itself.
@@ -26,9 +27,9 @@ from typing import Any, Self
 
 import asyncpg
 
-from core.db.queries import Query
+from core.db.queries import Query, load_queries
 from core.errors import InvalidInput, Unavailable
-from core.tenancy import TenantContext
+from core.tenancy import TENANT_ID, TenantContext
 
 Row = asyncpg.Record
 
@@ -54,7 +55,8 @@ _VALUES = (
 )
 # A backslash that is itself escaped, or NUL. The six letters of the escape are no NUL when somebody writes them.
 _ESCAPE = re.compile(r"(\\\\)|\\u0000")
-_SET_TENANT = "select set_config('app.tenant', $1, true)"
+_PREPARED = 200  # statements a connection remembers; there are fewer
+SQL = load_queries(__file__, "pool.sql")
 
 
 class Transaction:
@@ -96,19 +98,20 @@ class Database:
     async def open(cls, dsn: str, *, size: int = 10, name: str = "bailiwick") -> Self:
         """Connect. Raises ``Unavailable`` when the server does not answer within 10 s."""
         try:
+            prepared = _PREPARED if await _reaches_the_server(dsn) else 0
             pool = await asyncpg.create_pool(
                 dsn,
                 min_size=0,
                 max_size=size,
                 timeout=10,
                 command_timeout=60,
-                statement_cache_size=0,
+                statement_cache_size=prepared,
                 max_inactive_connection_lifetime=120,
                 init=_init,
+                reset=_tidy_already,
                 server_settings={"application_name": name},
             )
-            async with pool.acquire():
-                return cls(pool)
+            return cls(pool)
         except _LOST as error:
             raise Unavailable(f"Postgres does not answer: {error}", retry_after_s=1) from error
 
@@ -133,19 +136,24 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self, tenant: str) -> AsyncIterator[Transaction]:
+        begin = _begin(tenant)
         try:
             connection = await self._pool.acquire()
         except (*_LOST, _FULL) as error:
             raise Unavailable(f"Postgres does not answer: {error}", retry_after_s=1) from error
         try:
-            async with connection.transaction():
-                await connection.execute(_SET_TENANT, tenant)
+            try:
+                await connection.execute(begin)
                 yield Transaction(connection)
+            except BaseException:
+                await _undo(connection)
+                raise
+            await connection.execute(SQL["commit"])
         except _LOST as error:
             if isinstance(error, _DOUBTFUL) and not _is_closed(connection):
                 raise
             raise Unavailable(f"Postgres went away: {error}", retry_after_s=1) from error
-        except asyncpg.TransactionRollbackError as error:
+        except (asyncpg.TransactionRollbackError, asyncpg.InvalidCachedStatementError) as error:
             raise Unavailable("Somebody else's change came between. Try again.", retry_after_s=0.1) from error
         except asyncpg.DataError as error:
             # The driver's own refusals are of the class itself, those of the server of its children.
@@ -156,6 +164,37 @@ class Database:
             # What was done is done; a connection that breaks while it is tidied up is thrown away by the pool.
             with contextlib.suppress(*_LOST):
                 await self._pool.release(connection)
+
+
+def _begin(tenant: str) -> str:
+    if tenant and TENANT_ID.fullmatch(tenant) is None:
+        raise ValueError("This is not the id of a tenant.")
+    return SQL["begin"].format(tenant=tenant)
+
+
+async def _undo(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> None:
+    try:
+        await connection.execute(SQL["rollback"])
+    except BaseException as error:
+        # Nobody knows what is left on it: nobody gets it again.
+        if not _is_closed(connection):
+            connection.terminate()
+        if not isinstance(error, _LOST):
+            raise
+
+
+async def _reaches_the_server(dsn: str) -> bool:
+    """Whether no pooler stands in between. Raises what a server does that does not answer."""
+    connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
+    try:
+        answering = await connection.fetchval(SQL["server_process"])
+        return bool(answering == connection.get_server_pid())
+    finally:
+        await connection.close(timeout=5)
+
+
+async def _tidy_already(connection: asyncpg.Connection[Row]) -> None:
+    """Each transaction ends with all that the driver would do here."""
 
 
 def _is_closed(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> bool:

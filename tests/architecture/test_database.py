@@ -28,8 +28,9 @@ SHARED_TABLES = {
 }
 TENANT_POLICY = "tenant to bailiwick_app: (tenant_id = app.tenant()) / (tenant_id = app.tenant())"
 CONTROL_POLICY = "control to bailiwick_control: true / true"
-# Files of named statements that are not prepared one by one: commands of the owner, run when a server is set up.
-OWNERS_STATEMENTS = {"core/db/migrate.sql", "core/embedded/postgres.sql"}
+# Files of named statements that are not prepared one by one: commands of the owner, run when a server is set up, and
+# what begins and ends every transaction, several statements at once.
+UNPREPARED = {"core/db/migrate.sql", "core/db/pool.sql", "core/embedded/postgres.sql"}
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ async def test_every_function_that_looks_across_tenants_is_a_control_function(
 
 def query_files() -> list[Path]:
     files = [path for path in sources(".sql") if "migrations" not in path.parts]
-    return [path for path in files if name_of(path) not in OWNERS_STATEMENTS]
+    return [path for path in files if name_of(path) not in UNPREPARED]
 
 
 async def test_every_named_query_prepares_against_the_schema(settings: Settings) -> None:
@@ -124,7 +125,7 @@ def test_no_statement_asks_the_database_what_time_it_is() -> None:
     clock = re.compile(
         r"\b(now|clock_timestamp|statement_timestamp|transaction_timestamp)\s*\(|\bcurrent_(date|time)\b"
     )
-    files = [path for path in sources(".sql") if name_of(path) not in OWNERS_STATEMENTS]
+    files = [path for path in sources(".sql") if name_of(path) not in UNPREPARED]
     asking = [name_of(path) for path in files if clock.search(re.sub(r"--[^\n]*", "", path.read_text("utf-8")))]
     assert asking == []
 

@@ -14,10 +14,6 @@ from tests.architecture.tree import ROOT, dotted, imported, modules, name_of, so
 
 MAX_LINES = 400
 
-SQL_ALLOWED = {
-    # The one statement that opens every transaction; it is prepared before any file of queries is known.
-    "core/db/pool.py": "select set_config('app.tenant', $1, true)",
-}
 SQL = re.compile(
     r"\bselect\b.{1,2000}?\bfrom\s+[\w.\"]+|^\s*select\s+[\w.]+\(|\binsert\s+into\s+\w|\bupdate\s+[\w.]+\s+set\s|"
     r"\bdelete\s+from\s+\w|^\s*with\s+\w+\s*(\([\w, ]*\)\s*)?as\s*\(|"
@@ -56,7 +52,7 @@ def test_no_python_file_holds_sql_or_cypher() -> None:
         f"{name}:{line}: {text.strip()[:60]}"
         for name, tree in modules()
         for line, text in texts(tree)
-        if (SQL.search(text) or CYPHER.search(text)) and SQL_ALLOWED.get(name) != text
+        if SQL.search(text) or CYPHER.search(text)
     ]
     assert found == []
 

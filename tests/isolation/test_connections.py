@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import struct
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -67,6 +70,74 @@ async def test_tenants_that_share_one_connection_in_turn_never_see_each_other_wh
     await at_home()
     await db.close()
     await owner.close()
+
+
+async def test_statements_stay_prepared_on_a_server_and_not_behind_a_pooler(settings: Settings) -> None:
+    assert settings.database_app_url is not None
+    address = urlsplit(settings.database_app_url.get_secret_value())
+    assert address.hostname is not None
+    assert address.port is not None
+    pooler = Pooler(address.hostname, address.port)
+    server = await asyncio.start_server(pooler.connected, "127.0.0.1")
+    port = server.sockets[0].getsockname()[1]
+    pooled = address._replace(netloc=f"{address.username}:{address.password}@127.0.0.1:{port}", query="sslmode=disable")
+    assert await _prepared(address.geturl()) == 1
+    assert await _prepared(pooled.geturl()) == 0
+    server.close()
+    await asyncio.gather(*pooler.connections)
+
+
+async def test_what_is_not_the_id_of_a_tenant_opens_nothing(settings: Settings) -> None:
+    assert settings.database_app_url is not None
+    db = await Database.open(settings.database_app_url.get_secret_value(), size=1)
+    for name in ("alpha', false); select set_config('app.tenant', 'bravo", "Alpha", "a", "alpha\n"):
+        with pytest.raises(ValueError):
+            async with db.tenant_transaction(context(name)):
+                raise AssertionError("opened")
+    await db.close()
+
+
+class Pooler:
+    """As a pooler does: tells that it is the process at the other end itself, and stands in between."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = (host, port)
+        self.connections: list[asyncio.Task[None]] = []
+
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Somebody comes."""
+        self.connections.append(asyncio.create_task(self._stand_between(reader, writer)))
+
+    async def _stand_between(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(*self._address)
+        answering = asyncio.create_task(self._answer(from_server, writer))
+        while data := await reader.read(65_536):
+            to_server.write(data)
+        to_server.close()
+        await to_server.wait_closed()
+        await answering
+
+    async def _answer(self, from_server: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                kind, length = struct.unpack("!cI", await from_server.readexactly(5))
+                body = await from_server.readexactly(length - 4)
+                told = struct.pack("!I", 1) + body[4:] if kind == b"K" else body
+                writer.write(struct.pack("!cI", kind, length) + told)
+        writer.close()
+        await writer.wait_closed()
+
+
+async def _prepared(dsn: str) -> int:
+    """Statements that are still prepared in the next transaction."""
+    db, counts = await Database.open(dsn, size=1), list[int]()
+    try:
+        for _ in range(2):
+            async with db.control_transaction() as tx:
+                counts.append(int(await tx.fetchval(Query("select count(*) from pg_prepared_statements"))))
+        return counts[-1]
+    finally:
+        await db.close()
 
 
 async def _statement(db: Database, ctx: TenantContext, query: Query) -> None:
