@@ -1,21 +1,22 @@
 """The only door to the durable engine (DBOS Transact).
 
-One engine per worker process. It executes one function, ``body``, once per claimed run, under the run's id,
-and checkpoints every step that ``body`` makes. What crosses this door is JSON: run ids in, step results and
-ends out. Errors never cross it; ``body`` and its steps turn them into JSON first.
+One engine per worker process. It executes one function, ``body``, once per claimed run, under the run's id, and
+keeps who executes it, since when, and how it ended. What crosses this door is JSON: run ids in, ends out; ``body``
+turns errors into JSON first. Steps are recorded with their cost in our own tables and not again by the engine
+(core/decisions/0014): an execution that goes on begins at the top.
 
 An execution goes:
 
-    (unknown) --start--> pending --body returned--> ended --rewind(step)--> enqueued --> pending …
+    (unknown) --start--> pending --body returned--> ended --rewind--> enqueued --> pending …
                             |  worker died: another worker resumes it --> enqueued on that worker's own queue
 
 - ``start``: the first claim executes in this process at once.
-- ``rewind``: a parked run goes on: checkpoints before the step are kept, the step is executed again.
-- ``resume``: an execution whose process died goes on after its last checkpoint.
+- ``rewind``: a parked run goes on.
+- ``resume``: an execution whose process died is taken over.
 
 Rewound and resumed executions pass through this worker's own queue, looked at every 0.1 s. On failure:
-losing Postgres makes the engine wait and go on; a second executor of the same run is stopped by the engine
-(it no longer owns the execution), and its writes are refused by ours (it owns no slot).
+losing Postgres makes the engine wait and go on; a second executor of the same run cannot record its end (the
+engine knows that it no longer owns the execution), and its writes are refused by ours (its claim is over).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _QUEUE_POLL_S = 0.1
 _ENDED = frozenset({"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 
 
-class _Json(EngineSerializer):
+class JsonSerializer(EngineSerializer):
     """Checkpoints as JSON: readable, and no code runs when they are read."""
 
     def serialize(self, data: Any) -> str:
@@ -95,17 +96,17 @@ class Engine:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="loop"))
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
 
-    async def execute(self, run_id: str, resume_step: int | None) -> JSON:
+    async def execute(self, run_id: str, *, first: bool) -> JSON:
         """Execute a claimed run to its end, or to its next wait; what ``body`` returned.
 
-        Returns once the engine has recorded the end, so that the run may be rewound at any time after.
+        ``first``: it was never claimed before, so the engine cannot know it. Returns once the engine has recorded
+        the end, so that the run may be rewound at any time after.
         """
-        status = await self._status(run_id)
+        status = None if first else await self._status(run_id)
         if status is None:
             return await self._start(run_id)
         if status in _ENDED:
-            # Steps that finished are answered from our own records, so an early step is always safe.
-            await DBOS.rewind_workflow_async(run_id, start_step=resume_step or 1, queue_name=self._queue)
+            await DBOS.rewind_workflow_async(run_id, start_step=1, queue_name=self._queue)
         else:
             await DBOS.resume_workflow_async(run_id, queue_name=self._queue)
         return await self._dequeued(run_id)
@@ -142,15 +143,6 @@ class Engine:
             end.set_result(result)
         return result
 
-    async def step(self, name: str, action: Callable[[], Awaitable[JSON]]) -> JSON:
-        """Inside ``body``: execute and checkpoint, or answer from the checkpoint. Steps count from 1."""
-
-        async def recorded() -> JSON:
-            return await action()
-
-        result: JSON = await DBOS.run_step_async({"name": name}, recorded)
-        return result
-
     @staticmethod
     async def _status(run_id: str) -> str | None:
         found = await DBOS.get_workflow_status_async(run_id)
@@ -179,7 +171,7 @@ def _config(dsn: str, *, executor_id: str, pool_size: int, migrate: bool = False
         dbos_system_schema=_SCHEMA,
         application_version=_VERSION,
         executor_id=executor_id,
-        serializer=_Json(),
+        serializer=JsonSerializer(),
         sys_db_pool_size=pool_size,
         run_migrations=migrate,
         log_level="WARNING",

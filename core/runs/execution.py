@@ -2,8 +2,11 @@
 
 Each method is one transaction. A step goes ``(none)`` → ``started`` → ``done`` | ``failed``; its result and
 the settlement of its cost are written together, so whatever happens afterwards the step is neither executed
-nor paid again: ``begin_step`` answers with the recorded result. ``end`` and ``park`` give the slot back in
-the transaction that changes the state; when this worker no longer owns the slot they write nothing.
+nor paid again: ``recorded`` answers how it ended. These records are the checkpoints; there are no others.
+
+The fence: every write of a step is made in the row of the run and asks whether the run still executes under our
+claim of it. A worker that lost the run (it was silent too long) writes nothing more and is told by ``Lost``; of
+``end`` and ``park``, which give the slot back in the transaction that changes the state, it is told by the answer.
 """
 
 from __future__ import annotations
@@ -21,19 +24,19 @@ from core.queue.model import Topic
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs import execution_store as store
+from core.runs.execution_store import StepEnd
 from core.runs.model import Cause, RunState
 from core.runs.store import append_event, event_line
 from core.tenancy import TenantContext
 from core.usage.service import UsageService
 
 
-@dataclass(frozen=True, slots=True)
-class StepStart:
-    """What ``begin_step`` found. ``recorded``: the step finished before, ``result`` is its result."""
+class Cancelled(BaseException):
+    """Somebody cancelled the run."""
 
-    attempt: int
-    recorded: bool
-    result: Any = None
+
+class Lost(BaseException):
+    """The run is another worker's now. A ``BaseException``, so that no ``except Exception`` of a workflow stops it."""
 
 
 class WaitPhase(StrEnum):
@@ -57,14 +60,20 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Executing:
-    """The run that a worker executes: everything its writes need."""
+    """The run that a worker executes: everything its writes need. ``claim``: the how manieth claim of it this is."""
 
     ctx: TenantContext
     run_id: RunId
     worker_id: WorkerId
+    claim: int
     budget_microusd: int
     batch_id: str | None
     thread_id: str | None
+
+    @property
+    def held(self) -> store.Held:
+        """The run under this claim."""
+        return store.Held(self.run_id, self.claim)
 
 
 def ledger_key(run_id: str, step: int, attempt: int) -> str:
@@ -86,24 +95,30 @@ class RunExecution:
         """Tell the tenant's screens that the run executes; the claim has written it."""
         await self._publish(on, RunState.RUNNING, None)
 
-    async def begin_step(self, on: Executing, step: int, name: str, kind: str, estimate_microusd: int = 0) -> StepStart:
-        """Open an attempt and reserve its estimate; or the result, when the step finished before.
+    async def recorded(self, on: Executing, step: int) -> StepEnd | None:
+        """How the step ended in an earlier execution of the run, None when it did not."""
+        async with self._db.tenant_transaction(on.ctx) as tx:
+            return await store.recorded_step(tx, on.run_id, step)
 
-        What earlier attempts reserved and never settled is given back first. Raises ``BudgetExceeded``
-        (nothing is written then) and ``QuotaExceeded`` beyond the policy's steps per run.
+    async def begin_step(self, on: Executing, step: int, name: str, kind: str, estimate_microusd: int = 0) -> int:
+        """Open an attempt and reserve its estimate; the attempt's number.
+
+        What earlier attempts reserved and never settled is given back first. Raises ``BudgetExceeded``,
+        ``QuotaExceeded`` beyond the policy's steps per run, ``Cancelled`` and ``Lost``; nothing is written then.
         """
         if step > on.ctx.policy.max_steps:
             raise QuotaExceeded(
                 f"A run has at most {on.ctx.policy.max_steps} steps.", quota="max_steps", limit=on.ctx.policy.max_steps
             )
-        now = self._clock.now()
         async with self._db.tenant_transaction(on.ctx) as tx:
-            recorded = await store.recorded_step(tx, on.run_id, step)
-            if recorded is not None:
-                return StepStart(recorded[0], True, recorded[1])
-            attempt = await store.last_attempt(tx, on.run_id, step) + 1
-            if estimate_microusd:
+            ours, attempt = await store.begin_step(tx, on.held, step, name, kind, self._clock.now())
+            if not ours:
+                raise Lost
+            if not attempt:
+                raise Cancelled
+            if attempt > 1:
                 await self._usage.abandon_in(tx, f"{on.run_id}/{step}/")
+            if estimate_microusd:
                 await self._usage.reserve_in(
                     tx,
                     on.ctx,
@@ -112,9 +127,7 @@ class RunExecution:
                     run_id=on.run_id,
                     run_limit_microusd=on.budget_microusd,
                 )
-            await store.begin_step(tx, on.run_id, step, attempt, name, kind, now)
-            await append_event(tx, on.run_id, now, "step_started", {"step": step, "attempt": attempt, "name": name})
-        return StepStart(attempt, False)
+        return attempt
 
     async def finish_step(
         self,
@@ -125,14 +138,15 @@ class RunExecution:
         *,
         cost_microusd: int = 0,
         model: str | None = None,
+        reserved: bool = True,
     ) -> None:
-        """Record the result and settle the cost in one transaction; nothing when the attempt is not open."""
-        now = self._clock.now()
-        async with self._db.tenant_transaction(on.ctx) as tx:
-            if await store.finish_step(tx, on.run_id, step, attempt, result, cost_microusd, model, now):
-                await self._usage.settle_in(tx, ledger_key(on.run_id, step, attempt), cost_microusd, model)
-                data = {"step": step, "attempt": attempt, "cost_microusd": cost_microusd}
-                await append_event(tx, on.run_id, now, "step_done", data)
+        """Record the result and settle the cost in one transaction; nothing when the attempt is not open.
+
+        ``reserved`` False: ``begin_step`` reserved nothing, so there is nothing to settle. Raises ``Lost``.
+        """
+        await self._close_step(
+            on, step, attempt, result=result, cost_microusd=cost_microusd, model=model, reserved=reserved
+        )
 
     async def fail_step(
         self,
@@ -142,14 +156,45 @@ class RunExecution:
         error: dict[str, Any],
         *,
         cost_microusd: int = 0,
+        reserved: bool = True,
     ) -> None:
-        """Record a failed attempt and settle what it cost all the same."""
-        now = self._clock.now()
+        """Record a failed attempt and settle what it cost all the same. Raises ``Lost``."""
+        await self._close_step(on, step, attempt, error=error, cost_microusd=cost_microusd, reserved=reserved)
+
+    async def _close_step(
+        self,
+        on: Executing,
+        step: int,
+        attempt: int,
+        *,
+        result: Any = None,
+        error: dict[str, Any] | None = None,
+        cost_microusd: int,
+        model: str | None = None,
+        reserved: bool,
+    ) -> None:
         async with self._db.tenant_transaction(on.ctx) as tx:
-            await store.fail_step(tx, on.run_id, step, attempt, error, cost_microusd, now)
-            await self._usage.settle_in(tx, ledger_key(on.run_id, step, attempt), cost_microusd)
-            data = {"step": step, "attempt": attempt, "error": error}
-            await append_event(tx, on.run_id, now, "step_failed", data)
+            closed = await store.close_step(
+                tx,
+                on.held,
+                step,
+                attempt,
+                result=result,
+                error=error,
+                cost_microusd=cost_microusd,
+                model=model,
+                now=self._clock.now(),
+            )
+            if closed and reserved:
+                await self._usage.settle_in(tx, ledger_key(on.run_id, step, attempt), cost_microusd, model)
+            if not closed and not await store.still_ours(tx, on.held):
+                raise Lost
+
+    async def fail_for_good(self, on: Executing, step: int, name: str, kind: str, error: dict[str, Any]) -> None:
+        """Remember that the step is not tried again: later executions of the run are told the same. Raises ``Lost``."""
+        async with self._db.tenant_transaction(on.ctx) as tx:
+            if not await store.fail_for_good(tx, on.held, step, name, kind, error, self._clock.now()):
+                raise Lost
 
     async def arm_wait(self, on: Executing, wait: Wait) -> None:
         """Write what the run is about to park on; whoever ends the wait deletes it, parked or not yet."""
@@ -161,23 +206,23 @@ class RunExecution:
         await store.arm_wait(tx, on.run_id, wait.step, wait.cause, wait.key, wait.wake_at, self._clock.now())
 
     async def begin_wait_in(self, tx: Transaction, on: Executing, wait: Wait) -> WaitPhase:
-        """Arm a wait that is a step of its own, once; how far it is. In the caller's transaction."""
+        """Arm a wait that is a step of its own, once; how far it is. In the caller's transaction. Raises ``Lost``."""
+        if not await store.still_ours(tx, on.held):
+            raise Lost
         newest = await store.newest_attempt(tx, on.run_id, wait.step)
         if newest is None or newest.state == "failed":
             attempt = 1 if newest is None else newest.number + 1
-            await store.begin_step(tx, on.run_id, wait.step, attempt, wait.name, wait.cause.value, self._clock.now())
+            await store.begin_wait(tx, on.run_id, wait.step, attempt, wait.name, wait.cause.value, self._clock.now())
             await self.arm_wait_in(tx, on, wait)
             return WaitPhase.NEW
         return WaitPhase.OPEN if await store.wait_is_open(tx, on.run_id, wait.step) else WaitPhase.OVER
 
     async def finish_wait_in(self, tx: Transaction, on: Executing, step: int, result: Any) -> None:
         """What was waited for is there. In the caller's transaction."""
-        now = self._clock.now()
         await store.disarm_wait(tx, on.run_id, step)
         newest = await store.newest_attempt(tx, on.run_id, step)
-        if newest is not None and await store.finish_step(tx, on.run_id, step, newest.number, result, 0, None, now):
-            data = {"step": step, "attempt": newest.number, "cost_microusd": 0}
-            await append_event(tx, on.run_id, now, "step_done", data)
+        if newest is not None:
+            await store.close_step(tx, on.held, step, newest.number, result=result, now=self._clock.now())
 
     async def sleep(self, on: Executing, wait: Wait) -> bool:
         """Whether the timer has run out; False: the run must park."""
@@ -193,7 +238,7 @@ class RunExecution:
             await event_line(tx, name, key)
             recorded = await store.recorded_step(tx, on.run_id, wait.step)
             if recorded is not None:
-                answer: dict[str, Any] = recorded[1]
+                answer: dict[str, Any] = recorded.result
                 return answer
             phase = await self.begin_wait_in(tx, on, wait)
             found = await store.event_payload(tx, name, key)
@@ -208,11 +253,6 @@ class RunExecution:
         async with self._db.tenant_transaction(on.ctx) as tx:
             await store.set_progress(tx, on.run_id, progress)
         await self._publish(on, RunState.RUNNING, None, progress=progress)
-
-    async def cancel_requested(self, on: Executing) -> bool:
-        """Whether somebody wants the run to stop."""
-        async with self._db.tenant_transaction(on.ctx) as tx:
-            return await store.cancel_requested(tx, on.run_id)
 
     async def lasted_s(self, on: Executing) -> float:
         """Seconds since the run first got a slot."""
@@ -235,29 +275,35 @@ class RunExecution:
             if await self._queue.release_in(tx, on.run_id, on.worker_id) is None:
                 return False
             await store.finish(tx, on.run_id, state, output, outcome, error, now)
-            await append_event(tx, on.run_id, now, state.value, {"outcome": outcome, "error": error})
         await self._publish(on, state, None)
         return True
 
     async def park(self, on: Executing, resume_step: int) -> RunState | None:
-        """Give the slot back and wait. ``queued`` when the wait is over already; None: not ours any more."""
+        """Give the slot back and wait; the state from then on, None: the run is not ours any more.
+
+        ``queued``: the wait is over already. ``cancelled``: somebody wants the run to stop.
+        """
         now = self._clock.now()
         async with self._db.tenant_transaction(on.ctx) as tx:
             if await self._queue.release_in(tx, on.run_id, on.worker_id) is None:
                 return None
             waits = await store.open_waits(tx, on.run_id)
             cause = waits[0].cause if waits else None
-            if cause is not None:
-                await store.park(tx, on.run_id, cause, resume_step)
-                data = {"cause": cause, "step": waits[0].step}
-                await append_event(tx, on.run_id, now, "waiting", data)
-            else:
+            if cause is None:
+                state = RunState.QUEUED
                 await self._requeue(tx, on, resume_step, now)
-        if cause is None:
+            elif await store.park(tx, on.run_id, cause, resume_step):
+                state = RunState.WAITING
+                await append_event(tx, on.run_id, now, "waiting", {"cause": cause, "step": waits[0].step})
+            else:
+                state, cause = RunState.CANCELLED, None
+                for wait in waits:
+                    await store.disarm_wait(tx, on.run_id, wait.step)
+                await store.finish(tx, on.run_id, state, None, None, None, now)
+        if state is RunState.QUEUED:
             await self._queue.signal_workers()
-        elif any(wait.wake_at for wait in waits):
+        elif state is RunState.WAITING and any(wait.wake_at for wait in waits):
             await self._bus.signal(Topic.SCHEDULER)
-        state = RunState.WAITING if cause else RunState.QUEUED
         await self._publish(on, state, cause)
         return state
 

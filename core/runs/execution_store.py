@@ -28,7 +28,23 @@ class Attempt:
 
     number: int
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnd:
+    """How a step ended: with a result, or (``error`` not None) for good with an error."""
+
+    name: str
     result: Any
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A run as one claim of it: once it is released or recovered, or claimed again, nothing matches this."""
+
+    run_id: str
+    claim: int
 
 
 async def finish(
@@ -65,66 +81,67 @@ async def set_progress(tx: Transaction, run_id: str, progress: dict[str, Any]) -
     await tx.execute(SQL["set_progress"], run_id, progress)
 
 
-async def cancel_requested(tx: Transaction, run_id: str) -> bool:
-    """Whether somebody wants the run to stop."""
-    return bool(await tx.fetchval(SQL["cancel_requested"], run_id))
-
-
 async def began(tx: Transaction, run_id: str) -> datetime | None:
     """When the run first got a slot; None: not yet."""
     moment: datetime | None = await tx.fetchval(SQL["began"], run_id)
     return moment
 
 
-async def recorded_step(tx: Transaction, run_id: str, step: int) -> tuple[int, Any] | None:
-    """Attempt and result of a step that finished once."""
+async def recorded_step(tx: Transaction, run_id: str, step: int) -> StepEnd | None:
+    """How a step ended, None when it has not."""
     row = await tx.fetchrow(SQL["recorded_step"], run_id, step)
-    return None if row is None else (row["attempt"], row["result"])
-
-
-async def last_attempt(tx: Transaction, run_id: str, step: int) -> int:
-    """How often the step was begun."""
-    return int(await tx.fetchval(SQL["last_attempt"], run_id, step))
+    return None if row is None else StepEnd(**row)
 
 
 async def newest_attempt(tx: Transaction, run_id: str, step: int) -> Attempt | None:
     """The newest attempt of a step, None when it was never begun."""
     row = await tx.fetchrow(SQL["newest_attempt"], run_id, step)
-    return None if row is None else Attempt(row["attempt"], row["state"], row["result"])
+    return None if row is None else Attempt(row["attempt"], row["state"])
 
 
-async def begin_step(
+async def still_ours(tx: Transaction, held: Held) -> bool:
+    """Whether this claim of the run still stands; if so it does until the end of the transaction."""
+    return await tx.fetchrow(SQL["still_ours"], held.run_id, held.claim) is not None
+
+
+async def begin_step(tx: Transaction, held: Held, step: int, name: str, kind: str, now: datetime) -> tuple[bool, int]:
+    """An attempt begins: whether the run is still ours, and the attempt's number, 0 when the run is to stop."""
+    row = await tx.fetchrow(SQL["begin_step"], held.run_id, held.claim, step, name, kind, now)
+    return (False, 0) if row is None else (True, row["attempt"] or 0)
+
+
+async def begin_wait(
     tx: Transaction, run_id: str, step: int, attempt: int, name: str, kind: str, now: datetime
 ) -> None:
-    """An attempt begins."""
-    await tx.execute(SQL["begin_step"], run_id, step, attempt, name, kind, now)
+    """An attempt of a step that waits begins."""
+    await tx.execute(SQL["begin_wait"], run_id, step, attempt, name, kind, now)
 
 
-async def finish_step(
+async def close_step(
     tx: Transaction,
-    run_id: str,
+    held: Held,
     step: int,
     attempt: int,
-    result: Any,
-    cost_microusd: int,
-    model: str | None,
+    *,
+    result: Any = None,
+    error: dict[str, Any] | None = None,
+    cost_microusd: int = 0,
+    model: str | None = None,
     now: datetime,
 ) -> bool:
-    """The attempt succeeded; False when it was not open."""
-    return await tx.execute(SQL["finish_step"], run_id, step, attempt, result, cost_microusd, model, now) == 1
+    """The attempt is done, or (with an error) failed; False when it was not open, or the run is not ours any more."""
+    state = "done" if error is None else "failed"
+    data: dict[str, Any] = {"step": step, "attempt": attempt}
+    data |= {"cost_microusd": cost_microusd} if error is None else {"error": error}
+    ended = (state, result, error, cost_microusd, model, now, data)
+    return await tx.execute(SQL["close_step"], held.run_id, held.claim, step, attempt, *ended) == 1
 
 
-async def fail_step(
-    tx: Transaction,
-    run_id: str,
-    step: int,
-    attempt: int,
-    error: dict[str, Any],
-    cost_microusd: int,
-    now: datetime,
-) -> None:
-    """The attempt failed."""
-    await tx.execute(SQL["fail_step"], run_id, step, attempt, error, cost_microusd, now)
+async def fail_for_good(
+    tx: Transaction, held: Held, step: int, name: str, kind: str, error: dict[str, Any], now: datetime
+) -> bool:
+    """No attempt of the step is made any more; False when the run is not ours any more."""
+    return await tx.execute(SQL["fail_for_good"], held.run_id, held.claim, step, name, kind, error, now) == 1
 
 
 async def arm_wait(

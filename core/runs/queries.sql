@@ -118,18 +118,25 @@ update runs set state = 'failed', error = $2 where tenant_id = app.tenant() and 
 select started_at from runs where tenant_id = app.tenant() and run_id = $1;
 
 -- name: finish
--- A final state. Only a running run reaches it.
-update runs set state = $2, cause = null, output = $3, outcome = $4, error = $5, finished_at = $6, resume_step = null
-where tenant_id = app.tenant() and run_id = $1 and state = 'running';
+-- A final state, and its event. Only a running run reaches it.
+with run as (
+    update runs
+    set state = $2, cause = null, output = $3, outcome = $4, error = $5, finished_at = $6, resume_step = null,
+        event_seq = event_seq + 1
+    where tenant_id = app.tenant() and run_id = $1 and state = 'running'
+    returning event_seq
+)
+insert into run_events (tenant_id, run_id, seq, at, kind, data)
+select app.tenant(), $1, event_seq, $6, $2, jsonb_build_object('outcome', $4, 'error', $5) from run;
 
 -- name: open_waits
 -- What a run is about to park on.
 select step, cause, wake_at from waits where run_id = $1 order by since, step;
 
 -- name: park
--- The run waits; it goes on at the given step of the engine.
+-- The run waits; it goes on at the given step. One that somebody wants to stop does not wait.
 update runs set state = 'waiting', cause = $2, resume_step = $3
-where tenant_id = app.tenant() and run_id = $1 and state = 'running';
+where tenant_id = app.tenant() and run_id = $1 and state = 'running' and not cancel_requested;
 
 -- name: requeue
 -- The run goes on at once: its wait was over before it had parked.
@@ -143,44 +150,84 @@ update runs set state = 'queued', cause = null, error = null, output = null, out
                 resume_step = 1, cancel_requested = false, queued_at = $2
 where tenant_id = app.tenant() and run_id = $1 and state in ('failed', 'cancelled');
 
--- name: cut_off_steps
--- Attempts that a cancellation or failure left open: the retried run begins new ones.
-update run_steps set state = 'failed', error = $2, finished_at = $3 where run_id = $1 and state = 'started';
+-- name: open_steps
+-- Attempts that a cancellation or failure cut off have failed, and none has for good: the retried run begins new ones.
+update run_steps
+set state = 'failed', final = false,
+    error = case when state = 'started' then $2 else error end, finished_at = coalesce(finished_at, $3)
+where run_id = $1 and (state = 'started' or final);
 
 -- name: set_progress
 -- What a run says about how far it is.
 update runs set progress = $2 where tenant_id = app.tenant() and run_id = $1;
 
--- name: cancel_requested
--- Whether somebody wants a running run to stop.
-select cancel_requested from runs where tenant_id = app.tenant() and run_id = $1;
-
 -- name: recorded_step
--- The recorded result of a step, if it finished once.
-select attempt, result from run_steps where run_id = $1 and step = $2 and state = 'done';
-
--- name: last_attempt
--- How often a step was begun.
-select coalesce(max(attempt), 0) from run_steps where run_id = $1 and step = $2;
+-- How a step ended, if it did: it finished once, or failed for good.
+select name, result, error from run_steps where run_id = $1 and step = $2 and (state = 'done' or final)
+order by attempt desc limit 1;
 
 -- name: newest_attempt
 -- The newest attempt of a step.
 select attempt, state, result from run_steps where run_id = $1 and step = $2 order by attempt desc limit 1;
 
+-- name: still_ours
+-- One row, locked, while the run executes under this claim. Claim, release and recovery change that row first.
+select attempt from runs
+where tenant_id = app.tenant() and run_id = $1 and attempt = $2 and state = 'running' for no key update;
+
 -- name: begin_step
--- An attempt of a step begins.
+-- The next attempt of a step and its event; no row when the run is somebody else's, no attempt when it is to stop.
+with run as (
+    update runs set event_seq = event_seq + 1
+    where tenant_id = app.tenant() and run_id = $1 and attempt = $2 and state = 'running'
+    returning event_seq, cancel_requested
+), begun as (
+    insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, started_at)
+    select app.tenant(), $1, $3,
+           1 + coalesce((select max(s.attempt) from run_steps s where s.run_id = $1 and s.step = $3), 0),
+           $4, $5, 'started', $6
+    from run where not cancel_requested
+    returning attempt
+), told as (
+    insert into run_events (tenant_id, run_id, seq, at, kind, data)
+    select app.tenant(), $1, event_seq, $6, 'step_started',
+           jsonb_build_object('step', $3, 'attempt', begun.attempt, 'name', $4)
+    from run, begun
+)
+select begun.attempt from run left join begun on true;
+
+-- name: begin_wait
+-- The next attempt of a step that waits.
 insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, started_at)
 values (app.tenant(), $1, $2, $3, $4, $5, 'started', $6);
 
--- name: finish_step
--- The attempt succeeded: its result, in the transaction that settles its cost.
-update run_steps set state = 'done', result = $4, cost_microusd = $5, model = $6, finished_at = $7
-where run_id = $1 and step = $2 and attempt = $3 and state = 'started';
+-- name: close_step
+-- An open attempt ends, and its event; nothing when it is not open, or the run is somebody else's.
+with run as (
+    update runs set event_seq = event_seq + 1
+    where tenant_id = app.tenant() and run_id = $1 and attempt = $2 and state = 'running'
+      and exists (select from run_steps where run_id = $1 and step = $3 and attempt = $4 and state = 'started')
+    returning event_seq
+), told as (
+    insert into run_events (tenant_id, run_id, seq, at, kind, data)
+    select app.tenant(), $1, event_seq, $10, 'step_' || $5::text, $11 from run
+)
+update run_steps s
+set state = $5, result = $6, error = $7, cost_microusd = $8, model = $9, finished_at = $10
+from run where s.run_id = $1 and s.step = $3 and s.attempt = $4;
 
--- name: fail_step
--- The attempt failed.
-update run_steps set state = 'failed', error = $4, cost_microusd = $5, finished_at = $6
-where run_id = $1 and step = $2 and attempt = $3 and state = 'started';
+-- name: fail_for_good
+-- The step is not tried again, in this execution or a later one: all will be told this error.
+with run as (
+    select from runs
+    where tenant_id = app.tenant() and run_id = $1 and attempt = $2 and state = 'running' for no key update
+)
+insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, error, started_at, finished_at, final)
+select app.tenant(), $1, $3,
+       coalesce((select max(s.attempt) from run_steps s where s.run_id = $1 and s.step = $3), 1),
+       $4, $5, 'failed', $6, $7, $7, true
+from run
+on conflict (run_id, step, attempt) do update set state = 'failed', error = excluded.error, final = true;
 
 -- name: arm_wait
 -- What the run will park on. Armed before it parks, so that a wake-up in between is not lost.

@@ -182,7 +182,7 @@ async def retry(tx: Transaction, run_id: str, now: datetime) -> bool:
     """Put a failed or cancelled run back into state 'queued'; False in any other state."""
     if await tx.execute(SQL["retry"], run_id, now) == 0:
         return False
-    await tx.execute(SQL["cut_off_steps"], run_id, {"code": "cut_off", "message": "The run ended first."}, now)
+    await tx.execute(SQL["open_steps"], run_id, {"code": "cut_off", "message": "The run ended first."}, now)
     return True
 
 

@@ -20,12 +20,12 @@ from core.queue.model import Claim
 from core.redis.limits import Limits
 from core.reviews.service import ReviewService
 from core.runs.duration import too_long
-from core.runs.execution import Executing, RunExecution
+from core.runs.execution import Cancelled, Executing, Lost, RunExecution
 from core.runs.model import RunState
 from core.tenancy import ROLE_SCOPES, ActorKind, Role
 from core.tenants.service import TenantService
 from core.usage.service import UsageService
-from core.workflows.faults import Cancelled, Parked, describe, written
+from core.workflows.faults import Parked, describe, written
 from core.workflows.performing import Performer, Tools
 from core.workflows.registry import Definition, Registry
 from core.workflows.run import Run
@@ -59,7 +59,7 @@ class RunExecutor:
         self._tenants = tenants
         self._execution = execution
         self._reviews = reviews
-        self._tools = Tools(self.engine, execution, reviews, usage, limits, models, services, clock)
+        self._tools = Tools(execution, reviews, usage, limits, models, services, clock)
         self._runs: dict[str, tuple[Run, Claim, Definition]] = {}
 
     async def execute(self, claim: Claim) -> None:
@@ -70,21 +70,21 @@ class RunExecutor:
             missing = WorkflowUnknown(f"No worker here has workflow {claim.workflow} version {claim.version}.")
             await self._execution.end(on, RunState.FAILED, error=describe(missing))
             return
+        run = Run(on, claim.workflow, Performer(self._tools, on))
         lasted_s = 0.0 if claim.attempt == 1 else await written(lambda: self._execution.lasted_s(on))
         left_s = on.ctx.policy.max_duration_s - lasted_s
         if left_s <= 0:
-            await self._conclude(on, {"end": RunState.FAILED, "error": describe(too_long(on.ctx.policy))})
+            await self._conclude(run, {"end": RunState.FAILED, "error": describe(too_long(on.ctx.policy))})
             return
-        await self._execution.started(on)
-        run = Run(on, claim.workflow, Performer(self._tools, on))
         self._runs[claim.run_id] = (run, claim, definition)
         limit = asyncio.get_running_loop().call_later(left_s, run.expire)
         try:
-            end = await self.engine.execute(claim.run_id, claim.resume_step)
+            await self._execution.started(on)
+            end = await self.engine.execute(claim.run_id, first=claim.attempt == 1)
         finally:
             limit.cancel()
             del self._runs[claim.run_id]
-        await self._conclude(on, end)
+        await self._conclude(run, end)
 
     def cancel(self, run_id: str) -> None:
         """Stop a run that executes here; nothing happens when it does not."""
@@ -108,14 +108,18 @@ class RunExecutor:
             scopes=ROLE_SCOPES[Role.MEMBER],
         )
         return Executing(
-            ctx, RunId(claim.run_id), self._worker_id, claim.budget_microusd, claim.batch_id, claim.thread_id
+            ctx,
+            RunId(claim.run_id),
+            self._worker_id,
+            claim.attempt,
+            claim.budget_microusd,
+            claim.batch_id,
+            claim.thread_id,
         )
 
     async def _body(self, run_id: str) -> JSON:
         run, claim, definition = self._runs[run_id]
         try:
-            if await written(lambda: self._execution.cancel_requested(run.on)):
-                raise Cancelled
             argument = definition.input_model.model_validate(claim.input)
             output = await definition.function(run, argument)
             document = definition.output.dump_python(output, mode="json")
@@ -126,18 +130,23 @@ class RunExecutor:
             if run.expired:
                 return {"end": RunState.FAILED, "error": describe(too_long(run.on.ctx.policy))}
             return {"end": RunState.CANCELLED}
+        except Lost:
+            return {"end": None}
         except Exception as error:
             log.info("run.failed", run_id=run_id, error=type(error).__name__)
             return {"end": RunState.FAILED, "error": describe(error)}
 
-    async def _conclude(self, on: Executing, end: JSON) -> None:
-        state = RunState(end["end"])
-        if state is RunState.WAITING:
-            await written(lambda: self._execution.park(on, int(end["step"])))
+    async def _conclude(self, run: Run, end: JSON) -> None:
+        if end["end"] is None:
             return
-        if await written(
-            lambda: self._execution.end(
-                on, state, output=end.get("output"), outcome=end.get("outcome"), error=end.get("error")
+        on, state = run.on, RunState(end["end"])
+        if state is RunState.WAITING:
+            ended = await written(lambda: self._execution.park(on, int(end["step"]))) is RunState.CANCELLED
+        else:
+            ended = await written(
+                lambda: self._execution.end(
+                    on, state, output=end.get("output"), outcome=end.get("outcome"), error=end.get("error")
+                )
             )
-        ):
+        if ended and (run.performer.asked or on.claim > 1):
             await written(lambda: self._reviews.cancel_of_run(on.ctx, on.run_id))

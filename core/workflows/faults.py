@@ -23,10 +23,6 @@ class Parked(BaseException):
         self.step = step
 
 
-class Cancelled(BaseException):
-    """Somebody cancelled the run."""
-
-
 async def written(write: Callable[[], Awaitable[Result]]) -> Result:
     """Write to our own records, as often as it takes: a database that restarts fails no step of a run.
 

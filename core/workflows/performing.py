@@ -1,9 +1,10 @@
-"""How one step is performed: wait for its turn, reserve, attempt, record; an envelope of JSON comes out.
+"""How one step is performed: wait for its turn, reserve, attempt, record.
 
-    {"value": …}        recorded, now or before
-    {"park": true}      something must be waited for: a rate window, money; the wait is armed
-    {"error": {…}}      failed for good
-    {"cancelled": true} somebody cancelled the run
+    answered      its result, recorded now or in an earlier execution of the run
+    StepFailed    it failed for good, now or in an earlier execution
+    Parked        something must be waited for: a rate window, money; the wait is armed
+    Cancelled     somebody cancelled the run
+    Lost          another worker has the run
 
 An attempt that a crash cut off leaves a started attempt and a reservation; the next one begins anew, under
 the same idempotency key, and gives that reservation back.
@@ -16,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import stamina
 from pydantic import TypeAdapter
@@ -25,22 +26,20 @@ from core.clock import Clock
 from core.errors import BudgetExceeded, PayloadTooLarge, Unavailable
 from core.redis.limits import Limits
 from core.reviews.service import ReviewService
-from core.runs.execution import Executing, RunExecution, Wait
+from core.runs.execution import Cancelled, Executing, RunExecution, Wait
 from core.runs.model import MAX_INPUT_BYTES, Cause
 from core.usage.model import format_usd, next_month
 from core.usage.service import UsageService
-from core.workflows.faults import Cancelled, describe, retryable, written
+from core.workflows.faults import Parked, describe, retryable, step_failed, written
 from core.workflows.meter import StepMeter
 from core.workflows.retry import Retry
 from core.workflows.step import Services, Step
 
 if TYPE_CHECKING:
-    from core.engine import JSON, Engine
     from core.models.gateway import ModelGateway
 
 Result = TypeVar("Result")
 
-PARK: JSON = {"park": True}
 RAISE, STOP = "raise", "stop"
 _SHORT_WAIT_S = 0.5
 _WITHOUT_REDIS_S = 5.0
@@ -50,7 +49,6 @@ _WITHOUT_REDIS_S = 5.0
 class Tools:
     """What the worker lends to every run it executes."""
 
-    engine: Engine
     execution: RunExecution
     reviews: ReviewService
     usage: UsageService
@@ -78,11 +76,12 @@ class Work:
 
 
 class Performer:
-    """Performs the steps of one run."""
+    """Performs the steps of one run. ``asked``: people were asked something that may still be open."""
 
     def __init__(self, tools: Tools, on: Executing) -> None:
         self.tools = tools
         self.cancelled = False
+        self.asked = False
         self._on = on
         self._tasks: set[asyncio.Future[Any]] = set()
 
@@ -92,18 +91,31 @@ class Performer:
         for task in self._tasks:
             task.cancel()
 
-    async def perform(self, number: int, work: Work) -> JSON:
-        """Perform a step to its envelope."""
+    async def perform(self, number: int, work: Work) -> Any:
+        """The result of a step; the module says what it raises."""
+        execution, on = self.tools.execution, self._on
+        ended = await written(lambda: execution.recorded(on, number)) if on.claim > 1 else None
+        if ended is not None:
+            if ended.name != work.name:
+                raise RuntimeError(f"Step {number} was {ended.name} and is {work.name} now: the order has changed.")
+            if ended.error is not None:
+                raise step_failed(work.name, ended.error)
+            return ended.result
         try:
-            if work.service is not None and not await self._may_call(work.service, number):
-                return PARK
-            return {"value": await self._attempts(number, work)}
-        except BudgetExceeded as error:
-            return await self._short_of_money(number, work, error)
-        except Cancelled:
-            return {"cancelled": True}
+            return await self._performed(number, work)
         except Exception as error:
-            return {"error": describe(error)}
+            what = describe(error)
+            await written(lambda: execution.fail_for_good(on, number, work.name, work.kind, what))
+            raise step_failed(work.name, what) from error
+
+    async def _performed(self, number: int, work: Work) -> Any:
+        if work.service is not None:
+            await self._wait_for_turn(work.service, number)
+        try:
+            return await self._attempts(number, work)
+        except BudgetExceeded as error:
+            await self._find_money(number, work, error)
+        return await self._performed(number, work)
 
     async def _attempts(self, number: int, work: Work) -> Any:
         retry = work.retry
@@ -121,11 +133,10 @@ class Performer:
 
     async def _attempt(self, number: int, work: Work) -> Any:
         execution, on = self.tools.execution, self._on
-        start = await written(lambda: execution.begin_step(on, number, work.name, work.kind, work.estimate))
-        if start.recorded:
-            return start.result
+        reserved = work.estimate > 0
+        attempt = await written(lambda: execution.begin_step(on, number, work.name, work.kind, work.estimate))
         meter = StepMeter(work.estimate)
-        step = Step(on.run_id, number, start.attempt, on.ctx, self.tools.services, meter)
+        step = Step(on.run_id, number, attempt, on.ctx, self.tools.services, meter)
         try:
             async with asyncio.timeout(work.timeout_s):
                 value = await self._interruptible(work.action(step))
@@ -134,12 +145,14 @@ class Performer:
         except (Exception, Cancelled) as error:
             what = describe(error) if isinstance(error, Exception) else {"code": "cancelled", "message": "Cancelled."}
             await written(
-                lambda: execution.fail_step(on, number, start.attempt, what, cost_microusd=meter.cost_microusd)
+                lambda: execution.fail_step(
+                    on, number, attempt, what, cost_microusd=meter.cost_microusd, reserved=reserved
+                )
             )
             raise
         await written(
             lambda: execution.finish_step(
-                on, number, start.attempt, value, cost_microusd=meter.cost_microusd, model=meter.model
+                on, number, attempt, value, cost_microusd=meter.cost_microusd, model=meter.model, reserved=reserved
             )
         )
         return value
@@ -157,11 +170,9 @@ class Performer:
         finally:
             self._tasks.discard(task)
 
-    async def _may_call(self, service: str, number: int) -> bool:
+    async def _wait_for_turn(self, service: str, number: int) -> None:
         rate = self._on.ctx.policy.rate_limits.get(service)
-        if rate is None:
-            return True
-        while True:
+        while rate is not None:
             now = self.tools.clock.now()
             holder = f"{self._on.run_id}/{number}"
             try:
@@ -169,26 +180,24 @@ class Performer:
             except Unavailable:
                 wait_s = _WITHOUT_REDIS_S  # nobody counts: nothing may be called
             if wait_s <= 0:
-                return True
+                return
             if wait_s > _SHORT_WAIT_S:
-                wait = Wait(number, service, Cause.RATE, key=service, wake_at=now + timedelta(seconds=wait_s))
-                await written(partial(self.tools.execution.arm_wait, self._on, wait))
-                return False
+                await self._park(
+                    Wait(number, service, Cause.RATE, key=service, wake_at=now + timedelta(seconds=wait_s))
+                )
             await asyncio.sleep(wait_s)
 
-    async def _short_of_money(self, number: int, work: Work, error: BudgetExceeded) -> JSON:
+    async def _find_money(self, number: int, work: Work, error: BudgetExceeded) -> None:
         """The run's budget: ask people whether to raise it. The month's: wait for the next one."""
         account = error.details.get("account")
         if account == "run":
             return await self._ask_for_money(number, work, error)
         if account == "month":
             wake_at = next_month(self.tools.clock.now(), self._on.ctx.policy.timezone)
-            wait = Wait(number, work.name, Cause.BUDGET, key="month", wake_at=wake_at)
-            await written(lambda: self.tools.execution.arm_wait(self._on, wait))
-            return PARK
-        return {"error": describe(error)}
+            await self._park(Wait(number, work.name, Cause.BUDGET, key="month", wake_at=wake_at))
+        raise error
 
-    async def _ask_for_money(self, number: int, work: Work, error: BudgetExceeded) -> JSON:
+    async def _ask_for_money(self, number: int, work: Work, error: BudgetExceeded) -> None:
         on, usage = self._on, self.tools.usage
         needed = int(error.details["needed_microusd"])
         balance = await written(lambda: usage.balance(on.ctx, on.run_id))
@@ -198,6 +207,7 @@ class Performer:
             "spent": format_usd(balance.spent_microusd),
             "budget": format_usd(int(error.details["limit_microusd"])),
         }
+        self.asked = True
         verdict = await written(
             lambda: self.tools.reviews.request(
                 on,
@@ -211,11 +221,14 @@ class Performer:
             )
         )
         if verdict is None:
-            return PARK
+            raise Parked(number)
         if verdict.verdict != RAISE:
-            return {"error": describe(error)}
+            raise error
         await written(lambda: usage.cover(on.ctx, on.run_id, on.budget_microusd, needed))
-        return await self.perform(number, work)
+
+    async def _park(self, wait: Wait) -> NoReturn:
+        await written(partial(self.tools.execution.arm_wait, self._on, wait))
+        raise Parked(wait.step)
 
 
 def _check_size(name: str, value: Any) -> None:

@@ -1,9 +1,8 @@
 """``Run``: what a workflow function works with. Every method is a step with a number, counted from 1.
 
-A step is executed inside the durable engine and recorded in our own tables; a run that goes on after a
-wait, a crash or a deploy calls its function again from the top, and every step that finished answers with
-its recorded result. So a workflow must make the same calls in the same order for the same input: keep
-clocks, random numbers and I/O inside steps.
+A step is recorded when it ends; a run that goes on after a wait, a crash or a deploy calls its function again
+from the top, and every step that finished answers with its recorded result. So a workflow must make the same calls
+in the same order for the same input: keep clocks, random numbers and I/O inside steps.
 
 A step that must wait arms the wait, ends the execution with ``Parked`` and leaves neither slot nor task.
 """
@@ -19,18 +18,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 from pydantic import BaseModel, TypeAdapter
 
 from core.reviews.model import Verdict
-from core.runs.execution import Executing, Wait
+from core.runs.execution import Cancelled, Executing, Wait
 from core.runs.model import Cause
 from core.tenancy import TenantContext
-from core.workflows.faults import Cancelled, Parked, step_failed, written
-from core.workflows.performing import PARK, Performer, Tools, Work
+from core.workflows.faults import Parked, written
+from core.workflows.performing import Performer, Tools, Work
 from core.workflows.retry import Retry
 from core.workflows.step import Step
 
 if TYPE_CHECKING:
     from agents import Agent
-
-    from core.engine import JSON
 
 
 Arg = TypeVar("Arg")
@@ -156,45 +153,38 @@ class Run:
         number = self._next()
         sla_s = float(self.tenant.policy.review_sla_s) if sla is None else sla
 
-        async def ask() -> JSON:
-            verdict = await written(
-                lambda: self._tools.reviews.request(
-                    self.on,
-                    number,
-                    pool=pool,
-                    title=title,
-                    evidence=evidence.model_dump(mode="json"),
-                    choices=list(choices),
-                    sla_s=sla_s,
-                )
+        self.performer.asked = True
+        verdict = await written(
+            lambda: self._tools.reviews.request(
+                self.on,
+                number,
+                pool=pool,
+                title=title,
+                evidence=evidence.model_dump(mode="json"),
+                choices=list(choices),
+                sla_s=sla_s,
             )
-            return PARK if verdict is None else {"value": TypeAdapter(Verdict).dump_python(verdict)}
-
-        return TypeAdapter(Verdict).validate_python(await self._checkpoint(number, f"review: {pool}", ask))
+        )
+        if verdict is None:
+            raise Parked(number)
+        return verdict
 
     async def sleep(self, seconds: float) -> None:
         """Wait, for free."""
         number = self._next()
         wake_at = self._tools.clock.now() + timedelta(seconds=seconds)
         wait = Wait(number, f"sleep {seconds:g} s", Cause.TIMER, wake_at=wake_at)
-
-        async def ask() -> JSON:
-            over = await written(lambda: self._tools.execution.sleep(self.on, wait))
-            return {"value": None} if over else PARK
-
-        await self._checkpoint(number, wait.name, ask)
+        if not await written(lambda: self._tools.execution.sleep(self.on, wait)):
+            raise Parked(number)
 
     async def event(self, name: str, key: str, *, timeout_s: float) -> Any:
         """Wait, for free, for an event sent to this tenant; its payload. Raises ``TimeoutError``."""
         number = self._next()
         wake_at = self._tools.clock.now() + timedelta(seconds=timeout_s)
         wait = Wait(number, f"event: {name}", Cause.EVENT, key=f"{name}/{key}", wake_at=wake_at)
-
-        async def ask() -> JSON:
-            found = await written(lambda: self._tools.execution.await_event(self.on, wait, name, key))
-            return PARK if found is None else {"value": found}
-
-        found = await self._checkpoint(number, wait.name, ask)
+        found = await written(lambda: self._tools.execution.await_event(self.on, wait, name, key))
+        if found is None:
+            raise Parked(number)
         if "payload" not in found:
             raise TimeoutError(f"No event {name}/{key} came within {timeout_s:g} s.")
         return found["payload"]
@@ -249,18 +239,7 @@ class Run:
         return result.validate_python(await self._perform(replace(work, name=title, action=action)))
 
     async def _perform(self, work: Work) -> Any:
-        number = self._next()
-        return await self._checkpoint(number, work.name, lambda: self.performer.perform(number, work))
-
-    async def _checkpoint(self, number: int, name: str, action: Callable[[], Awaitable[JSON]]) -> Any:
-        envelope = await self._tools.engine.step(name, action)
-        if "value" in envelope:
-            return envelope["value"]
-        if "park" in envelope:
-            raise Parked(number)
-        if "cancelled" in envelope:
-            raise Cancelled
-        raise step_failed(name, envelope["error"])
+        return await self.performer.perform(self._next(), work)
 
 
 def _output_type(agent: Agent[Step]) -> Any:

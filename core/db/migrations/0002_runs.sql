@@ -70,7 +70,8 @@ create table run_events (
 );
 select app.fence('run_events', 'select, insert');
 
--- One row per attempt of a step. The result and the settlement of its cost are written in one transaction.
+-- One row per attempt of a step: the checkpoints. The result and the settlement of its cost are written in one
+-- transaction. A later execution of the run is told what is done, or failed for good; all else it does.
 create table run_steps (
     tenant_id        text not null,
     run_id           text not null,
@@ -81,6 +82,7 @@ create table run_steps (
     state            text not null check (state in ('started', 'done', 'failed')),
     result           jsonb,
     error            jsonb,
+    final            boolean not null default false,   -- failed for good: not tried again unless the run is retried
     cost_microusd    bigint not null default 0,
     model            text,
     started_at       timestamptz not null,

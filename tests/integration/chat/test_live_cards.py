@@ -94,6 +94,7 @@ class Site:
                 ),
                 RunId(claim.run_id),
                 WORKER,
+                claim.attempt,
                 claim.budget_microusd,
                 claim.batch_id,
                 claim.thread_id,

@@ -1,0 +1,150 @@
+"""Steps are recorded by whoever holds the run, once, and later executions are told what was recorded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from core.clock import FakeClock
+from core.ids import WorkerId
+from core.queue.model import DEAD_AFTER_S
+from core.runs.execution import Cancelled, Executing, Lost, Wait
+from core.runs.model import Cause, RunRequest, RunState
+from core.settings import Settings
+from core.tenancy import TenantContext
+from tests.fixtures.work import Work, work_in
+from tests.fixtures.workers import site_in, working
+
+ERROR = {"code": "step_failed", "message": "no"}
+GO = Wait(2, "event: go", Cause.EVENT, key="go/1")
+
+
+@pytest.fixture
+async def work(settings: Settings) -> AsyncIterator[Work]:
+    """The rooms, on a clock that stands still."""
+    async with work_in(settings, FakeClock()) as rooms:
+        yield rooms
+
+
+@pytest.fixture
+async def ctx(work: Work) -> TenantContext:
+    """Somebody who is everything in a tenant."""
+    return await work.tenant("bank")
+
+
+async def test_a_worker_that_lost_its_run_records_nothing_more_about_its_steps(work: Work, ctx: TenantContext) -> None:
+    (run,) = await work.submit(ctx, 1)
+    (claim,) = await work.claim("silent", 1)
+    silent = await work.executing(claim, "silent")
+    first = await work.execution.begin_step(silent, 1, "pay", "step", estimate_microusd=1_000)
+    work.clock.advance(DEAD_AFTER_S + 1)
+    assert len(await work.queue.recover()) == 1
+    await _writes_nothing(work, silent, first)  # while the run is queued again
+    (claim,) = await work.claim("other", 1)
+    again = await work.executing(claim, "other")
+    await _writes_nothing(work, silent, first)  # while another worker executes it
+    assert await work.execution.recorded(again, 1) is None
+    second = await work.execution.begin_step(again, 1, "pay", "step", estimate_microusd=1_000)
+    await work.execution.finish_step(again, 1, second, {"by": "other"}, cost_microusd=700)
+    await work.execution.finish_step(again, 1, second, {"by": "other"}, cost_microusd=700)  # its answer was lost
+    recorded = await work.execution.recorded(again, 1)
+    assert recorded is not None
+    assert recorded.result == {"by": "other"}
+    assert [(step.attempt, step.state) for step in await work.runs.steps(ctx, run.run_id)] == [
+        (1, "started"),
+        (2, "done"),
+    ]
+    events = await work.runs.events(ctx, run.run_id)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    balance = await work.usage.balance(ctx, run.run_id)
+    assert (balance.reserved_microusd, balance.spent_microusd) == (0, 700)
+
+
+async def _writes_nothing(work: Work, silent: Executing, attempt: int) -> None:
+    for write in (
+        work.execution.finish_step(silent, 1, attempt, {"by": "silent"}, cost_microusd=900),
+        work.execution.fail_step(silent, 1, attempt, ERROR),
+        work.execution.fail_for_good(silent, 1, "pay", "step", ERROR),
+        work.execution.begin_step(silent, 2, "tell", "step"),
+        work.execution.await_event(silent, GO, "go", "1"),
+    ):
+        with pytest.raises(Lost):
+            await write
+
+
+async def test_a_run_that_is_to_stop_neither_begins_a_step_nor_waits(work: Work, ctx: TenantContext) -> None:
+    (run,) = await work.submit(ctx, 1)
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim, "w")
+    assert await work.execution.await_event(on, GO, "go", "1") is None
+    await work.runs.cancel(ctx, run.run_id)
+    with pytest.raises(Cancelled):
+        await work.execution.begin_step(on, 1, "pay", "step", estimate_microusd=1_000)
+    assert await work.execution.park(on, 2) is RunState.CANCELLED
+    assert (await work.runs.get(ctx, run.run_id)).state is RunState.CANCELLED
+    assert (await work.usage.balance(ctx, run.run_id)).reserved_microusd == 0
+    assert await work.runs.send_event(ctx, "go", "1", {"x": 1})
+    assert await work.claim("w", 1) == []
+    assert await work.queue.faults() == []
+
+
+async def test_a_step_that_failed_for_good_fails_alike_until_the_run_is_retried(work: Work, ctx: TenantContext) -> None:
+    (run,) = await work.submit(ctx, 1)
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim, "w")
+    attempt = await work.execution.begin_step(on, 1, "pay", "step")
+    await work.execution.fail_step(on, 1, attempt, ERROR)
+    assert await work.execution.recorded(on, 1) is None, "it may be tried again"
+    for _ in range(2):
+        await work.execution.fail_for_good(on, 1, "pay", "step", ERROR)
+    await work.execution.fail_for_good(on, 2, "dear", "step", ERROR)  # one that was never begun
+    for step in (1, 2):
+        recorded = await work.execution.recorded(on, step)
+        assert recorded is not None
+        assert recorded.error == ERROR
+    assert len(await work.runs.steps(ctx, run.run_id)) == 2
+    await work.execution.end(on, RunState.FAILED, error=ERROR)
+    await work.runs.retry(ctx, run.run_id)
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim, "w")
+    assert await work.execution.recorded(on, 1) is None
+    assert await work.execution.begin_step(on, 1, "pay", "step") == 2
+
+
+async def test_a_caught_failure_is_not_tried_again_when_the_run_goes_on_after_a_wait(
+    settings: Settings, tmp_path: Path
+) -> None:
+    log = tmp_path / "effects"
+    async with site_in(settings) as site, working(site):
+        run, _ = await site.platform.runs.submit(site.admin, RunRequest("sample-caught", {"log": str(log)}))
+
+        async def asked() -> str | None:
+            found = await site.platform.reviews.open(site.reviewer)
+            return found[0].review_id if found else None
+
+        await site.platform.reviews.decide(site.reviewer, await site.until(asked), "approve")
+        (ended,) = await site.ended([run])
+    assert ended.state is RunState.SUCCEEDED
+    assert Counter(log.read_text().split()) == {f"{run.run_id}/1": 1, f"{run.run_id}/3": 1}
+
+
+async def test_a_run_that_goes_on_with_other_steps_than_before_fails_and_says_so(
+    settings: Settings, tmp_path: Path
+) -> None:
+    request = RunRequest("sample-review", {"log": str(tmp_path / "effects")})
+    async with site_in(settings) as site:
+        run, _ = await site.platform.runs.submit(site.admin, request)
+        await site.platform.queue.heartbeat(WorkerId("older"), 1)
+        (claim,) = await site.platform.queue.claim(WorkerId("older"), 1)
+        on = Executing(site.admin, run.run_id, WorkerId("older"), claim.attempt, claim.budget_microusd, None, None)
+        attempt = await site.platform.execution.begin_step(on, 1, "what it was called", "step")
+        await site.platform.execution.finish_step(on, 1, attempt, "done")
+        await site.platform.execution.hand_back(on)
+        async with working(site):
+            (ended,) = await site.ended([run])
+    assert ended.state is RunState.FAILED
+    assert ended.error is not None
+    assert "was what it was called and is effect now" in ended.error["message"]
