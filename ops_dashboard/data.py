@@ -16,8 +16,12 @@ import pandas as pd
 
 from core.db.pool import Database, Row, Transaction
 from core.db.queries import Query, load_queries
+from core.ids import RunId
+from core.queue.estimate import StartsIn
 from core.queue.model import DEAD_AFTER_S, HEADROOM, IDLE_LOOK_S, reserved_slots
-from core.runs.model import Lane, queued_cause
+from core.queue.service import QueueService
+from core.runs.model import Cause, Lane, RunState, queued_cause
+from core.runs.waiting import ENDS_A_SLOT, Parking, Passage, by_cause
 from core.tenancy import PLATFORM, ActorKind, Scope, TenantContext
 from core.tenants.model import TenantView
 from ops_dashboard.figures import OTHERS, TOP
@@ -162,12 +166,17 @@ class RunFilter:
 
 @dataclass(frozen=True, slots=True)
 class RunDetail:
-    """One run without its content. ``row`` as in ``run_rows``; the frames may be empty."""
+    """One run without its content. ``row`` as in ``run_rows``; the frames may be empty.
+
+    ``waited``: seconds by cause, all of its waiting so far. ``starts_in``: while it is queued, if anybody can know.
+    """
 
     row: dict[str, Any]
     steps: pd.DataFrame
     passages: pd.DataFrame
     transitions: pd.DataFrame
+    waited: dict[Cause, float]
+    starts_in: StartsIn | None
 
 
 def is_operator(ctx: TenantContext) -> bool:
@@ -314,7 +323,7 @@ async def runs(
 
 
 async def run_detail(
-    db: Database, ctx: TenantContext, run_id: str, now: datetime, user_id: str | None = None
+    db: Database, queue: QueueService, ctx: TenantContext, run_id: str, now: datetime, user_id: str | None = None
 ) -> RunDetail | None:
     """One run, its steps, its passages through the queue and its transitions; None when there is none to see.
 
@@ -324,11 +333,23 @@ async def run_detail(
     if not found or found[0]["run_id"] != run_id:
         return None
     async with db.tenant_transaction(ctx) as tx:
+        passages = await tx.fetch(_query(ctx, "passage_rows"), run_id, now)
+        transitions = await tx.fetch(_query(ctx, "transition_rows"), run_id)
         return RunDetail(
             row=found[0],
             steps=await _frame(tx, _query(ctx, "step_rows"), _STEPS, run_id),
-            passages=await _frame(tx, _query(ctx, "passage_rows"), _PASSAGES, run_id, now),
-            transitions=await _frame(tx, _query(ctx, "transition_rows"), _TRANSITIONS, run_id),
+            passages=_framed(passages, _PASSAGES),
+            transitions=_framed(transitions, _TRANSITIONS),
+            waited=by_cause(
+                [Passage(**row) for row in passages],
+                [
+                    Parking(row["at"], Cause(row["cause"]) if row["kind"] == RunState.WAITING else None)
+                    for row in transitions
+                    if row["kind"] in ENDS_A_SLOT
+                ],
+                found[0]["finished_at"] or now,
+            ),
+            starts_in=await queue.starts_in(tx, RunId(run_id), any_tenant=is_operator(ctx)),
         )
 
 
@@ -371,5 +392,8 @@ _TRANSITIONS = ("seq", "at", "kind", "cause")
 
 
 async def _frame(tx: Transaction, query: Query, columns: Sequence[str], *args: object) -> pd.DataFrame:
-    rows = await tx.fetch(query, *args)
+    return _framed(await tx.fetch(query, *args), columns)
+
+
+def _framed(rows: Iterable[Row], columns: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame([tuple(row) for row in rows], columns=list(columns))

@@ -14,8 +14,9 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import plotly.graph_objects as go
 
+from core.runs.waiting import ENDS_A_SLOT
 from core.usage.model import format_usd
-from ops_dashboard.theme import NEUTRAL, STATE_COLORS
+from ops_dashboard.theme import CAUSE_COLORS, NEUTRAL, STATE_COLORS
 from ops_dashboard.words import duration
 
 TOP = 8
@@ -25,8 +26,8 @@ OTHERS = "others"
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 """For ``st.plotly_chart(config=…)``."""
 
-_CAUSE_COLORS = {"queue": STATE_COLORS["queued"], "slot": STATE_COLORS["running"], "wait": STATE_COLORS["waiting"]}
-_SLOT_ENDS = ("waiting", "succeeded", "failed", "cancelled")
+_BAR_COLORS = {"queue": STATE_COLORS["queued"], "slot": STATE_COLORS["running"], "wait": STATE_COLORS["waiting"]}
+_QUEUE_CAUSES = {"share_s": "share", "capped_s": "cap", "paused_s": "paused", "no_worker_s": "no_worker"}
 _WAITING_KINDS = {"review", "timer", "event", "rate", "budget"}
 _STEP_COLORS = {"done": STATE_COLORS["succeeded"], "failed": STATE_COLORS["failed"], "started": STATE_COLORS["running"]}
 
@@ -134,6 +135,51 @@ def normalised_service(services: pd.DataFrame, names: Mapping[str, str], colors:
     return figure
 
 
+def wait_causes(frame: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
+    """Seconds that runs waited in the queue before they started, by cause, per tenant: those that waited most.
+
+    ``frame``: tenant_id, capped_s, paused_s, no_worker_s, share_s.
+    """
+    figure = _base("Waiting in the queue, by cause", 300, barmode="stack")
+    figure.update_layout(hovermode="closest")
+    total = pd.Series(dtype=float) if frame.empty else frame[[*_QUEUE_CAUSES]].sum(axis=1)
+    if not total.sum() > 0:
+        return _empty(figure, "No run that started in this window had to wait.")
+    shown = frame.loc[total.sort_values(ascending=False).index[:TOP]]
+    for column, cause in _QUEUE_CAUSES.items():
+        figure.add_bar(
+            y=[names.get(tenant, tenant) for tenant in shown["tenant_id"]],
+            x=shown[column].round(1),
+            orientation="h",
+            name=cause.replace("_", " "),
+            marker={"color": CAUSE_COLORS[cause]},
+            customdata=[duration(value) for value in shown[column]],
+            hovertemplate="%{y}: %{customdata}<extra>%{fullData.name}</extra>",
+        )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(rangemode="tozero", title_text=None)
+    return figure
+
+
+def stacked_bar(parts: Mapping[str, float]) -> str:
+    """One bar as HTML, its parts as wide as their seconds, with a legend: what a run waited for."""
+    whole = sum(parts.values())
+    ordered = sorted(parts.items(), key=lambda part: -part[1])
+    colors = {cause: CAUSE_COLORS.get(cause, NEUTRAL) for cause, _ in ordered}
+    bar = "".join(
+        f'<div style="width:{100 * seconds / whole:.2f}%;background:{colors[cause]}"></div>'
+        for cause, seconds in ordered
+    )
+    legend = " &nbsp; ".join(
+        f'<span style="color:{colors[cause]}">■</span> {cause.replace("_", " ")} {duration(seconds)}'
+        for cause, seconds in ordered
+    )
+    return (
+        f'<div style="display:flex;height:.6rem;border-radius:.3rem;overflow:hidden;margin:.2rem 0">{bar}</div>'
+        f'<div style="font-size:.9rem">{legend}</div>'
+    )
+
+
 def endings(frame: pd.DataFrame) -> go.Figure:
     """How the runs of one tenant ended."""
     figure = _base("Runs that ended", 300, showlegend=False)
@@ -226,10 +272,10 @@ def _passage_bars(passages: pd.DataFrame, transitions: pd.DataFrame, now: dateti
         if released is not None and passage.queued_at > released:
             bars += _wait_bars(released, passage.queued_at, transitions)
         claimed = None if pd.isna(passage.claimed_at) else passage.claimed_at
-        bars.append(_Bar("queue", passage.queued_at, claimed or now, _CAUSE_COLORS["queue"], "in the queue"))
+        bars.append(_Bar("queue", passage.queued_at, claimed or now, _BAR_COLORS["queue"], "in the queue"))
         released = None if pd.isna(passage.released_at) else passage.released_at
         if claimed is not None:
-            bars.append(_Bar("slot", claimed, released or now, _CAUSE_COLORS["slot"], "holds a slot"))
+            bars.append(_Bar("slot", claimed, released or now, _BAR_COLORS["slot"], "holds a slot"))
     if released is not None:
         bars += _wait_bars(released, now, transitions)
     return bars
@@ -237,11 +283,11 @@ def _passage_bars(passages: pd.DataFrame, transitions: pd.DataFrame, now: dateti
 
 def _wait_bars(begin: datetime, end: datetime, transitions: pd.DataFrame) -> list[_Bar]:
     """The wait that began when a slot was given back; none when the run had ended (and was retried later)."""
-    before = transitions[transitions["kind"].isin(_SLOT_ENDS) & (transitions["at"] <= begin)]
+    before = transitions[transitions["kind"].isin(ENDS_A_SLOT) & (transitions["at"] <= begin)]
     if before.empty or before.iloc[-1]["kind"] != "waiting":
         return []
     cause = str(before.iloc[-1]["cause"]).replace("_", " ")
-    return [_Bar("waits", begin, end, _CAUSE_COLORS["wait"], f"waits: {cause}", cause)]
+    return [_Bar("waits", begin, end, _BAR_COLORS["wait"], f"waits: {cause}", cause)]
 
 
 def _step_bars(steps: pd.DataFrame, now: datetime) -> list[_Bar]:

@@ -15,22 +15,31 @@ from core.usage.model import MICRO
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A number of the policy. ``unit`` divides what is stored into what is shown (1,000,000: dollars)."""
+    """A number of the policy. ``unit`` divides what is stored into what is shown (1,000,000: dollars).
+
+    ``optional``: it may be left empty.
+    """
 
     name: str
     label: str
     unit: int = 1
     help: str = ""
+    optional: bool = False
 
 
 QUOTAS = (
     Field("weight", "Weight", help="Share of the slots among tenants that want more than they get."),
     Field("concurrency_cap", "Cap (runs at a time)", help="Runs of this tenant that hold a slot at the same time."),
+    Field("burst_slots", "Slots over the cap", help="Lent while nobody else could use them; 0: no bursts."),
+    Field(
+        "burst_credit_s", "Burst credit, seconds", help="Worker-seconds over the cap after which it is paid back first."
+    ),
     Field("daily_runs", "Runs a day", help="Counted from the tenant's local midnight."),
     Field("queue_depth", "Queued runs, at most", help="Beyond it submissions are refused with 429."),
     Field("max_steps", "Steps a run, at most"),
     Field("max_duration_s", "Hours a run may last", 3_600, "From its first start to its end, waits included."),
 )
+INSIDE = (Field("user_cap", "Runs of one user at a time", help="Empty: no cap but the organisation's.", optional=True),)
 BUDGETS = (
     Field("budget_run_microusd", "Budget of a run, USD", MICRO),
     Field("budget_month_microusd", "Budget of a month, USD", MICRO),
@@ -41,14 +50,18 @@ SERVICE_LEVELS = (
 )
 
 
-def shown(policy: Policy, field: Field) -> float | int:
-    """The stored value in the unit of the form."""
+def shown(policy: Policy, field: Field) -> float | int | None:
+    """The stored value in the unit of the form; None: empty."""
     value = getattr(policy, field.name)
+    if value is None:
+        return None
     return float(value) if field.name == "weight" else value if field.unit == 1 else value / field.unit
 
 
-def stored(field: Field, value: float) -> float | int:
-    """What is written in the form, as it is stored."""
+def stored(field: Field, value: float | None) -> float | int | None:
+    """What is written in the form, as it is stored; an empty field is 0 unless it may be empty."""
+    if value is None:
+        return None if field.optional else 0
     return float(value) if field.name == "weight" else round(value * field.unit)
 
 
@@ -63,6 +76,19 @@ def rate_limits(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
             raise InvalidInput(f"There are two rate limits {name!r}.")
         limits[name] = {"limit": int(row["limit"]), "window_s": int(row["window_s"])}
     return limits
+
+
+def workflow_caps(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Caps by workflow from the rows of a table. Raises ``InvalidInput`` for a row that is not complete."""
+    caps: dict[str, int] = {}
+    for row in rows:
+        name = str(row.get("workflow") or "").strip()
+        if not name or not _is_number(row.get("cap")):
+            raise InvalidInput("Every cap of a workflow needs its name and a number of runs.")
+        if name in caps:
+            raise InvalidInput(f"There are two caps of {name!r}.")
+        caps[name] = int(row["cap"])
+    return caps
 
 
 def _is_number(value: Any) -> bool:
@@ -89,13 +115,16 @@ def differences(before: Policy, after: Policy) -> list[tuple[str, str, str]]:
 
 
 def _flat(policy: Policy) -> dict[str, str]:
-    units = {field.name: field for field in (*QUOTAS, *BUDGETS, *SERVICE_LEVELS)}
+    units = {field.name: field for field in (*QUOTAS, *INSIDE, *BUDGETS, *SERVICE_LEVELS)}
     lines: dict[str, str] = {}
     for name, value in policy.model_dump(mode="json").items():
         if name == "rate_limits":
             lines |= {f"rate limit {key}": f"{at['limit']} in {at['window_s']} s" for key, at in value.items()}
+        elif name == "workflow_caps":
+            lines |= {f"cap of {key}": str(cap) for key, cap in value.items()}
         elif name in units:
-            lines[units[name].label] = f"{shown(policy, units[name]):,g}"
+            number = shown(policy, units[name])
+            lines[units[name].label] = "–" if number is None else f"{number:,g}"
         else:
             lines[name.replace("_", " ")] = ", ".join(value) or "–" if isinstance(value, list) else str(value)
     return lines

@@ -15,6 +15,19 @@ STATE_COLORS = {
     "failed": "#d1493f",
     "cancelled": "#8a94a3",
 }
+CAUSE_COLORS = {
+    "share": "#e0a73a",
+    "cap": "#2f6fde",
+    "paused": "#8a94a3",
+    "no_worker": "#d1493f",
+    "review": "#9b7fe0",
+    "timer": "#1f9d74",
+    "event": "#2b9fb3",
+    "rate": "#b5549c",
+    "budget": "#9a6b4f",
+}
+"""Why a run does not execute."""
+
 NEUTRAL = "#8a94a3"
 
 THEME: dict[str, object] = {

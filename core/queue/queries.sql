@@ -83,6 +83,10 @@ select app.anything_moves();
 -- Where a queued run of the transaction's tenant stands; no row when it is not queued.
 select * from app.queue_place($1, $2);
 
+-- name: op_place
+-- The same of any tenant, for operators.
+select * from app.op_queue_place($1, $2);
+
 -- name: shared_slots
 -- Slots that tenants share out: workers that live, the platform's cap, the headroom.
 select app.shared_slots($1, $2, $3);

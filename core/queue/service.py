@@ -148,10 +148,13 @@ class QueueService:
             self._depth = (now, await store.depth(tx))
         return self._depth[1]
 
-    async def starts_in(self, tx: Transaction, run_id: RunId) -> StartsIn | None:
-        """When a queued run of the transaction's tenant will probably start; None: it is not queued, or unknowable."""
+    async def starts_in(self, tx: Transaction, run_id: RunId, *, any_tenant: bool = False) -> StartsIn | None:
+        """When a queued run will probably start; None: it is not queued, or unknowable.
+
+        Of the transaction's tenant; ``any_tenant``: of all, in an operator's transaction.
+        """
         now = self._clock.now()
-        place = await store.place(tx, run_id, now)
+        place = await store.place(tx, run_id, now, any_tenant=any_tenant)
         if place is None:
             return None
         slots = await store.shared_slots(tx, now - _ALIVE, now - _ALIVE_IDLE, HEADROOM)

@@ -129,9 +129,9 @@ async def forget_uses(tx: Transaction, before: datetime, limit: int) -> int:
     return int(await tx.fetchval(SQL["forget_uses"], before, limit))
 
 
-async def place(tx: Transaction, run_id: str, now: datetime) -> Place | None:
-    """Where a queued run of the transaction's tenant stands; None when it is not queued."""
-    row = await tx.fetchrow(SQL["place"], run_id, now)
+async def place(tx: Transaction, run_id: str, now: datetime, *, any_tenant: bool) -> Place | None:
+    """Where a queued run of the transaction's tenant (operators: of any) stands; None when it is not queued."""
+    row = await tx.fetchrow(SQL["op_place" if any_tenant else "place"], run_id, now)
     if row is None:
         return None
     return Place(

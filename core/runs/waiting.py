@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from core.queue.estimate import StartsIn
-from core.runs.model import Cause
+from core.runs.model import Cause, RunState
 
 SHORTEST_S = 0.001
 """Below it lies what clocks lose when they are written down."""
+
+
+ENDS_A_SLOT = (RunState.WAITING, RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+"""Events after which a run holds no slot."""
 
 
 @dataclass(frozen=True, slots=True)

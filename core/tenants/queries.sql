@@ -65,6 +65,10 @@ select app.tenant_policy_change($1, $2, $3, $4, $5);
 -- Stop or go on claiming a tenant's runs; stop or go on admitting them. Null: as it was.
 select app.queue_steer($1, $2, $3, $4);
 
+-- name: platform_cap
+-- Set the most slots that may be held on the whole platform; what it was.
+select app.queue_platform_cap($1);
+
 -- name: user_create
 -- False when the e-mail is taken in that tenant.
 select app.user_create($1, $2, $3, $4, $5, $6, $7);

@@ -313,28 +313,31 @@ class TenantService:
 
     async def pause(self, actor: TenantContext, tenant_id: TenantId, paused: bool) -> None:
         """Stop claiming a tenant's queued runs, or go on at once. Running ones finish. Raises ``NotFound``."""
-        before = await self._steer(actor, tenant_id, paused=paused)
-        was, now = {"paused": before.paused}, {"paused": paused}
-        await self._audit_over(actor, tenant_id, "tenant.pause", f"tenant:{tenant_id}", was, now)
+        await self._steer(actor, tenant_id, "pause", paused=paused)
 
     async def drain(self, actor: TenantContext, tenant_id: TenantId, draining: bool) -> None:
         """Refuse what a tenant submits from now on, or take it again. What is queued goes on. Raises ``NotFound``."""
-        before = await self._steer(actor, tenant_id, draining=draining)
-        was, now = {"draining": before.draining}, {"draining": draining}
-        await self._audit_over(actor, tenant_id, "tenant.drain", f"tenant:{tenant_id}", was, now)
+        await self._steer(actor, tenant_id, "drain", draining=draining)
 
-    async def _steer(
-        self, actor: TenantContext, tenant_id: TenantId, *, paused: bool | None = None, draining: bool | None = None
-    ) -> TenantView:
-        """Change what is not None; the tenant as it was."""
+    async def cap_platform(self, actor: TenantContext, cap: int | None) -> None:
+        """Hold at most ``cap`` slots on the whole platform (None: as many as workers have). Running runs finish."""
+        actor.require(Scope.PLATFORM_OPERATE)
+        if cap is not None and cap < 0:
+            raise InvalidInput("A cap is 0 or more.")
+        async with self._db.control_transaction() as tx:
+            was = await store.set_platform_cap(tx, cap)
+        await self._bus.signal(Topic.WORKERS)
+        await self._audit.append(actor, "platform.cap", "platform", {"cap": was}, {"cap": cap})
+
+    async def _steer(self, actor: TenantContext, tenant_id: TenantId, act: str, **given: bool) -> None:
         actor.require(Scope.PLATFORM_OPERATE)
         async with self._db.control_transaction() as tx:
             before = await store.tenant(tx, tenant_id)
-            now = self._clock.now()
-            if before is None or not await store.steer(tx, tenant_id, now, paused=paused, draining=draining):
+            if before is None or not await store.steer(tx, tenant_id, self._clock.now(), **given):
                 raise NotFound("There is no such tenant.")
         await self._changed(tenant_id)
-        return before
+        was = {name: getattr(before, name) for name in given}
+        await self._audit_over(actor, tenant_id, f"tenant.{act}", f"tenant:{tenant_id}", was, given)
 
     async def _changed(self, tenant_id: TenantId) -> None:
         """What decides about queued runs is another now: whoever could start some looks at once."""

@@ -182,6 +182,12 @@ async def steer(
     return bool(await tx.fetchval(SQL["steer"], tenant_id, paused, draining, now))
 
 
+async def set_platform_cap(tx: Transaction, cap: int | None) -> int | None:
+    """The most slots that may be held on the whole platform; what it was."""
+    was: int | None = await tx.fetchval(SQL["platform_cap"], cap)
+    return was
+
+
 async def create_user(
     tx: Transaction,
     user_id: UserId,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from core.runs.model import Lane
 from core.usage.model import format_usd
 from ops_dashboard import figures, session, snapshots
 from ops_dashboard.data import Pulse, TenantPulse, Window
@@ -68,12 +69,16 @@ def _live() -> None:
 
 def _operator_tiles(pulse: Pulse, window: Window, short: Fairness, long: Fairness) -> None:
     tenants = pulse.tenants
-    slots = sum(worker.slots for worker in pulse.workers if worker.state in {"busy", "idle"})
+    slots = pulse.slots
     silent = sum(worker.state == "silent" for worker in pulse.workers)
     parked: Counter[str] = sum((Counter(tenant.waiting) for tenant in tenants), Counter())
     with st.grid(4):
-        _tile("Running", f"{count(sum(t.running for t in tenants))} / {count(slots)}", "of all live slots")
-        _tile("Queued", count(sum(t.queued for t in tenants)), f"oldest {_oldest(pulse)}")
+        _tile(
+            "Running", f"{count(sum(t.running for t in tenants))} / {count(slots)}", _slots(pulse), help_text=_HEADROOM
+        )
+        _tile(
+            "Queued", count(sum(t.queued for t in tenants)), f"oldest {_oldest(pulse)} · {_lanes(_all_lanes(tenants))}"
+        )
         _tile("Waiting", count(parked.total()), causes(parked))
         _tile("Wait p95", *_worst_wait(pulse, window), help_text=_WAIT)
         _tile("In time", percent(_attainment(window.endings)), _worst_sla(pulse, window), help_text=_SLA)
@@ -97,6 +102,14 @@ def _operator_tiles(pulse: Pulse, window: Window, short: Fairness, long: Fairnes
         )
 
 
+_HEADROOM = (
+    "Slots in use, of all live ones within the platform's cap. The last few free ones, the headroom, are kept for "
+    "tenants that have nothing running, so that a quiet tenant starts at once."
+)
+_BURST = (
+    "Slots over the cap, lent while nobody else could use them, of those the policy allows; and the worker-seconds "
+    "still to be paid back by running under the cap. At the policy's credit bursts end."
+)
 _WAIT = "Time between entering the queue and getting a slot, each time a run does so."
 
 
@@ -106,7 +119,7 @@ def _tenant_tiles(pulse: Pulse, window: Window) -> None:
     ending = window.endings.iloc[0] if len(window.endings) else None
     with st.grid(4):
         _tile("Running", f"{tenant.running} / {tenant.cap}", "of your slots")
-        _tile("Queued", count(tenant.queued), f"oldest {_oldest(pulse)}")
+        _tile("Queued", count(tenant.queued), f"oldest {_oldest(pulse)} · {_lanes(tenant.lanes)}")
         _tile("Waiting", count(tenant.waiting_total), causes(tenant.waiting))
         _tile(
             "Wait p50 / p95 / p99",
@@ -130,6 +143,11 @@ def _tenant_tiles(pulse: Pulse, window: Window) -> None:
     left, right = st.columns(2)
     _bar(left, "Budget of the month", _promised(tenant), tenant.month_limit_microusd, format_usd)
     _bar(right, "Runs today", tenant.runs_today, tenant.daily_runs, count)
+    if tenant.draining:
+        st.warning(
+            "The operator drains your organisation: nothing new is taken, queued runs go on.",
+            icon=":material/water_drop:",
+        )
     if tenant.paused:
         st.warning("Your tenant is paused: queued runs do not start. Running ones finish.", icon=":material/pause:")
 
@@ -156,11 +174,13 @@ def _now_table(pulse: Pulse) -> None:
     tenants = pulse.tenants
     table(
         {
-            "Tenant": [f"{tenant.name} (paused)" if tenant.paused else tenant.name for tenant in tenants],
+            "Tenant": [_name(tenant) for tenant in tenants],
             "Tier": [tenant.tier for tenant in tenants],
             "Running / cap": [f"{tenant.running} / {tenant.cap}" for tenant in tenants],
             "Cap used": [tenant.running / max(1, tenant.cap) for tenant in tenants],
+            "Burst": [burst_in_words(tenant) for tenant in tenants],
             "Queued": [tenant.queued for tenant in tenants],
+            "Lanes": [_lanes(tenant.lanes) for tenant in tenants],
             "Oldest": [_age(pulse, tenant) for tenant in tenants],
             "Not executing, by cause": [causes(tenant.causes) for tenant in tenants],
             "Runs today / quota": [ratio(tenant.runs_today, tenant.daily_runs) for tenant in tenants],
@@ -169,6 +189,7 @@ def _now_table(pulse: Pulse) -> None:
         },
         {
             "Cap used": share_column(),
+            "Burst": st.column_config.TextColumn(help=_BURST),
             "Queued": st.column_config.NumberColumn(width="small"),
             "Runs today / quota": share_column("Of the daily quota, counted from the tenant's midnight."),
             "Budget of the month": share_column("Spent and reserved."),
@@ -210,6 +231,33 @@ def _window_table(pulse: Pulse, window: Window) -> None:
     )
 
 
+def _name(tenant: TenantPulse) -> str:
+    marks = [word for word, true in (("paused", tenant.paused), ("draining", tenant.draining)) if true]
+    return f"{tenant.name} ({', '.join(marks)})" if marks else tenant.name
+
+
+def burst_in_words(tenant: TenantPulse) -> str:
+    """Slots over the cap and what is owed for them: ``2 / 5 · 40 s of 5 min owed``."""
+    if not tenant.burst_slots and tenant.debt_s < 1:
+        return NONE
+    owed = f" · {duration(tenant.debt_s)} of {duration(tenant.burst_credit_s)} owed" if tenant.debt_s >= 1 else ""
+    return f"{tenant.bursting} / {tenant.burst_slots}{owed}"
+
+
+def _slots(pulse: Pulse) -> str:
+    cap = "" if pulse.platform_cap is None else f"cap {count(pulse.platform_cap)} · "
+    return f"{cap}headroom {count(pulse.headroom)}"
+
+
+def _all_lanes(tenants: Sequence[TenantPulse]) -> Counter[str]:
+    return sum((Counter(tenant.lanes) for tenant in tenants), Counter())
+
+
+def _lanes(lanes: Mapping[str, int]) -> str:
+    order = [lane.name.lower() for lane in Lane]
+    return " · ".join(f"{name} {count(lanes[name])}" for name in order if lanes.get(name)) or NONE
+
+
 def _age(pulse: Pulse, tenant: TenantPulse) -> str:
     oldest = tenant.oldest_queued_at
     return NONE if oldest is None else duration((pulse.at - oldest).total_seconds())
@@ -241,27 +289,27 @@ def _plots(who: Viewer, pulse: Pulse, window: Window) -> None:
         figures.queue_depth(window.depth_over_time, names, colors, who.timezone), key="depth", config=figures.CONFIG
     )
     left, right = st.columns(2, border=True)
-    weights = {tenant.tenant_id: tenant.weight for tenant in pulse.tenants}
+    left.plotly_chart(figures.wait_causes(window.wait_causes, names), key="wait_causes", config=figures.CONFIG)
     if who.operator:
-        left.plotly_chart(
-            figures.normalised_service(_normalised(window, weights), names, colors),
+        right.plotly_chart(
+            figures.normalised_service(_normalised(pulse, window), names, colors),
             key="normalised",
             config=figures.CONFIG,
         )
     else:
-        left.plotly_chart(figures.endings(window.endings), key="endings", config=figures.CONFIG)
-    right.plotly_chart(figures.failures(window.failures, names, colors), key="failures", config=figures.CONFIG)
+        right.plotly_chart(figures.endings(window.endings), key="endings", config=figures.CONFIG)
+    with st.container(border=True):
+        st.plotly_chart(figures.failures(window.failures, names, colors), key="failures", config=figures.CONFIG)
 
 
-def _normalised(window: Window, weights: dict[str, float]) -> pd.DataFrame:
-    served = window.service_over_time.groupby("tenant_id")["worker_s"].sum()
-    backlogs = window.service.set_index("tenant_id")["backlog_s"] / window.seconds
-    known = [tenant for tenant in served.index if tenant in weights]
+def _normalised(pulse: Pulse, window: Window) -> pd.DataFrame:
+    weights = {tenant.tenant_id: tenant.weight for tenant in pulse.tenants}
+    known = [row for row in window.service.itertuples() if row.tenant_id in weights]
     return pd.DataFrame(
         {
-            "tenant_id": known,
-            "normalised": [round(served[tenant] / weights[tenant], 1) for tenant in known],
-            "backlogged": [round(min(1.0, backlogs.get(tenant, 0.0)), 1) for tenant in known],
+            "tenant_id": [row.tenant_id for row in known],
+            "normalised": [round(row.worker_s / weights[row.tenant_id], 1) for row in known],
+            "backlogged": [round(min(1.0, row.backlog_s / window.seconds), 1) for row in known],
         }
     )
 

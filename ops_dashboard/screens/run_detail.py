@@ -42,7 +42,7 @@ class _Shown:
 
 async def _read(platform: Platform, who: Viewer, run_id: str) -> _Shown:
     now = platform.clock.now()
-    detail = await data.run_detail(platform.db, who.ctx, run_id, now, who.only_own_runs)
+    detail = await data.run_detail(platform.db, platform.queue, who.ctx, run_id, now, who.only_own_runs)
     if detail is None:
         raise NotFound("There is no such run, or it is not yours to see.")
     view = None if who.operator else await platform.runs.get(who.ctx, run_id)
@@ -76,6 +76,7 @@ def _live() -> None:
     who = session.viewer()
     _head(who, shown)
     _tiles(shown.detail.row, who, shown.now)
+    _waiting(shown.detail)
     if shown.view is not None and shown.view.progress:
         _progress(shown.view.progress)
     with st.container(border=True):
@@ -158,6 +159,20 @@ def _tiles(row: dict[str, Any], who: Viewer, now: datetime) -> None:
             ),
         ):
             st.metric(label, value, delta=below, delta_color="off", delta_arrow="off", border=True)
+
+
+def _waiting(detail: RunDetail) -> None:
+    """What it waited for so far, and when it should start."""
+    if detail.starts_in is not None:
+        soonest, latest = round(detail.starts_in.soonest_s), round(detail.starts_in.latest_s)
+        when = f"in about {duration(latest)}" if soonest == latest else f"in {duration(soonest)} to {duration(latest)}"
+        st.info(f"Should start {'at once' if latest == 0 else when}, if nobody comes or goes.", icon=":material/timer:")
+    elif detail.row["state"] == RunState.QUEUED:
+        st.info("Nobody can say when it starts: it is paused, or there is no worker.", icon=":material/timer_off:")
+    if detail.waited:
+        whole = duration(sum(detail.waited.values()))
+        st.caption(f"Waited {whole} so far" if detail.row["finished_at"] is None else f"Waited {whole}")
+        st.html(figures.stacked_bar({cause.value: round(seconds, 1) for cause, seconds in detail.waited.items()}))
 
 
 def _progress(progress: dict[str, Any]) -> None:

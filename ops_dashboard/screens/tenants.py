@@ -15,11 +15,11 @@ from core.tenants.model import TenantView
 from core.usage.model import format_usd
 from ops_dashboard import policies, session, snapshots
 from ops_dashboard.measures import ratio
-from ops_dashboard.policies import BUDGETS, QUOTAS, SERVICE_LEVELS, Field
+from ops_dashboard.policies import BUDGETS, INSIDE, QUOTAS, SERVICE_LEVELS, Field
 from ops_dashboard.screens import api_keys
 from ops_dashboard.screens.forms import zone_input
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import causes, count, percent
+from ops_dashboard.words import causes, count, duration, percent
 
 
 async def _list(platform: Platform, who: Viewer) -> list[TenantView]:
@@ -40,6 +40,7 @@ def show() -> None:
             api_keys.show()
         return
     st.title("Tenants", anchor=False)
+    _platform_cap(who)
     if not tenants:
         st.info("There is no tenant yet. `bailiwick seed` makes the demo tenants.", icon=":material/domain_add:")
         return
@@ -60,10 +61,11 @@ def _use() -> None:
         return
     spent, limit = now.month_spent_microusd, now.month_limit_microusd
     reserved = format_usd(now.month_reserved_microusd)
-    with st.grid(5):
+    with st.grid(3):
         for label, value, below in (
             ("Running", f"{now.running} / {now.cap}", f"{percent(ratio(now.running, now.cap))} of the cap"),
             ("Queued", count(now.queued), causes(now.causes)),
+            ("Burst", f"{now.bursting} / {now.burst_slots}", f"{duration(now.debt_s)} owed"),
             ("Runs today", count(now.runs_today), f"{percent(ratio(now.runs_today, now.daily_runs))} of the quota"),
             ("Spent this month", format_usd(spent), f"of {format_usd(limit)}, {reserved} reserved"),
             ("Reviews open", count(now.reviews_open), f"{now.reviews_overdue} overdue"),
@@ -75,7 +77,7 @@ def _use() -> None:
 
 def _editor(who: Viewer, tenant: TenantView) -> None:
     if who.operator:
-        _pause(tenant)
+        _steer(tenant)
     policy = tenant.policy
     # The version is part of every key: after a change the form shows the policy that is in force now.
     key = f"{tenant.tenant_id}_{tenant.policy_version}"
@@ -99,6 +101,10 @@ def _editor(who: Viewer, tenant: TenantView) -> None:
             disabled=not who.operator,
         )
     with st.container(border=True):
+        st.markdown("##### Shares inside the organisation")
+        fields |= _numbers(policy, INSIDE, key, editable=True)
+        caps = _workflow_caps(policy, key)
+    with st.container(border=True):
         st.markdown("##### Budgets")
         fields |= _numbers(policy, BUDGETS, key, editable=who.operator)
     with st.container(border=True):
@@ -108,7 +114,7 @@ def _editor(who: Viewer, tenant: TenantView) -> None:
         st.markdown("##### Service levels, tools and time")
         fields |= _numbers(policy, SERVICE_LEVELS, key, editable=True)
         fields |= _own(policy, key)
-    _offer(tenant, fields, limits)
+    _offer(tenant, fields, limits, caps)
 
 
 def _numbers(policy: Policy, asked: Sequence[Field], key: str, *, editable: bool) -> dict[str, Any]:
@@ -116,17 +122,17 @@ def _numbers(policy: Policy, asked: Sequence[Field], key: str, *, editable: bool
     places = st.columns(3)
     for index, field in enumerate(asked):
         before = policies.shown(policy, field)
-        whole = isinstance(before, int)
+        whole = before is None or isinstance(before, int)
         value = places[index % 3].number_input(
             field.label,
-            min_value=0 if whole else 0.0,
+            min_value=int(field.optional) if whole else 0.0,
             value=before,
             step=1 if whole else 0.5,
             key=f"{field.name}_{key}",
             help=field.help or None,
             disabled=not editable,
         )
-        values[field.name] = policies.stored(field, value or 0)
+        values[field.name] = policies.stored(field, value)
     return values
 
 
@@ -156,6 +162,23 @@ def _rate_limits(policy: Policy, key: str, *, editable: bool) -> list[dict[str, 
     ]
 
 
+def _workflow_caps(policy: Policy, key: str) -> list[dict[str, Any]]:
+    before = pd.DataFrame(list(policy.workflow_caps.items()), columns=["workflow", "cap"]).astype(
+        {"workflow": "object", "cap": "Int64"}
+    )
+    edited = st.data_editor(
+        before,
+        key=f"workflow_caps_{key}",
+        num_rows="dynamic",
+        hide_index=True,
+        column_config={
+            "workflow": st.column_config.TextColumn("Workflow", required=True),
+            "cap": st.column_config.NumberColumn("Runs at a time", min_value=0, step=1, required=True),
+        },
+    )
+    return [{"workflow": row.workflow, "cap": _whole(row.cap)} for row in edited.itertuples(index=False)]
+
+
 def _whole(value: Any) -> int | None:
     return None if pd.isna(value) else int(value)
 
@@ -177,9 +200,12 @@ def _words(place: Any, label: str, values: Sequence[str], key: str) -> list[str]
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _offer(tenant: TenantView, fields: dict[str, Any], limits: list[dict[str, Any]]) -> None:
+def _offer(
+    tenant: TenantView, fields: dict[str, Any], limits: list[dict[str, Any]], caps: list[dict[str, Any]]
+) -> None:
     try:
-        after = policies.changed(tenant.policy, {**fields, "rate_limits": policies.rate_limits(limits)})
+        tables = {"rate_limits": policies.rate_limits(limits), "workflow_caps": policies.workflow_caps(caps)}
+        after = policies.changed(tenant.policy, {**fields, **tables})
     except InvalidInput as error:
         st.error(error.message, icon=":material/error:")
         return
@@ -207,14 +233,19 @@ async def _change(platform: Platform, who: Viewer, tenant: TenantView, after: Po
     await platform.tenants.change_policy(who.ctx, tenant.tenant_id, after)
 
 
-def _pause(tenant: TenantView) -> None:
+def _steer(tenant: TenantView) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if tenant.paused:
             st.badge("paused", icon=":material/pause:", color="orange")
+        if tenant.draining:
+            st.badge("draining", icon=":material/water_drop:", color="orange")
         word = "Resume" if tenant.paused else "Pause"
         icon = ":material/play_arrow:" if tenant.paused else ":material/pause:"
         if st.button(f"{word} this tenant", icon=icon, key="pause_tenant"):
             _confirm_pause(tenant)
+        word = "End draining" if tenant.draining else "Drain"
+        if st.button(f"{word} this tenant", icon=":material/water_drop:", key="drain_tenant"):
+            _confirm_drain(tenant)
 
 
 @st.dialog("Pause or resume this tenant?")
@@ -229,3 +260,33 @@ def _confirm_pause(tenant: TenantView) -> None:
             f"{tenant.name} is {'running' if tenant.paused else 'paused'}.",
         )
         st.rerun()
+
+
+@st.dialog("Drain this tenant, or end it?")
+def _confirm_drain(tenant: TenantView) -> None:
+    if tenant.draining:
+        st.write(f"What **{tenant.name}** submits is taken again.")
+    else:
+        st.write(f"Nothing that **{tenant.name}** submits is taken until draining ends. What is queued goes on.")
+    if st.button("End draining" if tenant.draining else "Drain", type="primary", key="confirm_drain"):
+        session.act(
+            lambda platform, who: platform.tenants.drain(who.ctx, tenant.tenant_id, not tenant.draining),
+            f"{tenant.name} {'may submit again' if tenant.draining else 'is draining'}.",
+        )
+        st.rerun()
+
+
+def _platform_cap(who: Viewer) -> None:
+    """Slots that may be held at once, whatever the workers have; for operators."""
+    now = snapshots.pulse(who)
+    with st.expander("Platform", icon=":material/dns:"):
+        st.caption(f"{now.live_slots} slots of workers that live; {now.headroom} of the free ones are headroom.")
+        with st.form("platform_cap", border=False):
+            cap = st.number_input(
+                "Slots that may be held at once", min_value=0, value=now.platform_cap, step=1, placeholder="no cap"
+            )
+            if st.form_submit_button("Put it in force"):
+                session.act(
+                    lambda platform, who: platform.tenants.cap_platform(who.ctx, cap),
+                    "There is no cap of the platform." if cap is None else f"The platform's cap is {cap}.",
+                )

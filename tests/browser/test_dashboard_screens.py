@@ -110,7 +110,7 @@ def test_an_operator_sees_every_tenant_live_and_no_content(
 ) -> None:
     page = look(OLGA)
     expect(tile(page, "Jain's index, 5 min")).to_have_text(__import__("re").compile(r"^0\.\d{3}$|^1\.000$"))
-    expect(page.locator(".js-plotly-plot")).to_have_count(4)
+    expect(page.locator(".js-plotly-plot")).to_have_count(5)
     expect(page.get_by_role("link", name="Reviews")).to_have_count(0)
     expect(page.get_by_role("link", name="Schedules")).to_have_count(0)
     page.screenshot(path=pictures / "dashboard-operator.png")
@@ -234,12 +234,19 @@ def test_an_operator_changes_a_policy_after_seeing_before_and_after_and_pauses_t
     page.get_by_role("button", name="Pause this tenant").click()
     page.get_by_role("dialog").get_by_role("button", name="Pause", exact=True).click()
     expect(page.get_by_role("button", name="Resume this tenant")).to_be_visible()
+    page.get_by_role("button", name="Drain this tenant").click()
+    page.get_by_role("dialog").get_by_role("button", name="Drain", exact=True).click()
+    expect(page.get_by_role("button", name="End draining this tenant")).to_be_visible()
+    page.get_by_text("Platform", exact=True).click()
+    page.get_by_role("spinbutton", name="Slots that may be held at once").fill("20")
+    page.get_by_role("button", name="Put it in force").click()
+    expect(page.get_by_text("The platform's cap is 20.")).to_be_visible()
 
     async def audited(work: Work) -> list[str]:
         ctx = await work.context("fintech-startup", Role.ADMIN)
-        return [entry.act for entry in await work.audit.recent(ctx, 2)]
+        return [entry.act for entry in await work.audit.recent(ctx, 3)]
 
-    assert busy_dashboard.work(audited) == ["tenant.pause", "policy.change"]
+    assert busy_dashboard.work(audited) == ["tenant.drain", "tenant.pause", "policy.change"]
 
 
 def test_an_admin_issues_a_key_and_verifies_the_chain_but_cannot_raise_the_own_cap(look: Look) -> None:

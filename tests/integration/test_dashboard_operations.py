@@ -125,7 +125,7 @@ async def test_a_parked_run_shows_when_it_queued_executed_and_waited(work: Work)
     work.clock.advance(3)
 
     for ctx in (bank, await work.operator()):
-        detail = await data.run_detail(work.db, ctx, run.run_id, work.clock.now())
+        detail = await data.run_detail(work.db, work.queue, ctx, run.run_id, work.clock.now())
         assert detail is not None
         seconds = [
             [None if moment is None else (moment - start).total_seconds() for moment in passage]
@@ -183,7 +183,7 @@ async def test_a_tenants_user_sees_only_their_own_numbers_and_operators_function
 
     assert {row["tenant_id"] for row in await ask(bank, "pulse", now)} == {"regional-bank"}
     assert {row["tenant_id"] for row in await data.runs(work.db, bank, RunFilter())} == {"regional-bank"}
-    assert await data.run_detail(work.db, bank, foreign.run_id, now) is None
+    assert await data.run_detail(work.db, work.queue, bank, foreign.run_id, now) is None
     since = now - timedelta(hours=1)
     arguments: dict[str, tuple[object, ...]] = {
         "op_pulse": (now,),
@@ -222,7 +222,7 @@ async def test_uses_of_slots_are_forgotten_after_a_week_and_not_before(work: Wor
     assert await work.queue.forget_uses() == 0
     work.clock.advance(60)
     assert await work.queue.forget_uses() == 2
-    detail = await data.run_detail(work.db, await work.operator(), late.run_id, work.clock.now())
+    detail = await data.run_detail(work.db, work.queue, await work.operator(), late.run_id, work.clock.now())
     assert detail is not None
     assert len(detail.passages) == 1
 

@@ -142,16 +142,16 @@ returns table (paused boolean, weight double precision, cap integer, burst_slots
                workflow_left_s double precision)
 language sql stable as $$
     with own as (
-        select e.run_id, e.rank, f.flow_id, f.lane, f.fresh, f.user_key, f.workflow, f.virtual_time
+        select e.tenant_id, e.run_id, e.rank, f.flow_id, f.lane, f.fresh, f.user_key, f.workflow, f.virtual_time
         from queue_entries e join queue_flows f on f.flow_id = e.flow_id
-        where e.run_id = p_run_id and e.tenant_id = app.tenant()
+        where e.run_id = p_run_id
     ), flows as (
         select f.*, coalesce(x.estimate_s, 1.0) as cost_s,
                (f.lane, f.fresh) < (o.lane, o.fresh) as earlier, (f.lane, f.fresh) = (o.lane, o.fresh) as level,
                (select count(*) from queue_entries e
                 where e.flow_id = f.flow_id and (e.rank, e.run_id) < (o.rank, o.run_id)) as older
         from own o
-        join queue_flows f on f.tenant_id = app.tenant() and f.queued > 0
+        join queue_flows f on f.tenant_id = o.tenant_id and f.queued > 0
         left join run_estimates x on x.tenant_id = f.tenant_id and x.workflow = f.workflow
     ), turns as (
         -- A user's virtual time when the flow's turn comes: workflows of one user and lane go by name.
@@ -175,7 +175,7 @@ language sql stable as $$
     ), held as (
         select s.user_key, s.workflow,
                greatest(s.estimate_s - extract(epoch from p_now - s.claimed_at), s.estimate_s / 10) as left_s
-        from slots s where s.tenant_id = app.tenant()
+        from own o join slots s on s.tenant_id = o.tenant_id
     )
     select q.paused, q.weight, q.cap, q.burst_slots, q.user_cap,
            (select w.cap from queue_workflows w where w.tenant_id = q.tenant_id and w.workflow = o.workflow),
@@ -185,7 +185,7 @@ language sql stable as $$
            b.workflow_ahead::integer, b.workflow_ahead_s, h.workflow_running::integer, h.workflow_left_s
     from own o
     cross join mine m
-    join queue_tenants q on q.tenant_id = app.tenant()
+    join queue_tenants q on q.tenant_id = o.tenant_id
     cross join lateral (
         select sum(f.older) as older, sum(greatest(0, f.older - f.first)) as passed,
                sum(f.first) as ahead, sum(f.first * f.cost_s) as ahead_s,
@@ -204,3 +204,13 @@ language sql stable as $$
         from held s
     ) h
 $$;
+
+create function app.op_queue_place(p_run_id text, p_now timestamptz)
+returns table (paused boolean, weight double precision, cap integer, burst_slots integer, user_cap integer,
+               workflow_cap integer, estimate_s double precision, older integer, passed integer,
+               ahead integer, ahead_s double precision, running integer, left_s double precision,
+               user_ahead integer, user_ahead_s double precision, user_running integer, user_left_s double precision,
+               workflow_ahead integer, workflow_ahead_s double precision, workflow_running integer,
+               workflow_left_s double precision)
+language sql stable as $$ select * from app.queue_place(p_run_id, p_now) where app.tenant() = 'platform' $$;
+select app.control('app.op_queue_place(text, timestamptz)');

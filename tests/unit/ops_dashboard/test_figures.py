@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
@@ -49,6 +50,7 @@ def test_beyond_the_largest_tenants_the_others_are_drawn_together_and_nothing_is
         figures.normalised_service(pd.DataFrame(), {}, {}),
         figures.failures(pd.DataFrame({"code": []}), {}, {}),
         figures.endings(pd.DataFrame()),
+        figures.wait_causes(pd.DataFrame(), {}),
         figures.timeline(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), NINE, "UTC"),
     ],
 )
@@ -56,6 +58,24 @@ def test_a_figure_of_nothing_says_so_instead_of_showing_empty_axes(figure: objec
     layout = figure.layout  # type: ignore[attr-defined]
     assert len(layout.annotations) == 1
     assert layout.annotations[0].text.endswith(".")
+
+
+def test_waiting_is_stacked_by_cause_for_the_tenants_that_waited_most() -> None:
+    columns = ["tenant_id", "starts", "bursts", "capped_s", "paused_s", "no_worker_s", "share_s"]
+    rows = [("bank", 9, 0, 60.0, 0.0, 1.0, 30.0), *((f"t{n}", 1, 0, 0.0, 0.0, 0.0, float(n)) for n in range(TOP + 3))]
+    figure = figures.wait_causes(pd.DataFrame(rows, columns=columns), NAMES)
+    assert [trace.name for trace in figure.data] == ["share", "cap", "paused", "no worker"]
+    assert list(figure.data[0].y)[:2] == ["Regional Bank", f"t{TOP + 2}"]
+    assert [trace.x[0] for trace in figure.data] == [30.0, 60.0, 0.0, 1.0]
+    assert len(figure.data[0].y) == TOP
+    idle = figures.wait_causes(pd.DataFrame([("bank", 9, 0, 0.0, 0.0, 0.0, 0.0)], columns=columns), NAMES)
+    assert len(idle.layout.annotations) == 1
+
+
+def test_the_bar_of_a_runs_waiting_is_as_wide_as_its_causes() -> None:
+    bar = figures.stacked_bar({"cap": 30.0, "no_worker": 10.0})
+    assert re.findall(r"width:([\d.]+)%", bar) == ["75.00", "25.00"]
+    assert re.findall(r"</span> ([^<&]+)", bar) == ["cap 30 s ", "no worker 10 s"]
 
 
 def test_a_run_is_drawn_with_its_queue_slots_waits_by_cause_and_attempts() -> None:

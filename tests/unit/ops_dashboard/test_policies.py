@@ -6,7 +6,18 @@ import pytest
 
 from core.errors import InvalidInput
 from core.tenancy import Policy, RateLimit
-from ops_dashboard.policies import BUDGETS, QUOTAS, SERVICE_LEVELS, changed, differences, rate_limits, shown, stored
+from ops_dashboard.policies import (
+    BUDGETS,
+    INSIDE,
+    QUOTAS,
+    SERVICE_LEVELS,
+    changed,
+    differences,
+    rate_limits,
+    shown,
+    stored,
+    workflow_caps,
+)
 
 POLICY = Policy(
     weight=2.5,
@@ -17,7 +28,9 @@ POLICY = Policy(
 
 
 def test_what_is_shown_and_stored_again_is_what_was_there() -> None:
-    fields = {field.name: stored(field, shown(POLICY, field)) for field in (*QUOTAS, *BUDGETS, *SERVICE_LEVELS)}
+    fields = {
+        field.name: stored(field, shown(POLICY, field)) for field in (*QUOTAS, *INSIDE, *BUDGETS, *SERVICE_LEVELS)
+    }
     assert fields["budget_run_microusd"] == 500_000
     assert changed(POLICY, fields) == POLICY
     assert differences(POLICY, changed(POLICY, fields)) == []
@@ -40,6 +53,22 @@ def test_every_difference_is_named_rate_limits_one_by_one() -> None:
         ("denied tools", "–", "start_runs"),
         ("rate limit x", "–", "1 in 1 s"),
     ]
+
+
+def test_caps_inside_the_organisation_may_be_empty_and_are_named_one_by_one() -> None:
+    (user_cap,) = INSIDE
+    assert (shown(POLICY, user_cap), stored(user_cap, None), stored(user_cap, 4)) == (None, None, 4)
+    caps = workflow_caps([{"workflow": "loan-approval", "cap": 5.0}, {"workflow": "loan-recheck", "cap": 0}])
+    after = changed(POLICY, {"user_cap": 4, "workflow_caps": caps})
+    assert differences(POLICY, after) == [
+        ("Runs of one user at a time", "–", "4"),
+        ("cap of loan-approval", "–", "5"),
+        ("cap of loan-recheck", "–", "0"),
+    ]
+    assert differences(after, POLICY)[0] == ("Runs of one user at a time", "4", "–")
+    for row in ({"workflow": "", "cap": 1}, {"workflow": "x", "cap": None}, {"workflow": "loan-approval", "cap": 1}):
+        with pytest.raises(InvalidInput, match="cap"):
+            workflow_caps([{"workflow": "loan-approval", "cap": 5}, row])
 
 
 @pytest.mark.parametrize(
