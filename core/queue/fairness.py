@@ -27,16 +27,16 @@ the difference is at most twice that.
 **Ageing.** A run with k older runs queued in its tenant, none held back by the cap of a user or workflow, starts
 within 10(k+1) claims of its tenant, whatever its lane.
 
-**Approximate.** The bound does not cover claims into the headroom (who holds the fewest slots is chosen there,
-whatever its virtual time) nor a tenant's bursts. Estimates are means of the past: they decide how soon an error is
-noticed, never who pays for it.
+**Approximate.** The bound does not cover claims into the headroom (chosen there are tenants that come back from being
+idle, then those that hold the fewest slots and are not ahead of the queue's virtual time) nor a tenant's bursts.
+Estimates are means of the past: they decide how soon an error is noticed, never who pays for it.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from core.queue.rows import Entry, Flow, Run, Slot, Start, Tenant, Terms, User, Worker
 
@@ -51,20 +51,19 @@ _RESUMED = 10**18
 
 
 class _Order:
-    """Eligible tenants by virtual time, or by what they hold. Places that are no longer true are dropped in passing."""
+    """Eligible tenants by virtual time. Places that are no longer true are dropped when they come first."""
 
-    def __init__(self, place: Callable[[Tenant], tuple[float, ...]]) -> None:
-        self._place = place
-        self._heap: list[tuple[tuple[float, ...], str]] = []
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, str]] = []
 
     def file(self, tenant: Tenant) -> None:
-        heapq.heappush(self._heap, (self._place(tenant), tenant.tenant))
+        heapq.heappush(self._heap, (tenant.virtual_time, tenant.tenant))
 
     def first(self, tenants: Mapping[str, Tenant]) -> Tenant | None:
         while self._heap:
-            place, name = self._heap[0]
+            virtual_time, name = self._heap[0]
             tenant = tenants[name]
-            if tenant.eligible and self._place(tenant) == place:
+            if tenant.eligible and tenant.virtual_time == virtual_time:
                 return tenant
             heapq.heappop(self._heap)
         return None
@@ -83,8 +82,7 @@ class FairQueue:
         self.entries: dict[str, Entry] = {}
         self.slots: dict[str, Slot] = {}
         self.estimates: dict[tuple[str, str], float] = {}
-        self._by_time = _Order(lambda tenant: (tenant.virtual_time,))
-        self._by_slots = _Order(lambda tenant: (tenant.running, tenant.virtual_time))
+        self._order = _Order()
         self._at_cap: set[str] = set()
 
     def policy(self, name: str, terms: Terms, now: int) -> None:
@@ -124,6 +122,7 @@ class FairQueue:
         tenant = self.tenants[name]
         if tenant.queued + tenant.running == 0:
             tenant.virtual_time = max(tenant.virtual_time, self.virtual_time)
+            tenant.newcomer = True
         clocks = (*tenant.clocks(now), self._no_worker_s(now))
         for position, run in enumerate(runs, 1):
             entry = Entry(run, name, now + position - (_RESUMED if head else 0), now, *clocks)
@@ -222,9 +221,13 @@ class FairQueue:
 
     def _next(self, free: int, reserved: int, now: int) -> Tenant | None:
         if free > reserved:
-            return self._by_time.first(self.tenants) or self._bursting(now)
-        fewest = self._by_slots.first(self.tenants)
-        return fewest if fewest is not None and fewest.running < free else None
+            return self._order.first(self.tenants) or self._bursting(now)
+        quiet = (
+            one
+            for one in self.tenants.values()
+            if one.eligible and one.running < free and (one.newcomer or one.virtual_time <= self.virtual_time)
+        )
+        return min(quiet, key=lambda one: (not one.newcomer, one.running, one.virtual_time, one.tenant), default=None)
 
     def _bursting(self, now: int) -> Tenant | None:
         """Who may go beyond its cap. A debt grows with time: it is settled before it is believed."""
@@ -252,6 +255,7 @@ class FairQueue:
         self._take(tenant, entry)
         tenant.turn += 1
         tenant.running += 1
+        tenant.newcomer = False
         tenant.workflows[run.workflow] = tenant.workflows.get(run.workflow, 0) + 1
         tenant.user_clock = max(tenant.user_clock, user.virtual_time)
         user.running += 1
@@ -319,8 +323,7 @@ class FairQueue:
     def _file(self, tenant: Tenant) -> None:
         """Put a tenant where claims look for it, after anything about it changed."""
         if tenant.eligible:
-            self._by_time.file(tenant)
-            self._by_slots.file(tenant)
+            self._order.file(tenant)
         if tenant.waiting and tenant.terms.burst_slots and tenant.running >= tenant.terms.cap:
             self._at_cap.add(tenant.tenant)
         else:

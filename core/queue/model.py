@@ -10,7 +10,7 @@ from typing import Any
 from core.ids import RunId, TenantId, UserId
 
 HEADROOM = 0.05
-"""Share of all slots, at least one, kept for tenants that hold few: the n-th last for those that hold fewer than n."""
+"""Share of all slots, at least one, kept for quiet tenants; core/db/migrations/0003_queue.sql says who is one."""
 
 
 HEARTBEAT_S = 2.0
@@ -80,5 +80,5 @@ def idle_look_s(now: datetime) -> float:
 
 
 def reserved_slots(slots: int, headroom: float) -> int:
-    """Of so many slots, those that are kept for tenants that hold few; the claim counts alike."""
+    """Of so many slots, those that are kept for quiet tenants; the claim counts alike."""
     return max(1, math.ceil(slots * headroom)) if slots >= 2 else 0

@@ -120,6 +120,7 @@ class Tenant:
     turn: int = 0
     queued: int = 0
     running: int = 0
+    newcomer: bool = False
     used_s: float = 0.0
     debt_s: float = 0.0
     capped_s: float = 0.0

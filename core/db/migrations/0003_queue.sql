@@ -12,8 +12,9 @@
 -- the tenant's virtual time by estimate/weight, the release corrects it by (actual-estimate)/weight. A tenant that
 -- had nothing queued or running re-enters at the present virtual time: no credit for idling, no penalty.
 --   Caps: a tenant below its cap is eligible. Triggers below refuse a slot beyond it, whoever writes it.
---   Headroom: the last few free slots are kept for tenants that hold few: the n-th last one goes only to a tenant that
---     holds fewer than n, first to the one that holds the fewest. So a quiet tenant starts at once.
+--   Headroom: the last few free slots are kept for quiet tenants: newcomers, whose first run this is since they had
+--     none, and then whoever is not ahead of the others; the n-th last slot goes to one that holds fewer than n. So a
+--     quiet tenant starts at once, and one with a backlog, however small its weight, gets no more than its share.
 --   Burst: when nobody is eligible and slots beyond the headroom are free, a tenant may exceed its cap by burst_slots.
 --     Its debt grows by one for each second and slot over the cap, and shrinks by one for each second and slot
 --     under it; there is no burst at a debt of burst_credit_s. Burst slots are marked, and charged like any other.
@@ -44,6 +45,7 @@ create table queue_tenants (
     -- Now.
     queued         integer not null default 0 check (queued >= 0),
     running        integer not null default 0 check (running >= 0),
+    newcomer       boolean not null default false,   -- nothing of it was claimed since it had nothing queued or running
     blocked        boolean not null default false,   -- all that is queued is at a cap of its user or workflow
     virtual_time   double precision not null default 0,
     user_clock     double precision not null default 0,   -- virtual time at which its last user was served
@@ -61,6 +63,7 @@ create table queue_tenants (
                         and not paused and not blocked) stored
 );
 create index queue_tenants_next on queue_tenants (virtual_time, tenant_id) where eligible;
+create index queue_tenants_newcomers on queue_tenants (virtual_time, tenant_id) where eligible and newcomer;
 create index queue_tenants_quiet on queue_tenants (running, virtual_time, tenant_id) where eligible;
 create index queue_tenants_burst on queue_tenants (virtual_time, tenant_id) where may_burst;
 select app.fence('queue_tenants', 'select');

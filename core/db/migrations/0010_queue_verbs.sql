@@ -62,7 +62,7 @@ begin
     select count(*) into entered from entries;
 
     update queue_tenants q
-    set queued = q.queued + entered, blocked = false,
+    set queued = q.queued + entered, blocked = false, newcomer = q.newcomer or q.queued + q.running = 0,
         virtual_time = case when q.queued + q.running = 0 then greatest(q.virtual_time, platform.virtual_time)
                             else q.virtual_time end
     where q.tenant_id = tenant.tenant_id and entered > 0;
@@ -71,14 +71,22 @@ end $$;
 select app.control('app.queue_push(text[], boolean, timestamptz)');
 
 -- The tenant whose run starts next, its row locked; all null when nobody may. p_free slots are free, of which
--- p_reserved are headroom.
-create function app.next_tenant(p_free integer, p_reserved integer, p_now timestamptz) returns queue_tenants
+-- p_reserved are headroom; the queue's virtual time is p_clock.
+create function app.next_tenant(p_free integer, p_reserved integer, p_clock double precision, p_now timestamptz)
+returns queue_tenants
 language plpgsql as $$
 declare tenant queue_tenants%rowtype;
 begin
     if p_free <= p_reserved then
-        select * into tenant from queue_tenants q where q.eligible and q.running < p_free
-        order by q.running, q.virtual_time, q.tenant_id limit 1 for update skip locked;
+        select * into tenant from queue_tenants q where q.eligible and q.newcomer
+        order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
+        if found then return tenant; end if;
+        for held in 0 .. p_free - 1 loop
+            select * into tenant from queue_tenants q
+            where q.eligible and q.running = held and q.virtual_time <= p_clock
+            order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
+            exit when found;
+        end loop;
         return tenant;
     end if;
     select * into tenant from queue_tenants q where q.eligible
@@ -135,7 +143,6 @@ declare
     reserved integer;
     mine     integer;
     claimed  text[] := '{}';
-    served   double precision;
 begin
     perform app.outside();
     perform pg_advisory_xact_lock(7301);
@@ -148,7 +155,7 @@ begin
     select least(p_max, w.slots - w.held, free) into mine from workers w where w.worker_id = p_worker and not w.draining;
 
     while coalesce(mine, 0) > 0 loop
-        tenant := app.next_tenant(free, reserved, p_now);
+        tenant := app.next_tenant(free, reserved, platform.virtual_time, p_now);
         exit when tenant.tenant_id is null;
         flow := app.next_flow(tenant.tenant_id, (tenant.turn + 1) % 10 = 0);
         if flow.flow_id is null then
@@ -172,7 +179,7 @@ begin
         update queue_workflows w set running = w.running + 1
         where w.tenant_id = tenant.tenant_id and w.workflow = flow.workflow;
         update queue_tenants q
-        set queued = q.queued - 1, running = q.running + 1, turn = q.turn + 1, clock_at = p_now,
+        set queued = q.queued - 1, running = q.running + 1, newcomer = false, turn = q.turn + 1, clock_at = p_now,
             virtual_time = q.virtual_time + charge_s / q.weight,
             user_clock = greatest(q.user_clock, flow.virtual_time)
         where q.tenant_id = tenant.tenant_id
@@ -182,14 +189,14 @@ begin
                 tenant.running >= tenant.cap, tenant.capped_s - entry.capped_s, tenant.paused_s - entry.paused_s,
                 platform.no_worker_s - entry.no_worker_s);
 
-        served := greatest(served, tenant.virtual_time);
+        platform.virtual_time := greatest(platform.virtual_time, tenant.virtual_time);
         claimed := claimed || entry.run_id;
         mine := mine - 1;
         free := free - 1;
     end loop;
     if claimed = '{}' then return; end if;
 
-    update queue_platform p set virtual_time = greatest(p.virtual_time, served);
+    update queue_platform p set virtual_time = platform.virtual_time;
     update runs r set state = 'running', cause = null, attempt = r.attempt + 1,
                       started_at = coalesce(r.started_at, p_now)
     where r.run_id = any(claimed);

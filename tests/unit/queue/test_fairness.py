@@ -196,7 +196,10 @@ class AnyOrder(RuleBasedStateMachine):
         if free <= 0 or queue.workers[worker].held == WORKERS[worker]:
             return []
         if total >= 2 and free <= math.ceil(total * HEADROOM):
-            fit = [one for one in able(queue) if one.running == 0]
+            fit = [one for one in able(queue) if one.newcomer] or sorted(
+                (one for one in able(queue) if one.running < free and one.virtual_time <= queue.virtual_time),
+                key=lambda one: one.running,
+            )
             burst = False
         else:
             fit = able(queue)

@@ -25,7 +25,6 @@ def by_arrival(scenario: Scenario) -> Outcome:
     return replace(outcome, scenario=scenario, uses=uses)
 
 
-@pytest.mark.xfail(strict=True, reason="the headroom serves backlogged tenants whose share is less than one slot")
 def test_backlogged_tenants_get_seconds_by_weight_in_every_minute() -> None:
     scenario = scenarios.weighted_shares(1, minutes=2)
     outcome = simulate(scenario)
