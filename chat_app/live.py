@@ -28,6 +28,7 @@ from chat_app.session import Seat
 from core.agents.words import plural
 from core.clock import Clock
 from core.errors import BailiwickError, Conflict, NotFound, Unauthenticated
+from core.queue.estimate import StartsIn
 from core.redis.bus import RESYNC, Bus, Event, Events
 from core.reviews.service import ReviewService
 from core.runs.model import BatchProgress, RunState, RunView
@@ -230,7 +231,7 @@ class LiveCards:
         """A batch as its card shows it. Raises ``NotFound``."""
         progress = await self.rooms.runs.batch_progress(self.ctx, batch_id)
         recent = await self._interesting(progress)
-        return runs_card(label, progress, recent, self.ctx.policy)
+        return runs_card(label, progress, recent, self.ctx.policy, await self._last_start(progress))
 
     async def review_props(self, review_id: str, notice: str = "") -> dict[str, Any]:
         """A review as its card shows it. Raises ``NotFound``."""
@@ -257,6 +258,13 @@ class LiveCards:
                 page, _ = await self.rooms.runs.list(self.ctx, state=state, batch_id=progress.batch_id, limit=room)
                 found += page
         return found
+
+    async def _last_start(self, progress: BatchProgress) -> StartsIn | None:
+        """When the newest queued run of the batch should start."""
+        if not progress.queued:
+            return None
+        newest, _ = await self.rooms.runs.list(self.ctx, state=RunState.QUEUED, batch_id=progress.batch_id, limit=1)
+        return (await self.rooms.runs.standing(self.ctx, newest[0])).starts_in if newest else None
 
     def _of_review(self, review_id: str) -> list[Element]:
         return [card for card in self._cards.values() if card["props"].get("review_id") == review_id]

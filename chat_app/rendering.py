@@ -20,6 +20,7 @@ from core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from core.queue.estimate import StartsIn
 from core.reviews.model import ReviewView
 from core.runs.model import BatchProgress, RunState, RunView
 from core.tenancy import Policy, Scope, TenantContext
@@ -104,8 +105,14 @@ def _tool_behind(message: str) -> str:
 # Runs ---------------------------------------------------------------------------------------------------
 
 
-def runs_card(label: str, progress: BatchProgress, recent: Sequence[RunView], policy: Policy) -> dict[str, Any]:
-    """Props of the card that shows how far a batch is."""
+def runs_card(
+    label: str,
+    progress: BatchProgress,
+    recent: Sequence[RunView],
+    policy: Policy,
+    last_start: StartsIn | None = None,
+) -> dict[str, Any]:
+    """Props of the card that shows how far a batch is. ``last_start``: when the last queued run should start."""
     counts = _segments(progress)
     done = progress.finished == progress.total
     return {
@@ -119,10 +126,16 @@ def runs_card(label: str, progress: BatchProgress, recent: Sequence[RunView], po
             {"key": key, "label": key.capitalize(), "count": count, "tone": _TONES.get(key, "good")}
             for key, count in counts
         ],
-        "waits": waits_in_words(progress, policy),
+        "waits": [*waits_in_words(progress, policy), *_start_in_words(last_start)],
         "runs": [run_line(run) for run in recent],
         "cost": format_usd(progress.cost_microusd),
     }
+
+
+def _start_in_words(last: StartsIn | None) -> list[str]:
+    if last is None or last.latest_s < 1:
+        return []
+    return [f"The last should start in about {duration(last.latest_s)}."]
 
 
 def _headline(progress: BatchProgress, done: bool) -> str:

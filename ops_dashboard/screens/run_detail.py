@@ -14,7 +14,7 @@ from core.bootstrap import Platform
 from core.errors import NotFound
 from core.runs.model import RunState, RunView
 from core.usage.model import format_usd
-from ops_dashboard import data, figures, session
+from ops_dashboard import data, figures, session, snapshots
 from ops_dashboard.data import RunDetail
 from ops_dashboard.session import Viewer
 from ops_dashboard.words import NONE, duration, moment, percent
@@ -96,7 +96,7 @@ def _head(who: Viewer, shown: _Shown) -> None:
     color, icon = _STATE_BADGES[state]
     st.subheader(f"{row['workflow']} v{row['version']}", anchor=False)
     with st.container(horizontal=True, vertical_alignment="center"):
-        cause = shown.view.cause if shown.view is not None else row["cause"]
+        cause = row["cause"] if state is not RunState.QUEUED else _queued_cause(who, row["tenant_id"])
         st.badge(f"{state}: {str(cause).replace('_', ' ')}" if cause else str(state), icon=icon, color=color)
         if row["outcome"]:
             st.badge(row["outcome"], color="gray")
@@ -108,6 +108,10 @@ def _head(who: Viewer, shown: _Shown) -> None:
             _ask("retry", row["run_id"])
         if st.button("Cancel", icon=":material/cancel:", key="cancel", disabled=state.final):
             _ask("cancel", row["run_id"])
+
+
+def _queued_cause(who: Viewer, tenant_id: str) -> str | None:
+    return next((one.queued_cause for one in snapshots.pulse(who).tenants if one.tenant_id == tenant_id), None)
 
 
 def _calm(now: datetime) -> datetime:

@@ -168,6 +168,30 @@ async def test_fairness_compares_those_who_kept_a_backlog_apart_from_those_who_w
     assert found.overall == pytest.approx((60 + 60 + 10) ** 2 / (3 * (60**2 + 60**2 + 10**2)))
 
 
+async def test_beyond_the_largest_tenants_a_plot_has_one_row_a_bucket_for_all_others(work: Work) -> None:
+    for number in range(5):
+        await work.submit(await work.tenant(f"tenant-{number}", Policy(concurrency_cap=1)), number + 1)
+    work.clock.advance(60)
+    await work.claim("w1", 5)
+    now = work.clock.advance(60)
+    operator = await work.operator()
+    async with work.db.tenant_transaction(operator) as tx:
+        depths = await tx.fetch(SQL["op_depth_over_time"], now - timedelta(seconds=120), now, 60, 2)
+        service = await tx.fetch(SQL["op_service_over_time"], now - timedelta(seconds=120), now, 60, 2)
+    found = {(row["tenant_id"], row["bucket"]): row["queued"] for row in depths}
+    ends = [now - timedelta(seconds=seconds) for seconds in (120, 60, 0)]
+    assert [found["tenant-4", end] for end in ends] == [5, 4, 4]
+    assert [found["tenant-3", end] for end in ends] == [4, 3, 3]
+    assert [found[None, end] for end in ends] == [1 + 2 + 3, 0 + 1 + 2, 0 + 1 + 2]
+    assert len(found) == 9
+    assert {row["tenant_id"] for row in service} == {"tenant-0", "tenant-1", None}
+    assert sum(row["worker_s"] for row in service) == 5 * 60
+    window = await data.window(work.db, operator, now, seconds=120, bucket_s=60)
+    assert set(window.depth_over_time["tenant_id"]) == {f"tenant-{number}" for number in range(5)}
+    causes = window.wait_causes.set_index("tenant_id")
+    assert list(causes.loc["tenant-4", ["starts", "share_s", "capped_s", "no_worker_s"]]) == [1, 0, 0, 60]
+
+
 async def test_a_tenants_user_sees_only_their_own_numbers_and_operators_functions_answer_nobody_else(
     work: Work,
 ) -> None:

@@ -17,6 +17,7 @@ from chat_app.rendering import (
 )
 from core.errors import BailiwickError, BudgetExceeded, NoModelEndpoint, QuotaExceeded, Unauthenticated, Unavailable
 from core.ids import ReviewId, RunId, TenantId, UserId
+from core.queue.estimate import StartsIn
 from core.reviews.model import ReviewView
 from core.runs.model import BatchProgress, Lane, RunState, RunView
 from core.tenancy import ActorKind, Policy, Role, TenantContext, scopes_of
@@ -88,6 +89,13 @@ def test_a_batch_says_in_words_why_its_runs_do_not_execute() -> None:
     ]
     assert card["cost"] == "$0.03"
     assert not card["done"]
+
+
+def test_a_batch_says_when_its_last_run_should_start_unless_nobody_knows() -> None:
+    card = runs_card("a.csv", PROGRESS, [], Policy(concurrency_cap=3), StartsIn(80, 310))
+    assert card["waits"][-1] == "The last should start in about 5 minutes."
+    for last in (None, StartsIn(0, 0)):
+        assert len(runs_card("a.csv", PROGRESS, [], Policy(), last)["waits"]) == 3
 
 
 def test_the_parts_of_the_bar_add_up_to_the_whole() -> None:
