@@ -83,6 +83,7 @@ class FairQueue:
         self.slots: dict[str, Slot] = {}
         self.estimates: dict[tuple[str, str], float] = {}
         self._order = _Order()
+        self._newcomers: set[str] = set()
         self._at_cap: set[str] = set()
 
     def policy(self, name: str, terms: Terms, now: int) -> None:
@@ -222,12 +223,21 @@ class FairQueue:
     def _next(self, free: int, reserved: int, now: int) -> Tenant | None:
         if free > reserved:
             return self._order.first(self.tenants) or self._bursting(now)
-        quiet = (
+        newcomers = (self.tenants[name] for name in self._newcomers)
+        first = min(newcomers, key=lambda one: (one.virtual_time, one.tenant), default=None)
+        return first or self._modest(free)
+
+    def _modest(self, free: int) -> Tenant | None:
+        """Of the tenants that are not ahead of the queue's virtual time, the one that holds the fewest slots."""
+        first = self._order.first(self.tenants)
+        if first is None or first.virtual_time > self.virtual_time:
+            return None
+        modest = (
             one
             for one in self.tenants.values()
-            if one.eligible and one.running < free and (one.newcomer or one.virtual_time <= self.virtual_time)
+            if one.eligible and one.running < free and one.virtual_time <= self.virtual_time
         )
-        return min(quiet, key=lambda one: (not one.newcomer, one.running, one.virtual_time, one.tenant), default=None)
+        return min(modest, key=lambda one: (one.running, one.virtual_time, one.tenant), default=None)
 
     def _bursting(self, now: int) -> Tenant | None:
         """Who may go beyond its cap. A debt grows with time: it is settled before it is believed."""
@@ -324,6 +334,10 @@ class FairQueue:
         """Put a tenant where claims look for it, after anything about it changed."""
         if tenant.eligible:
             self._order.file(tenant)
+        if tenant.eligible and tenant.newcomer:
+            self._newcomers.add(tenant.tenant)
+        else:
+            self._newcomers.discard(tenant.tenant)
         if tenant.waiting and tenant.terms.burst_slots and tenant.running >= tenant.terms.cap:
             self._at_cap.add(tenant.tenant)
         else:

@@ -21,7 +21,7 @@ Lasts = Callable[[str], float]
 
 
 class Machine:
-    """A queue and what executes. One slot is left free, so that nobody is served out of the headroom."""
+    """A queue and what executes."""
 
     def __init__(self, weights: dict[str, float], slots: int, lasts: Lasts) -> None:
         self.queue = FairQueue()
@@ -32,13 +32,13 @@ class Machine:
         self.starts: list[tuple[int, str]] = []
         self.longest_s = dict.fromkeys(weights, FIRST_ESTIMATE_S)
         self.most = dict.fromkeys(weights, 0)
-        self.queue.heartbeat("w", slots + 1, 0)
+        self.queue.heartbeat("w", slots, 0)
         for name, weight in weights.items():
             self.queue.policy(name, Terms(weight=weight), 0)
 
     def claim(self) -> None:
         """Fill the slots."""
-        self.queue.heartbeat("w", self.slots + 1, self.now)
+        self.queue.heartbeat("w", self.slots, self.now)
         for start in self.queue.claim("w", self.slots - len(self.ends), HEADROOM, self.now):
             lasts_s = self.lasts(start.tenant)
             heapq.heappush(self.ends, (self.now + round(lasts_s * SECOND), start.run_id))
@@ -140,7 +140,7 @@ def test_a_run_starts_within_ten_claims_for_each_older_one(pushes: list[tuple[in
 @pytest.mark.parametrize(("users", "lane"), [(1, 0), (50, 1), (50, None)])
 def test_neither_more_users_nor_urgency_gain_a_tenant_anything(users: int, lane: int | None) -> None:
     def starts(users: int, lane: int | None) -> list[tuple[int, str]]:
-        machine = Machine({"loud": 1.0, "calm": 2.0}, 7, {"loud": 1.5, "calm": 0.4}.__getitem__)
+        machine = Machine({"loud": 1.0, "calm": 2.0}, 8, {"loud": 1.5, "calm": 0.4}.__getitem__)
         machine.queue.push("calm", runs("calm", 400, lane=2), 0)
         machine.queue.push("loud", runs("loud", 400, users, lane), 0)
         while len(machine.starts) < 500:
@@ -152,7 +152,7 @@ def test_neither_more_users_nor_urgency_gain_a_tenant_anything(users: int, lane:
 
 
 def test_a_tenant_that_was_idle_has_neither_credit_nor_debt() -> None:
-    machine = Machine({"late": 1.0, "busy": 1.0}, 10, lambda _: 1.0)
+    machine = Machine({"late": 1.0, "busy": 1.0}, 11, lambda _: 1.0)
     machine.queue.push("late", runs("early", 50), 0)
     machine.queue.push("busy", runs("busy", 5_000), 0)
     while machine.now < 200 * SECOND:
