@@ -9,7 +9,7 @@
 | census | every 15 s while runs are queued or execute, on signals, else when idle | counts what metrics show |
 | seal | every minute while runs are queued or execute, else when idle | seals the audit |
 | durations | every minute while runs are queued or execute, else when idle | fails parked runs that last too long |
-| purge | every hour | removes ended sessions, old failed logins and slot uses; gives back money nobody will settle |
+| purge | every hour | removes ended sessions, old failed logins, slot uses and acts; gives back money nobody will settle |
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from core.tenancy import ActorKind, Scope
 from scheduler.census import Census
 from scheduler.maintenance import Job, Maintenance
 from scheduler.pollers import Lookout
+from scheduler.retention import forget_old_acts
 from scheduler.timetable import Timetable
 from scheduler.triggers import Starter
 
@@ -169,6 +170,7 @@ class LeaderDuties:
             await self._platform.usage.release_forsaken(_FORSAKEN_S)
             await self._platform.queue.forget_uses()
             await self._platform.queue.forget_flows()
+            await forget_old_acts(self._platform)
             self._purged_at = now
 
 

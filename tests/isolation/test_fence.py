@@ -38,7 +38,8 @@ class May(StrEnum):
 FUNCTIONS = {
     "anything_moves": May.REFUSE,
     "api_key_identity": May.REFUSE,
-    "audit_broken": May.OWN,
+    "audit_expire": May.OWN,
+    "audit_expired": May.REFUSE,
     "audit_pending": May.REFUSE,
     "audit_seal": May.REFUSE,
     "budget_cover": May.OWN,
@@ -161,6 +162,7 @@ ESCAPES = (
     "update api_keys set scopes = '{platform:operate}'",
     "insert into policies values ('alpha', 2, '{}', '2026-01-05', 'me')",
     "update audit set actor = 'nobody'",
+    "delete from audit",
     SEALED.format("'alpha', '2026-01-05', '', '', ''"),
     "update ledger set amount_microusd = 0",
     "delete from ledger",

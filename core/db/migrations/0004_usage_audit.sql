@@ -8,7 +8,9 @@
 -- Lock order: the month's account, then the run's; so a tenant's entries are written one after the other.
 --
 -- Audit: entries are appended unsealed (no lock, no contention); sealing gives them, in order, a number and
--- the hash of their content and of the entry before. Changing or removing a sealed entry breaks the chain.
+-- the hash of their content and of the entry before. Changing or removing a sealed entry breaks the chain. Entries
+-- older than the policy's retention are removed from the front: the head keeps the number and the hash of the last
+-- one removed, at which the chain now begins, and the removal is itself an act in the audit.
 
 create table budget_accounts (
     tenant_id         text not null references tenants,
@@ -176,16 +178,25 @@ create index audit_recent on audit (tenant_id, at desc);
 select app.fence('audit', 'select');
 -- Number and hash are given by the seal alone: nobody writes an entry that looks sealed.
 grant insert (tenant_id, at, actor, act, subject, before, after, policy_version) on audit to bailiwick_app;
-revoke delete on audit from bailiwick_control;
 revoke update on audit from bailiwick_control;
 grant update (seq, prev_hash, hash) on audit to bailiwick_control;
 
 create table audit_heads (
-    tenant_id text primary key references tenants,
-    seq       bigint not null,
-    hash      bytea not null
+    tenant_id    text primary key references tenants,
+    seq          bigint not null,                 -- of the last entry sealed
+    hash         bytea not null,
+    removed_seq  bigint not null default 0,       -- of the last entry that retention removed: the anchor
+    removed_hash bytea not null default '\x'
 );
 select app.fence('audit_heads', 'select');
+
+-- Nothing is deleted but what lies before the anchor.
+create function app.refuse_audit_delete() returns trigger language plpgsql as $$
+begin
+    if old.seq <= (select h.removed_seq from audit_heads h where h.tenant_id = old.tenant_id) then return old; end if;
+    raise insufficient_privilege using message = 'An entry of the audit is removed by retention only.';
+end $$;
+create trigger audit_is_kept before delete on audit for each row execute function app.refuse_audit_delete();
 
 -- The canonical bytes of an entry: what its hash covers.
 create function app.audit_hash(p_entry audit, p_seq bigint, p_prev bytea) returns bytea language sql stable as $$
@@ -223,19 +234,84 @@ create function app.audit_pending() returns table (tenant_id text) language sql 
 $$;
 select app.control('app.audit_pending()');
 
--- The first entry of the chain of the transaction's tenant that does not fit, null when the chain is whole.
-create function app.audit_broken(p_tenant text) returns bigint language sql stable as $$
-    with chain as (
-        select a, a.seq as seq, a.prev_hash as prev_hash, a.hash as hash,
-               lag(a.hash, 1, '\x'::bytea) over (order by a.seq) as before,
-               row_number() over (order by a.seq) as position
-        from audit a where a.tenant_id = p_tenant and p_tenant = app.tenant() and a.seq is not null
-    )
-    select coalesce(
-        (select min(seq) from chain
-         where seq <> position or prev_hash <> before or hash <> app.audit_hash(a, seq, before)),
-        (select h.seq from audit_heads h where h.tenant_id = p_tenant and p_tenant = app.tenant()
-         and h.seq <> (select count(*) from chain)))
+-- How the audit of the transaction's tenant stands, at one moment. stray: the first entry that has a number outside of
+-- the chain. explained: an entry tells of the removal that the chain begins with; one that none tells of is no retention.
+create function app.audit_state()
+returns table (removed_seq bigint, removed_hash bytea, head_seq bigint, head_hash bytea, unsealed bigint, stray bigint,
+               explained boolean)
+language sql stable as $$
+    select h.removed_seq, h.removed_hash, h.seq, h.hash,
+           (select count(*) from audit a where a.tenant_id = app.tenant() and a.seq is null),
+           (select min(a.seq) from audit a
+            where a.tenant_id = app.tenant() and (a.seq <= h.removed_seq or a.seq > h.seq)),
+           h.removed_seq = 0 or exists (
+               select from audit a where a.tenant_id = app.tenant() and a.act = 'audit.expire'
+                 and a.after @> jsonb_build_object('removed_seq', h.removed_seq, 'hash', encode(h.removed_hash, 'hex')))
+    from (select coalesce(o.seq, 0) as seq, coalesce(o.hash, '\x') as hash, coalesce(o.removed_seq, 0) as removed_seq,
+                 coalesce(o.removed_hash, '\x') as removed_hash
+          from (select app.tenant() as tenant_id) t left join audit_heads o on o.tenant_id = t.tenant_id) h
 $$;
+
+-- A stretch of the chain of the transaction's tenant, from the entry after p_after, whose hash is p_hash, until p_until:
+-- how many fit, where that ends, and the first that does not: 'removed' (a number is missing) or 'changed' (its content,
+-- or its place, is not what was sealed).
+create function app.audit_stretch(p_after bigint, p_hash bytea, p_until bigint, p_limit integer)
+returns table (fitting bigint, last_seq bigint, last_hash bytea, broken_seq bigint, fault text)
+language sql stable as $$
+    with chain as materialized (
+        select a.entry, (a.entry).seq, (a.entry).prev_hash, (a.entry).hash,
+               lag((a.entry).hash, 1, p_hash) over (order by (a.entry).seq) as before,
+               p_after + row_number() over (order by (a.entry).seq) as place
+        from (select k as entry from audit k where k.tenant_id = app.tenant() and k.seq > p_after and k.seq <= p_until
+              order by k.seq limit p_limit) a
+    ), first as (
+        select least(c.seq, c.place) as seq, case when c.seq <> c.place then 'removed' else 'changed' end as fault
+        from chain c
+        where c.seq <> c.place or c.prev_hash is distinct from c.before
+           or c.hash is distinct from app.audit_hash(c.entry, c.seq, c.before)
+        order by c.seq limit 1
+    )
+    select count(*), max(c.seq), (array_agg(c.hash order by c.seq desc))[1],
+           (select f.seq from first f), (select f.fault from first f)
+    from chain c where c.seq < coalesce((select f.seq from first f), 9223372036854775807)
+$$;
+
+-- Who has entries older than their policy keeps them, other than those that told of a removal: these go with the next.
+create function app.audit_expired(p_now timestamptz) returns table (tenant_id text) language sql stable as $$
+    select t.tenant_id
+    from tenants t join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
+    where app.outside() and exists (
+        select from audit a
+        where a.tenant_id = t.tenant_id and a.seq is not null and a.act <> 'audit.expire'
+          and a.at < p_now - make_interval(days => (p.document ->> 'audit_retention_days')::integer))
+$$;
+select app.control('app.audit_expired(timestamptz)');
+
+-- Remove from the front of the chain of the transaction's tenant up to p_limit entries, all older than its policy keeps
+-- them; how many, and the anchor then. The last entry sealed stays: a chain never ends in nothing.
+create function app.audit_expire(p_now timestamptz, p_limit integer)
+returns table (removed bigint, removed_seq bigint, removed_hash text) language plpgsql as $$
+declare
+    head    audit_heads%rowtype;
+    cutoff  timestamptz;
+    count   bigint;
+begin
+    select * into head from audit_heads h where h.tenant_id = app.tenant() for update;
+    select p_now - make_interval(days => (p.document ->> 'audit_retention_days')::integer) into cutoff
+    from tenants t join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
+    where t.tenant_id = app.tenant();
+    select e.seq, e.hash into head.removed_seq, head.removed_hash from (
+        select a.seq, a.hash, bool_and(a.at < cutoff) over (order by a.seq) as old from (
+            select * from audit k
+            where k.tenant_id = app.tenant() and k.seq > head.removed_seq and k.seq < head.seq
+            order by k.seq limit p_limit) a
+    ) e where e.old order by e.seq desc limit 1;
+    if not found then return; end if;
+    update audit_heads h set removed_seq = head.removed_seq, removed_hash = head.removed_hash
+    where h.tenant_id = app.tenant();
+    delete from audit a where a.tenant_id = app.tenant() and a.seq <= head.removed_seq;
+    get diagnostics count = row_count;
+    return query select count, head.removed_seq, encode(head.removed_hash, 'hex');
+end $$;
+select app.control('app.audit_expire(timestamptz, integer)');
 grant execute on function app.audit_hash(audit, bigint, bytea) to bailiwick_control;
-select app.control('app.audit_broken(text)');
