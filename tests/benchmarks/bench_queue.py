@@ -11,10 +11,11 @@ import asyncio
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from core.embedded.process import Reaper
 from core.queue.simulator import Outcome, Scenario, quantile
@@ -26,6 +27,8 @@ from tests.benchmarks.queue.virtual import Figures, Played
 from tests.benchmarks.report import RESULTS, Row, write
 from tests.benchmarks.scenarios import MONDAY_SLA_S, NOISY
 from tests.fixtures.data import data_folder
+
+Result = TypeVar("Result")
 
 PACKAGES = ("asyncpg", "dbos")
 PAGE = Path(__file__).parents[2] / ".artifacts" / "bench-queue.html"
@@ -39,19 +42,20 @@ class Size:
     """How much is measured; the numbers here are those of the table."""
 
     seeds: tuple[int, ...] = (1, 2, 3)
-    virtual: virtual.Size = field(default_factory=virtual.Size)
+    full: virtual.Size = virtual.FULL
+    part: virtual.Size = virtual.PART
     monday_tenants: int = 20
     noise: int = 100_000
-    noisy_s: float = 25.0
+    noisy_s: float = 18.0
     dbos_noise: int = 2_000
-    dbos_s: float = 15.0
+    dbos_s: float = 12.0
     tenants: int = 10_000
     queued_each: int = 100
     claiming_s: float = 10.0
     admissions: int = 100_000
     kill_every_s: float = 3.0
     starts: int = 150
-    short_runs: int = 600
+    short_runs: int = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +68,21 @@ class Measured:
 
 async def measure(place: Place, size: Size) -> Measured:
     """Everything, one after the other; only what has a clock of its own shares the machine."""
-    played = await _virtual(place, size)
-    rows = table.virtual_rows(played, await _dbos_monday(place, size))
-    rows += await _noisy(place, size)
-    rows += await _runs(place, size)
-    rows += await _scale(place, size)
-    async with place.installation() as settings:
-        damage = await kills.measure(settings, place.postgres, size.admissions, every_s=size.kill_every_s)
-    rows += table.kill_rows(damage)
+    played = await _timed("on a clock of their own", _virtual(place, size))
+    rows = table.virtual_rows(played, await _timed("the Monday morning, DBOS", _dbos_monday(place, size)))
+    rows += await _timed("the noisy neighbour", _noisy(place, size))
+    rows += await _timed("single runs", _runs(place, size))
+    rows += await _timed("many tenants", _scale(place, size))
+    rows += await _timed("kills", _kills(place, size))
     monday = next(one.latencies for one in played if one.situation == "monday")
     return Measured(rows, monday)
+
+
+async def _timed(part: str, measuring: Awaitable[Result]) -> Result:
+    began = time.monotonic()
+    result = await measuring
+    print(f"{time.monotonic() - began:4.0f} s  {part}", flush=True)
+    return result
 
 
 async def _virtual(place: Place, size: Size) -> list[Played]:
@@ -81,17 +90,19 @@ async def _virtual(place: Place, size: Size) -> list[Played]:
     situations = [one for one in virtual.SITUATIONS if one != "trace" or trace.exists()]
 
     async def play(pool: ProcessPoolExecutor, situation: str, seed: int) -> Played:
+        loop, work = asyncio.get_running_loop(), (situation, seed, size.full, size.part, trace)
+        if seed != size.seeds[0]:
+            return await loop.run_in_executor(pool, virtual.play, *work, None)
         async with place.installation() as settings:
             dsns = settings.required("database_url"), settings.required("database_app_url")
-            work = (situation, seed, size.virtual, trace, *dsns)
-            return await asyncio.get_running_loop().run_in_executor(pool, virtual.play, *work)
+            return await loop.run_in_executor(pool, virtual.play, *work, dsns)
 
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         return await asyncio.gather(*(play(pool, one, seed) for one in situations for seed in size.seeds))
 
 
 async def _dbos_monday(place: Place, size: Size) -> Figures:
-    scenario = _thinned(scenarios.monday_morning(size.seeds[0], hours=size.virtual.monday_hours), size.monday_tenants)
+    scenario = _thinned(scenarios.monday_morning(size.seeds[0], hours=size.full.monday_hours), size.monday_tenants)
     others = scenario.terms.keys() - {NOISY}
     fast = scenario.compressed(MONDAY_FACTOR)
     async with place.installation() as settings:
@@ -158,6 +169,12 @@ async def _scale(place: Place, size: Size) -> list[Row]:
         mixed = await scale.claims_at_once(many, pid, size.claiming_s)
         all_back = await scale.claims_at_once(many, pid, size.claiming_s / 2, back_every=1)
     return table.scale_rows(size.tenants, size.tenants * size.queued_each, mixed, all_back, cost)
+
+
+async def _kills(place: Place, size: Size) -> list[Row]:
+    async with place.installation() as settings:
+        damage = await kills.measure(settings, place.postgres, size.admissions, every_s=size.kill_every_s)
+    return table.kill_rows(damage)
 
 
 def publish(measured: Measured, seeds: Sequence[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -30,12 +31,14 @@ def place(reaper: Reaper) -> Iterator[Place]:
 
 
 async def test_the_database_and_the_simulator_start_the_same_runs_at_the_same_moments(place: Place) -> None:
-    size = virtual.Size(long_s=20.0)
+    size = replace(virtual.PART, long_s=20.0)
     async with place.installation() as settings:
         dsns = settings.required("database_url"), settings.required("database_app_url")
-        played = await asyncio.to_thread(virtual.play, "long", 1, size, Path(), *dsns)
-    assert played.agrees
-    assert played.ours == pytest.approx(played.simulated)
+        played = await asyncio.to_thread(virtual.play, "long", 1, size, size, Path(), dsns)
+    assert played.sql is not None
+    assert played.sql.agrees
+    assert played.sql.runs > 500
+    assert played.sql.figures == pytest.approx(played.ours)
     assert played.ours[virtual.LONG_WAIT] < played.fifo[virtual.LONG_WAIT]
     rows = {row.what: row for row in table.virtual_rows([played], {})}
     assert rows["34 s against 1 s: quiet p99 wait"].ours == played.ours[virtual.LONG_WAIT]

@@ -35,13 +35,13 @@ def virtual_rows(played: Sequence[Played], dbos_monday: Figures) -> list[Row]:
             continue
         worst: Callable[[Iterable[float]], float] = min if comparison == ">=" else max
         peers = {f"DBOS, {dbos_monday['tenants']:.0f} tenants": dbos_monday[figure]} if figure in dbos_monday else {}
-        peers |= {
-            "FIFO": worst(one.fifo[figure] for one in seeds),
-            "simulator": worst(one.simulated[figure] for one in seeds),
-        }
+        peers["FIFO"] = worst(one.fifo[figure] for one in seeds)
         rows.append(Row(what, worst(one.ours[figure] for one in seeds), unit, target, comparison, peers))
-    differing = sum(not one.agrees for one in played)
-    rows.append(Row("scenarios that SQL and simulator play differently", differing, f"of {len(played)}", 0, "<="))
+    parts = [one.sql for one in played if one.sql is not None]
+    runs = sum(part.runs for part in parts)
+    differing = sum(not part.agrees for part in parts)
+    what = f"situations in which SQL and simulator differ, {runs:,} runs"
+    rows.append(Row(what, differing, f"of {len(parts)}", 0, "<="))
     return rows
 
 
