@@ -40,19 +40,25 @@ from core.ids import ThreadId
 from core.tenants.model import Identity
 
 NO_ANSWER = "The model gave no answer. Please ask again in other words."
+STOPPED = "Stopped."
+STOPPED_AFTER_TOOLS = (
+    "Stopped. What was done before stays done: runs that have started go on to their end; "
+    "cancel them in the dashboard, or ask me to."
+)
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class ShownTurn:
-    """An answer being shown. ``said`` is its text so far."""
+    """An answer being shown. ``acted``: a tool was called, so that stopping cannot undo everything."""
 
     live: LiveCards
     question: Question
     answer: Any = field(default_factory=lambda: cl.Message(content=""))
     steps: dict[str, Any] = field(default_factory=dict)
     cards: list[Card] = field(default_factory=list)
+    acted: bool = False
 
     async def show(self, event: AgentEvent) -> None:
         """Show what the agent just did."""
@@ -75,6 +81,14 @@ class ShownTurn:
         for card in self.cards:
             await self._card(card)
 
+    async def stop(self) -> None:
+        """Finish with what there is, and say that it was stopped. Not part of what the model is told later."""
+        for call_id in list(self.steps):
+            await self._tool_finished(call_id, "Stopped before its answer was known.", failed=True)
+        await self.end()
+        note: Any = cl.Message(content=STOPPED_AFTER_TOOLS if self.acted else STOPPED, type="system_message")
+        await note.send()
+
     def _step(self, name: str, *, show_input: str | bool) -> Any:
         """A piece of work beside the answer: both belong to the same run of Chainlit's."""
         step = cl.Step(name=name, type="tool", show_input=show_input, parent_id=self.answer.parent_id)
@@ -85,6 +99,7 @@ class ShownTurn:
         return self.live.rooms.clock.now().isoformat()
 
     async def _tool_started(self, call_id: str, name: str, arguments: str) -> None:
+        self.acted = True
         step = self._step(tool_title(name), show_input="json")
         step.start = self._now()
         step.input = pretty_json(arguments)
@@ -147,6 +162,7 @@ async def take_turn(services: ChatServices, identity: Identity, live: LiveCards,
         history=history,
         user_name=identity.name,
         tenant_name=identity.tenant_name,
+        said_at=services.clock.now(),
     )
     await _answer(services, ShownTurn(live, question))
 
@@ -157,7 +173,7 @@ async def _answer(services: ChatServices, turn: ShownTurn) -> None:
             async for event in events:
                 await turn.show(event)
     except asyncio.CancelledError:
-        await _anyway(turn.end)
+        await _anyway(turn.stop)
         raise
     except BailiwickError as error:
         await turn.end()

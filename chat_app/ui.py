@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 import chainlit as cl
+import structlog
+from chainlit.config import config
 from chainlit.context import context
 from chainlit.server import app, sio
 from chainlit.session import WebsocketSession
@@ -20,6 +22,7 @@ from starlette.responses import Response
 from chat_app.data_layer import ConversationLayer
 from chat_app.live import Element, LiveCards
 from chat_app.rendering import error_in_words, starters
+from chat_app.running import RunningTurns
 from chat_app.services import ChatServices
 from chat_app.session import current_seat, identifier_of
 from chat_app.turn import complain, take_turn
@@ -28,6 +31,8 @@ from core.errors import BailiwickError, Unauthenticated
 services: ChatServices = app.state.chat
 kept: Any = cl.user_session
 """What a session keeps between its events; Chainlit leaves it untyped."""
+turns = RunningTurns()
+log = structlog.get_logger(__name__)
 
 
 class SessionScreen:
@@ -102,12 +107,19 @@ async def started() -> None:
     live_cards().follow()
 
 
-@cl.on_chat_resume
 async def resumed(thread: ThreadDict) -> None:
     """An old conversation, or a reload: its cards are painted from what is true now."""
     live = live_cards()
-    await live.repaint(cast(list[Element], thread["elements"] or []))
+    try:
+        await live.repaint(cast(list[Element], thread["elements"] or []))
+    except BailiwickError as error:
+        log.warning("chat.cards_not_repainted", code=error.code)
     live.follow()
+    await turns.join(cast(WebsocketSession, context.session), live, thread)
+
+
+# Not by the decorator: its wrapper says afterwards that nothing is going on, and takes the stop button away.
+config.code.on_chat_resume = resumed
 
 
 @cl.on_message
@@ -118,7 +130,20 @@ async def said(message: cl.Message) -> None:
     except BailiwickError as error:
         await complain(error)
         return
-    await take_turn(services, identity, live_cards(), message)
+    live = live_cards()
+    context.emitter = turns.begin(message.thread_id, cast(WebsocketSession, context.session))
+    await take_turn(services, identity, live, message)
+
+
+@sio.on("stop")  # type: ignore[untyped-decorator]
+async def stop(sid: str) -> None:
+    """The stop button. Replaces Chainlit's, which says that it stopped before it has, and what it cannot know.
+
+    The turn itself says what was stopped and what goes on.
+    """
+    session = WebsocketSession.get(sid)
+    if session is not None and session.current_task is not None:
+        session.current_task.cancel()
 
 
 @cl.action_callback("decide_review")

@@ -11,26 +11,18 @@ window.addEventListener('message', (event) => {
   if (window.location.pathname !== address) window.history.replaceState(window.history.state, '', address);
 });
 
-// A page that is opened at a conversation sometimes connects before it knows which one, and then waits for
-// ever. Leave the conversation and enter it again, as a click in the list does; each time more patiently.
+// Chainlit connects twice when a page is opened at a conversation: once before it knows which one, once after.
+// Each time it asks for a cookie first, and whichever answer comes last wins the page: when the two overtake
+// each other, the page stays at the connection without a conversation and waits for ever. Only the newest
+// attempt may go on; an older one never hears of its cookie.
 (() => {
-  let patience = 2_000;
-  let since = Date.now();
-  const go = (address) => {
-    window.history.replaceState(null, '', address);
-    window.dispatchEvent(new PopStateEvent('popstate'));
+  const ask = window.fetch;
+  let newest = 0;
+  window.fetch = async (...given) => {
+    const address = given[0] instanceof Request ? given[0].url : String(given[0]);
+    if (!address.endsWith('/set-session-cookie')) return ask(...given);
+    const mine = ++newest;
+    const settled = await ask(...given).then((answer) => () => answer, (error) => () => { throw error; });
+    return mine === newest ? settled() : new Promise(() => {});
   };
-  const watch = window.setInterval(() => {
-    const address = window.location.pathname;
-    if (!address.includes('/thread/') || document.getElementById('chat-input') || patience > 60_000) {
-      window.clearInterval(watch);
-      return;
-    }
-    if (!document.getElementById('header')) since = Date.now();
-    if (Date.now() - since < patience) return;
-    patience *= 2;
-    since = Date.now();
-    go(`${address.split('/thread/')[0]}/`);
-    window.setTimeout(() => go(address), 400);
-  }, 250);
 })();
