@@ -39,6 +39,10 @@ _PATH = r"[\x21-\x5b\x5d-\x7e]*"  # printable ASCII without the backslash, which
 _LOCAL = re.compile(rf"/(?!/){_PATH}")
 _ADDRESS = re.compile(rf"https?://([a-z0-9.-]+|\[[0-9a-f:]+\]):([0-9]{{1,5}})(?:/{_PATH})?", re.IGNORECASE | re.ASCII)
 
+_PUBLIC = re.compile(
+    rf"(https?://(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{{1,5}})?)(?:/{_PATH})?", re.IGNORECASE | re.ASCII
+)
+
 
 class Authenticator:
     """Turns the headers of a request into who is asking. One per web process."""
@@ -50,7 +54,9 @@ class Authenticator:
             )
         self._tenants = tenants
         self._clock = clock
-        self._secure = settings.cookie_secure
+        self._secure = settings.secure_cookies()
+        self._domain = settings.cookie_domain()
+        self._origins = settings.public_origins()
         self._key = hmac.digest(settings.secret_key.get_secret_value().encode(), b"csrf", hashlib.sha256)
 
     # Who ------------------------------------------------------------------------------------------------
@@ -92,7 +98,7 @@ class Authenticator:
 
     def check_act(self, request: HTTPConnection, given: str | None = None) -> None:
         """Raise ``Forbidden`` unless an act by session carries its token and comes from this host."""
-        check_origin(request.headers)
+        check_origin(request.headers, self._origins)
         expected = self.csrf_token(session_token(request.headers) or "")
         if not _same(given if given is not None else request.headers.get(CSRF_HEADER, ""), expected):
             raise Forbidden(f"An act by session needs the header {CSRF_HEADER}; GET /api/v1/me tells its value.")
@@ -103,7 +109,7 @@ class Authenticator:
 
     def check_form(self, request: Request, given: str) -> None:
         """Raise ``Forbidden`` unless the login form was served to this browser, by this host."""
-        check_origin(request.headers)
+        check_origin(request.headers, self._origins)
         cookie = request.cookies.get(FORM_COOKIE, "")
         if not _TOKEN.fullmatch(cookie) or not _same(given, self.form_token(cookie)):
             raise Forbidden("The form is too old. Try again.")
@@ -123,7 +129,13 @@ class Authenticator:
         """Log the browser in."""
         left_s = int((login.identity.expires_at - self._clock.now()).total_seconds())
         response.set_cookie(
-            SESSION_COOKIE, login.token, max_age=left_s, httponly=True, samesite="lax", secure=self._secure
+            SESSION_COOKIE,
+            login.token,
+            max_age=left_s,
+            domain=self._domain,
+            httponly=True,
+            samesite="lax",
+            secure=self._secure,
         )
 
     async def logout(self, request: Request, response: Response) -> None:
@@ -131,7 +143,7 @@ class Authenticator:
         token = session_token(request.headers)
         if token is not None:
             await self._tenants.logout(token)
-        response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=self._secure)
+        response.delete_cookie(SESSION_COOKIE, domain=self._domain, httponly=True, samesite="lax", secure=self._secure)
 
 
 def session_token(headers: Headers) -> str | None:
@@ -143,10 +155,13 @@ def session_token(headers: Headers) -> str | None:
     return None
 
 
-def check_origin(headers: Mapping[str, str]) -> None:
-    """Raise ``Forbidden`` for an act that a page of another site sent. Programs name no origin."""
+def check_origin(headers: Mapping[str, str], ours: frozenset[str] = frozenset()) -> None:
+    """Raise ``Forbidden`` for an act that a page of another site sent. Programs name no origin.
+
+    ``ours``: origins that are this site whatever ``Host`` a proxy sends.
+    """
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+    if origin is not None and origin not in ours and urlsplit(origin).netloc != headers.get("host"):
         raise Forbidden("Requests from other sites are refused.")
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise Forbidden("Requests from other sites are refused.")
@@ -155,15 +170,19 @@ def check_origin(headers: Mapping[str, str]) -> None:
 def safe_next(target: str | None, settings: Settings, own_ports: tuple[int, ...]) -> str:
     """Where to go after the login: a path of this host, or a page on another of our ports; else home.
 
-    An address is ours when its scheme is http(s), its host one of ``allowed_hosts`` and its port one of
-    ``own_ports``; anything else could lead a person who has just logged in to a stranger's copy.
+    An address is ours when it begins with one of the public addresses, or when its scheme is http(s), its host
+    one of ours and its port one of ``own_ports``; anything else could lead a person who has just logged in to a
+    stranger's copy.
     """
     if not target or len(target) > 2_000:
         return HOME
     if _LOCAL.fullmatch(target):
         return target
+    public = _PUBLIC.fullmatch(target)
+    if public and public[1].lower() in settings.public_origins():
+        return target
     address = _ADDRESS.fullmatch(target)
-    if address and address[1].strip("[]").lower() in settings.allowed_hosts and int(address[2]) in own_ports:
+    if address and address[1].strip("[]").lower() in settings.hosts() and int(address[2]) in own_ports:
         return target
     return HOME
 

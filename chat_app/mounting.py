@@ -56,8 +56,8 @@ def mount_chat(app: FastAPI, services: ChatServices, settings: Settings) -> None
     def mint(identity: Identity) -> str:
         return create_jwt(User(identifier=identifier_of(identity), display_name=identity.name))
 
-    config.ui.custom_meta_url = settings.web_url()
-    config.ui.custom_meta_image_url = f"{settings.web_url()}{PATH}/logo"
+    config.ui.custom_meta_url = settings.web_link()
+    config.ui.custom_meta_image_url = f"{settings.web_link()}{PATH}/logo"
     config.ui.header_links = [
         HeaderLink(
             name="Dashboard",
@@ -76,6 +76,7 @@ def mount_chat(app: FastAPI, services: ChatServices, settings: Settings) -> None
         mint=mint,
         login_path=services.login_path,
         dashboard_url=services.dashboard_url,
+        origins=settings.public_origins(),
     )
 
 

@@ -116,8 +116,8 @@ class FrontDoor:
         self._activity = activity
         self._respond = respond
         self._areas = (*areas, Area("/static", cache="public, max-age=3600"), Area(""))
-        self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
-        self._headers = _HEADERS | ({"Strict-Transport-Security": _FOR_A_YEAR} if settings.cookie_secure else {})
+        self._hosts = settings.hosts()
+        self._headers = _HEADERS | ({"Strict-Transport-Security": _FOR_A_YEAR} if settings.secure_cookies() else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request or websocket."""

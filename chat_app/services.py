@@ -22,7 +22,6 @@ from core.ports import MemoryPort
 from core.redis.bus import Bus
 from core.reviews.service import ReviewService
 from core.runs.service import RunService
-from core.settings import Port
 from core.tenants.service import TenantService
 
 Logout = Callable[[Request, Response], Awaitable[None]]
@@ -79,5 +78,5 @@ def chat_services(
         logout=logout,
         offline=settings.model_url is None,
         login_path=login_path,
-        dashboard_url=f"http://127.0.0.1:{settings.port(Port.DASHBOARD)}/",
+        dashboard_url=f"{settings.dashboard_link()}/",
     )

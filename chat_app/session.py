@@ -93,16 +93,27 @@ def identifier_of(identity: Identity) -> str:
 
 
 class Gate:
-    """ASGI middleware in front of Chainlit. ``mint`` makes Chainlit's token for an identity."""
+    """ASGI middleware in front of Chainlit.
+
+    ``mint`` makes Chainlit's token for an identity; ``origins`` are ours whatever ``Host`` a proxy sends.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, identify: Identify, mint: Callable[[Identity], str], login_path: str, dashboard_url: str
+        self,
+        app: ASGIApp,
+        *,
+        identify: Identify,
+        mint: Callable[[Identity], str],
+        login_path: str,
+        dashboard_url: str,
+        origins: frozenset[str] = frozenset(),
     ) -> None:
         self._app = app
         self._identify = identify
         self._mint = mint
         self._login_path = login_path
         self._dashboard_url = dashboard_url
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -113,7 +124,7 @@ class Gate:
             await self._app(_without_token(scope), receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = _refusal(scope, path, headers)
+        refusal = _refusal(scope, path, headers, self._origins)
         if refusal is None:
             try:
                 identity = await self._identify(headers)
@@ -143,11 +154,11 @@ class Gate:
         )
 
 
-def _refusal(scope: Scope, path: str, headers: Headers) -> Response | None:
+def _refusal(scope: Scope, path: str, headers: Headers, origins: frozenset[str]) -> Response | None:
     """What nobody may do, whoever they are: other sites, other transports, parts of Chainlit not used here."""
     unsafe = scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS
     origin = headers.get("origin")
-    if unsafe and origin is not None and urlsplit(origin).netloc != headers.get("host"):
+    if unsafe and origin is not None and origin not in origins and urlsplit(origin).netloc != headers.get("host"):
         return JSONResponse({"detail": "Requests from other sites are refused."}, status_code=403)
     if scope["type"] == "http" and path.startswith(_SOCKET):
         return JSONResponse({"detail": "Only the websocket transport is served."}, status_code=400)

@@ -11,12 +11,13 @@ the running processes receive.
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import SetupError
@@ -42,6 +43,7 @@ class Port(IntEnum):
     GRAPH_HTTP = 13
 
 
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?", re.IGNORECASE | re.ASCII)
 APP_ROLE = "bailiwick_app"
 ENGINE_ROLE = "bailiwick_engine"
 
@@ -95,12 +97,19 @@ class Settings(BaseSettings):
     )
     demo_delay_ms: int = Field(4, ge=0, le=60_000, description="How long an answer of the demo's services takes.")
     allowed_hosts: tuple[str, ...] = Field(
-        ("127.0.0.1", "localhost"), description="Host names the web process answers to."
+        ("127.0.0.1", "localhost"),
+        description="Host names the web process answers to, besides those of the two addresses below.",
+    )
+    public_url: str | None = Field(
+        None, description="Where browsers reach chat and API, as https://bailiwick.example. Unset: this machine."
+    )
+    dashboard_url: str | None = Field(
+        None, description="Where browsers reach the dashboard: the same host, or one under it. Unset: this machine."
     )
     allowed_private_hosts: tuple[str, ...] = Field(
         (), description="host:port pairs on private addresses that pollers and workflows may call (JSON list)."
     )
-    cookie_secure: bool = Field(False, description="Send cookies over TLS only; set it wherever TLS ends.")
+    cookie_secure: bool = Field(False, description="Send cookies over TLS only; implied by an https:// public address.")
     worker_slots: int = Field(32, ge=1, le=1000, description="Runs one worker process executes at a time.")
     worker_id: str | None = Field(None, description="Stable name of this worker. Unset: made at start.")
     queue_limit: int = Field(
@@ -123,6 +132,25 @@ class Settings(BaseSettings):
             raise ValueError("BAILIWICK_SECRET_KEY needs at least 32 characters")
         return value
 
+    @field_validator("public_url", "dashboard_url")
+    @classmethod
+    def _an_origin(cls, value: str | None) -> str | None:
+        if value is not None and not _ORIGIN.fullmatch(value):
+            raise ValueError("is http(s)://, a host name and perhaps a port, without a path")
+        return None if value is None else value.rstrip("/").lower()
+
+    @field_validator("dashboard_url")
+    @classmethod
+    def _one_login(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """The login's cookie belongs to the web process's host and what is under it."""
+        if value is not None and "public_url" in info.data:
+            web, dashboard = urlsplit(info.data["public_url"] or ""), urlsplit(value)
+            if not web.hostname or not f".{dashboard.hostname}".endswith(f".{web.hostname}"):
+                raise ValueError("needs BAILIWICK_PUBLIC_URL, and its host or one under it")
+            if web.scheme != dashboard.scheme:
+                raise ValueError("and BAILIWICK_PUBLIC_URL are both https, or both http")
+        return value
+
     def port(self, which: Port) -> int:
         """The port of one listener."""
         return self.port_base + which
@@ -142,6 +170,34 @@ class Settings(BaseSettings):
     def web_url(self) -> str:
         """Where the browser reaches chat and API on this machine."""
         return f"http://127.0.0.1:{self.port(Port.WEB)}"
+
+    def web_link(self) -> str:
+        """Where people's browsers reach chat and API, without a slash at the end."""
+        return self.public_url or self.web_url()
+
+    def dashboard_link(self) -> str:
+        """Where people's browsers reach the dashboard, without a slash at the end."""
+        return self.dashboard_url or f"http://127.0.0.1:{self.port(Port.DASHBOARD)}"
+
+    def public_origins(self) -> frozenset[str]:
+        """The addresses that were given, as browsers name them in ``Origin``."""
+        return frozenset(url for url in (self.public_url, self.dashboard_url) if url is not None)
+
+    def hosts(self) -> frozenset[str]:
+        """Every host name under which the processes are reached, in lower case."""
+        public = (urlsplit(url).hostname for url in self.public_origins())
+        return frozenset(name.lower() for name in (*self.allowed_hosts, *public) if name)
+
+    def secure_cookies(self) -> bool:
+        """Whether cookies travel over TLS only."""
+        return self.cookie_secure or (self.public_url or "").startswith("https:")
+
+    def cookie_domain(self) -> str | None:
+        """The host whose subdomains share the login's cookie; None: only the host that set it."""
+        if self.public_url is None or self.dashboard_url is None:
+            return None
+        web, dashboard = urlsplit(self.public_url).hostname, urlsplit(self.dashboard_url).hostname
+        return None if web == dashboard else web
 
 
 def with_credentials(dsn: str, user: str, password: str) -> str:

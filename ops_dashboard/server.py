@@ -65,14 +65,19 @@ def serve(settings: Settings, bridge: Bridge) -> None:
 
 
 def login_url(settings: Settings, back_to: str) -> str:
-    """Where to log in, with the page to come back to."""
+    """Where to log in, with the page to come back to, as the browser knows it."""
+    if settings.dashboard_url is not None:
+        page = urlsplit(back_to)
+        back_to = f"{settings.dashboard_url}{page.path or '/'}" + (f"?{page.query}" if page.query else "")
     return f"{web_url(settings, back_to)}/login?{urlencode({'next': back_to})}"
 
 
 def web_url(settings: Settings, here: str) -> str:
-    """The web process, under the host name of the page ``here``: the cookie belongs to that name."""
+    """The web process: its public address, else under the host name of the page ``here``, as the cookie is."""
+    if settings.public_url is not None:
+        return settings.public_url
     host = urlsplit(here).hostname
-    known = host is not None and host in settings.allowed_hosts
+    known = host is not None and host in settings.hosts()
     return f"http://{host}:{settings.port(Port.WEB)}" if known else settings.web_url()
 
 
@@ -82,7 +87,7 @@ def _configuration(settings: Settings) -> dict[str, object]:
         "server.port": settings.port(Port.DASHBOARD),
         "server.headless": True,
         "server.fileWatcherType": "none",
-        "server.allowedHosts": list(settings.allowed_hosts),
+        "server.allowedHosts": sorted(settings.hosts()),
         "server.enableXsrfProtection": True,
         "server.enableCORS": True,
         "server.maxUploadSize": 1,
@@ -133,7 +138,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        if request.url.hostname not in self._settings.allowed_hosts:
+        if request.url.hostname not in self._settings.hosts():
             await PlainTextResponse("This host is not served here.", status_code=421)(scope, receive, send)
             return
         if request.method == "GET" and _is_page(request.url.path) and not await self._knows(request):

@@ -37,6 +37,7 @@ class Pages:
 
     def __init__(self, settings: Settings) -> None:
         self._offline = settings.model_url is None
+        self._dashboard_url = settings.dashboard_url
         self._dashboard_port = settings.port(Port.DASHBOARD)
         self._templates = Environment(
             loader=FileSystemLoader(_TEMPLATES),
@@ -47,7 +48,9 @@ class Pages:
         )
 
     def dashboard(self, request: Request) -> str:
-        """The dashboard on the host that the browser knows: the session's cookie belongs to it."""
+        """The dashboard: its public address, else its port on the host that the browser knows."""
+        if self._dashboard_url is not None:
+            return f"{self._dashboard_url}/"
         host = request.url.hostname or "127.0.0.1"
         return f"{request.url.scheme}://{f'[{host}]' if ':' in host else host}:{self._dashboard_port}/"
 

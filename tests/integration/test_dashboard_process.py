@@ -83,3 +83,7 @@ def test_the_login_keeps_the_host_the_page_was_asked_under_and_trusts_no_other(s
     page = f"http://localhost:{settings.port(Port.DASHBOARD)}/runs?state=failed"
     assert login_url(settings, page).startswith(f"http://localhost:{web}/login?next=http%3A%2F%2Flocalhost")
     assert login_url(settings, "http://evil.example/x").startswith(f"http://127.0.0.1:{web}/login")
+    public = Settings(public_url="https://bank.example", dashboard_url="https://ops.bank.example")
+    assert login_url(public, "http://dashboard:8101/runs?a=1") == (
+        "https://bank.example/login?next=https%3A%2F%2Fops.bank.example%2Fruns%3Fa%3D1"
+    )

@@ -98,3 +98,40 @@ def test_an_act_sent_by_another_sites_page_is_refused(headers: dict[str, str]) -
 def test_an_act_of_our_page_or_of_a_program_passes() -> None:
     check_origin({"host": "127.0.0.1:8100"})
     check_origin({"host": "127.0.0.1:8100", "origin": "http://127.0.0.1:8100", "sec-fetch-site": "same-origin"})
+
+
+BEHIND_TLS = Settings(
+    allowed_hosts=("127.0.0.1",),
+    public_url="https://bank.example/",
+    dashboard_url="https://ops.bank.example:8443",
+)
+
+
+@pytest.mark.parametrize(
+    "target", ["https://bank.example/chat/", "https://bank.example", "https://ops.bank.example:8443/runs?tenant=a"]
+)
+def test_behind_tls_a_login_leads_to_the_public_addresses(target: str) -> None:
+    assert safe_next(target, BEHIND_TLS, PORTS) == target
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://bank.example/",
+        "https://bank.example.evil.example/",
+        "https://bank.example@evil.example/",
+        "https://bank.example:444/",
+        "https://ops.bank.example/",
+        "https://evil.example/",
+    ],
+)
+def test_behind_tls_a_login_leads_nowhere_else(target: str) -> None:
+    assert safe_next(target, BEHIND_TLS, PORTS) == "/"
+
+
+def test_a_public_origin_is_ours_whatever_host_the_proxy_sends() -> None:
+    headers = {"origin": "https://bank.example", "host": "web.internal:8100"}
+    check_origin(headers, BEHIND_TLS.public_origins())
+    for stranger in ("http://bank.example", "https://evil.example"):
+        with pytest.raises(Forbidden):
+            check_origin(headers | {"origin": stranger}, BEHIND_TLS.public_origins())
