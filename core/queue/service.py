@@ -36,6 +36,7 @@ class QueueService:
         self._clock = clock
         self._depth: tuple[datetime, int] | None = None
         self._rate: tuple[datetime, float] | None = None
+        self._level: tuple[datetime, int, float | None] | None = None
 
     async def claim(self, worker_id: WorkerId, limit: int) -> list[Claim]:
         """Up to ``limit`` runs that this worker must now execute."""
@@ -151,14 +152,18 @@ class QueueService:
     async def starts_in(self, tx: Transaction, run_id: RunId, *, any_tenant: bool = False) -> StartsIn | None:
         """When a queued run will probably start; None: it is not queued, or unknowable.
 
-        Of the transaction's tenant; ``any_tenant``: of all, in an operator's transaction.
+        Of the transaction's tenant; ``any_tenant``: of all, in an operator's transaction. What others want is known
+        for a second.
         """
         now = self._clock.now()
         place = await store.place(tx, run_id, now, any_tenant=any_tenant)
         if place is None:
             return None
         slots = await store.shared_slots(tx, now - _ALIVE, now - _ALIVE_IDLE, HEADROOM)
-        return starts_in(place, slots, await store.fair_level(tx, slots))
+        known = self._level
+        if known is None or known[1] != slots or not timedelta(0) <= now - known[0] < _DEPTH_TTL:
+            known = self._level = (now, slots, await store.fair_level(tx, slots))
+        return starts_in(place, slots, known[2])
 
     async def starts_per_s_in(self, tx: Transaction) -> float:
         """Runs of the transaction's tenant that left the queue per second, over the last minute."""

@@ -78,6 +78,7 @@ async def test_starts_come_when_the_estimates_said_while_three_tenants_share_the
         await learned(work, ctx)
     await work.queue.heartbeat(WorkerId("w"), 9)  # eight to share, and the headroom
     submitted = {name: await work.submit(ctx, 40) for name, ctx in tenants.items()}
+    work.clock.advance(1)
     asked = {
         run.run_id: await estimate(work, tenants[name], run)
         for name, runs in submitted.items()
@@ -97,9 +98,13 @@ async def test_an_estimate_counts_the_lanes_and_users_before_a_run(work: Work) -
     await work.queue.heartbeat(WorkerId("w"), 6)
     mia, ravi = (replace(bank, user_id=UserId(f"usr_{name}")) for name in ("mia", "ravi"))
     late = await work.submit(mia, 30, lane=Lane.BACKGROUND)
+    work.clock.advance(0.01)
     hers = await work.submit(mia, 30)
+    work.clock.advance(0.01)
     his = await work.submit(ravi, 10)
+    work.clock.advance(0.01)
     urgent = await work.submit(mia, 5, lane=Lane.URGENT)
+    work.clock.advance(1)  # what tenants want is known for a second
     runs = [late[0], late[29], hers[0], hers[12], hers[29], his[0], his[9], urgent[0], urgent[4]]
     asked = {run.run_id: await estimate(work, bank, run) for run in runs}
     started = await starts(work, 6, expected=75)
