@@ -12,6 +12,7 @@ that is gone does not slow every recall down.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +33,8 @@ PAUSE_S = 5.0
 TIMEOUT_S = 5.0
 RETRIED_S = 0.5
 """How long a failing call is tried again. Short: there is one writer, and a recall waits for its answer."""
+NEIGHBOURS_WITHIN_S = 1.0
+"""How long a recall waits for the graph. The chat waits 3 s for everything a recall does."""
 NEIGHBOURS = 30
 """Most memories taken per step from the things named in a query."""
 
@@ -139,7 +142,10 @@ class MemoryGraph:
     async def neighbours(
         self, tenant_id: TenantId, user_id: str | None, keys: Sequence[str], at: datetime
     ) -> dict[MemoryId, int]:
-        """Memories valid at ``at`` about the things named (1 step) and about what those lead to (2 steps)."""
+        """Memories valid at ``at`` about the things named (1 step) and about what those lead to (2 steps).
+
+        Raises ``Unavailable`` after ``NEIGHBOURS_WITHIN_S`` at the latest.
+        """
         if not keys:
             return {}
         given: dict[str, Any] = {
@@ -155,7 +161,11 @@ class MemoryGraph:
             far = await _ids(tx, "one_step_further", memory_ids=near, passed=passed, **given) if near else []
             return {MemoryId(one): 2 for one in far} | {MemoryId(one): 1 for one in near}
 
-        return await self._call(read, write=False)
+        try:
+            async with asyncio.timeout(NEIGHBOURS_WITHIN_S):
+                return await self._call(read, write=False)
+        except TimeoutError as error:
+            raise self._away(error) from error
 
     async def _call(self, work: Work[Result], *, write: bool) -> Result:
         now = self._clock.now()
@@ -167,11 +177,15 @@ class MemoryGraph:
                     await self._prepare(session)
                 result = await self._attempt(session, work, write=write)
         except (Neo4jError, DriverError, OSError) as error:
-            self._paused_until = now + timedelta(seconds=PAUSE_S)
-            _log.warning("memory.graph_away", error=type(error).__name__)
-            raise Unavailable("The graph database does not answer.", retry_after_s=PAUSE_S) from error
+            raise self._away(error) from error
         self._paused_until = None
         return result
+
+    def _away(self, error: Exception) -> Unavailable:
+        """Leave the graph alone for a while; what to raise."""
+        self._paused_until = self._clock.now() + timedelta(seconds=PAUSE_S)
+        _log.warning("memory.graph_away", error=type(error).__name__)
+        return Unavailable("The graph database does not answer.", retry_after_s=PAUSE_S)
 
     async def _prepare(self, session: neo4j.AsyncSession) -> None:
         for name in ("unique_entity", "unique_triple", "unique_position"):

@@ -107,6 +107,7 @@ class ChatAgent:
             {
                 "thread_id": question.thread_id,
                 "messages": [asdict(said) for said in messages],
+                "said_at": question.said_at.isoformat() if question.said_at else None,
             },
             lane=Lane.BACKGROUND,
             idempotency_key=f"memory:{question.thread_id}:{question.message_id}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from core.conversations.model import Message
@@ -39,6 +40,7 @@ class Question:
         attachments: names of the files that came with it.
         history: messages before it, oldest first.
         user_name, tenant_name: how to address them.
+        said_at: when it was said, if not when memory learns from it.
     """
 
     ctx: TenantContext
@@ -49,6 +51,7 @@ class Question:
     history: Sequence[Message] = ()
     user_name: str = ""
     tenant_name: str = ""
+    said_at: datetime | None = None
 
 
 @dataclass(slots=True)

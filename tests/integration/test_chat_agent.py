@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import pytest
 from starlette.datastructures import Headers
@@ -180,13 +181,15 @@ async def test_a_schedule_is_made_in_the_organisations_time_zone(site: Site) -> 
 
 async def test_a_turn_is_handed_to_memory_once(site: Site) -> None:
     mia = await site.context("mia@bank.example", "bank")
-    question = Question(mia, THREAD, "m1", "Our compliance officer is Dana Whitfield.")
+    said_at = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+    question = Question(mia, THREAD, "m1", "Our compliance officer is Dana Whitfield.", said_at=said_at)
 
     assert await site.chat.agent.learn(question, "Understood.", "m2")
     assert await site.chat.agent.learn(question, "Understood.", "m2")
 
     (run,), _ = await site.platform.runs.list(mia, workflow=MEMORY_WORKFLOW)
     assert [said["entry_id"] for said in run.input["messages"]] == ["m1", "m2"]
+    assert datetime.fromisoformat(run.input["said_at"]) == said_at
 
 
 async def test_the_history_is_told_to_the_model_with_its_files(site: Site) -> None:

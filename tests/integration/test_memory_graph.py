@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, LiteralString
@@ -17,7 +18,7 @@ from core.settings import Settings
 from core.tenancy import TenantContext
 from memory import store
 from memory.bootstrap import open_graph
-from memory.graph import Change, MemoryGraph
+from memory.graph import NEIGHBOURS_WITHIN_S, Change, MemoryGraph
 from memory.keeping import keep
 from memory.model import Draft, Provenance, Triple
 from memory.projection import GraphProjection
@@ -130,6 +131,31 @@ async def test_without_a_graph_memory_works_and_the_graph_catches_up(
         await here.memory.drain(mia)
         assert await here.memory.tenants_behind() == []
         assert list(await neighbours(here, mia, "floor")) == [known.memory_id]
+
+
+async def test_a_graph_that_accepts_and_says_nothing_costs_a_recall_a_second_and_the_next_one_nothing(
+    settings_with_graph: Settings, offline_model: str
+) -> None:
+    accepted: list[asyncio.StreamWriter] = []
+
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    away = settings_with_graph.model_copy(update={"graph_url": f"bolt://127.0.0.1:{port}"})
+    async with server, remembering(away, offline_model) as here:
+        mia = await here.member(BANK)
+        graph = open_graph(here.platform)
+        for longest_s in (NEIGHBOURS_WITHIN_S + 0.5, 0.1):
+            began = time.monotonic()
+            with pytest.raises(Unavailable):
+                await graph.neighbours(BANK, mia.user_id, ["floor"], here.clock.now())
+            assert time.monotonic() - began < longest_s
+        assert len(accepted) == 1
+        await graph.close()
+        for writer in accepted:
+            writer.close()
 
 
 async def test_a_failing_graph_is_left_alone_for_a_moment_and_then_asked_again(
