@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from typing import Any
 
 import httpx
@@ -27,7 +26,7 @@ def decided(installation: Installation) -> int:
 
 def demo(installation: Installation, tenant: str, *more: str) -> subprocess.Popen[str]:
     file = real_data("loans/credit-card-applications.csv")
-    argv = [sys.executable, *BAILIWICK, "demo", "loans", "--file", str(file), "--tenant", tenant, *more]
+    argv = [*BAILIWICK, "demo", "loans", "--file", str(file), "--tenant", tenant, *more]
     return subprocess.Popen(
         argv, env=installation.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from core.settings import Port
 from tests.fixtures.data import real_data
-from tests.fixtures.installation import ROOT, Installation, readme_blocks, until
+from tests.fixtures.installation import MAKE_UP, ROOT, Installation, readme_blocks, until
 
 
 def key_of(installation: Installation, tenant: str) -> str:
@@ -42,8 +42,10 @@ def run(installation: Installation, command: str, **env: str) -> str:
 def test_make_knows_every_target_that_the_readme_names() -> None:
     targets = set(re.findall(r"^make (\w+)", "\n".join(readme_blocks("sh")), re.MULTILINE))
     assert targets == {"up", "test"}
-    for target in targets:
-        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+    # `make up` is executed: it is how the installation of these tests was started (tests/fixtures/installation.py).
+    # `make test` is not: it is what runs this test, and would not come to an end.
+    assert MAKE_UP == ("make", "up")
+    subprocess.run(["make", "--dry-run", "test"], cwd=ROOT, check=True, capture_output=True)
 
 
 def test_the_workflow_of_the_readme_is_submitted_reviewed_and_ends(installation: Installation) -> None:

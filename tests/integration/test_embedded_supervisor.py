@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 
 import httpx
@@ -20,7 +21,7 @@ READY = "The database is up to date."
 @pytest.fixture
 def small() -> Iterator[Installation]:
     # The graph server is the slowest and has nothing special here: an address of one's own replaces it.
-    installation = Installation(("-m", "tests.fixtures.small_up"), BAILIWICK_GRAPH_URL="bolt://x")
+    installation = Installation((sys.executable, "-m", "tests.fixtures.small_up"), BAILIWICK_GRAPH_URL="bolt://x")
     yield installation
     installation.end()
 
