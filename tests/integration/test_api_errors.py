@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 from structlog.types import Processor
 
+from core.ids import TenantId
 from core.settings import Port, Settings
 from core.tenancy import Policy, RateLimit, Role, Scope
 from tests.fixtures.web import LOAN, Web, web_in
@@ -154,6 +155,24 @@ async def test_quota_budget_rate_and_region_have_their_own_answers(web: Web) -> 
         refused = await http.get("/api/v1/me")
         problem(refused, 429, "rate_limited")
         assert 3_500 < int(refused.headers["retry-after"]) <= 3_600
+
+
+async def test_a_drained_tenant_and_a_full_queue_are_told_when_to_come_back(web: Web) -> None:
+    key = await web.key("bank", policy=Policy(queue_depth=2))
+    operator = await web.people.operator()
+    async with web.client(key) as http:
+        assert (await http.post("/api/v1/runs/batch", json={"runs": [LOAN, LOAN]})).status_code == 201
+        refused = await http.post("/api/v1/runs", json=LOAN)
+        full = problem(refused, 429, "quota_exceeded")
+        assert full["details"] == {"quota": "queue_depth", "limit": 2, "queued": 2}
+        assert "Submit again when some have started." in full["detail"]
+        assert int(refused.headers["retry-after"]) == 900  # nothing has started yet: as long as is ever said
+        await web.platform.tenants.drain(operator, TenantId("bank"), True)
+        refused = await http.post("/api/v1/runs", json=LOAN)
+        assert "what is queued goes on" in problem(refused, 503, "draining")["detail"]
+        assert int(refused.headers["retry-after"]) == 60
+        await web.platform.tenants.drain(operator, TenantId("bank"), False)
+        problem(await http.post("/api/v1/runs", json=LOAN), 429, "quota_exceeded")
 
 
 async def test_a_tenant_of_another_region_is_told_where_to_go(web: Web, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""A run that lasts longer than its tenant's policy allows ends, wherever it stands, and says why."""
+"""A run that lasts longer, or has more steps, than its policy allows ends, wherever it stands, and says why."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from core.runs.execution import Wait
 from core.runs.model import Cause, RunRequest, RunState, RunView
 from core.settings import Settings
 from core.tenancy import Policy
+from tests.fixtures.people import People
 from tests.fixtures.work import Work, work_in
 from tests.fixtures.workers import Site, site_in, working
 
@@ -70,6 +71,19 @@ async def test_a_run_that_is_woken_too_late_fails_before_it_goes_on(site: Site, 
     await site.until(woken)
     (run,) = await site.ended([run])
     assert ended_by_the_limit(run)
+
+
+async def test_a_run_with_more_steps_than_allowed_fails_before_the_first_of_them(site: Site, tmp_path: Path) -> None:
+    operator = await People(site.platform.tenants).operator()
+    policy = site.admin.policy.model_copy(update={"max_steps": 1})
+    await site.platform.tenants.change_policy(operator, site.admin.tenant_id, policy)
+    work = {"log": str(tmp_path / "effects")}
+    run, _ = await site.platform.runs.submit(site.admin, RunRequest("sample-plain", work))
+    (run,) = await site.ended([run])
+    assert run.state is RunState.FAILED
+    assert run.error is not None
+    assert (run.error["details"]["cause"], "at most 1 step" in run.error["message"]) == ("quota_exceeded", True)
+    assert len((tmp_path / "effects").read_text().split()) == 1
 
 
 async def test_a_parked_run_is_found_and_ended_with_what_it_had_asked_people(work: Work) -> None:
