@@ -5,6 +5,9 @@
 - ``tenant_transaction(ctx)`` sets ``app.tenant`` for that transaction; row-level security does the rest.
 - ``control_transaction()`` sets no tenant. It sees no tenant row; it can only call the control functions
   (claim, wake, login …) that the migrations list.
+- ``tenant_statement(ctx)`` and ``control_statement()`` are the same for exactly one statement. It ends with the
+  statement, so that what it locks for everybody (a worker, a tenant's place in the queue) is locked for as long as
+  the server works on it, and not until we find the time to say commit.
 
 Values that Postgres cannot hold (NUL in a text, a number out of range) raise ``InvalidInput``: they are the
 caller's. Both end with the block: commit on success, rollback on any exception, cancellation included. Statements
@@ -21,6 +24,7 @@ import asyncio
 import contextlib
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -57,13 +61,23 @@ _VALUES = (
 _ESCAPE = re.compile(r"(\\\\)|\\u0000")
 _PREPARED = 200  # statements a connection remembers; there are fewer
 SQL = load_queries(__file__, "pool.sql")
+_WHOLE = (SQL["begin"], SQL["commit"], SQL["rollback"])
+_ALONE = (SQL["begin_one"], SQL["end_one"], SQL["end_one"])
 
 
 class Transaction:
     """An open transaction. Every method takes a named query and its positional arguments."""
 
-    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row]) -> None:
-        self._connection = connection
+    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row], statements: int = sys.maxsize) -> None:
+        self._reached = connection
+        self._left = statements
+
+    @property
+    def _connection(self) -> asyncpg.pool.PoolConnectionProxy[Row]:
+        if not self._left:
+            raise RuntimeError("This transaction ended with its only statement.")
+        self._left -= 1
+        return self._reached
 
     async def fetch(self, query: Query, *args: object) -> list[Row]:
         """All rows."""
@@ -91,27 +105,28 @@ class Transaction:
 class Database:
     """A pool of connections as the runtime role. Make one per process with ``open``."""
 
-    def __init__(self, pool: asyncpg.Pool[Row]) -> None:
+    def __init__(self, pool: asyncpg.Pool[Row], *, pooled: bool) -> None:
         self._pool = pool
+        self._pooled = pooled
 
     @classmethod
     async def open(cls, dsn: str, *, size: int = 10, name: str = "bailiwick") -> Self:
         """Connect. Raises ``Unavailable`` when the server does not answer within 10 s."""
         try:
-            prepared = _PREPARED if await _reaches_the_server(dsn) else 0
+            pooled = not await _reaches_the_server(dsn)
             pool = await asyncpg.create_pool(
                 dsn,
                 min_size=0,
                 max_size=size,
                 timeout=10,
                 command_timeout=60,
-                statement_cache_size=prepared,
+                statement_cache_size=0 if pooled else _PREPARED,
                 max_inactive_connection_lifetime=120,
                 init=_init,
                 reset=_tidy_already,
                 server_settings={"application_name": name},
             )
-            return cls(pool)
+            return cls(pool, pooled=pooled)
         except _LOST as error:
             raise Unavailable(f"Postgres does not answer: {error}", retry_after_s=1) from error
 
@@ -135,8 +150,23 @@ class Database:
             yield tx
 
     @asynccontextmanager
-    async def _transaction(self, tenant: str) -> AsyncIterator[Transaction]:
-        begin = _begin(tenant)
+    async def tenant_statement(self, ctx: TenantContext) -> AsyncIterator[Transaction]:
+        """A tenant's transaction of exactly one statement; a second one raises ``RuntimeError``."""
+        async with self._transaction(ctx.tenant_id, statements=1) as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def control_statement(self) -> AsyncIterator[Transaction]:
+        """A transaction without a tenant, of exactly one statement."""
+        async with self._transaction("", statements=1) as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def _transaction(self, tenant: str, statements: int = sys.maxsize) -> AsyncIterator[Transaction]:
+        # Behind a pooler, what is set outside of a transaction may be set for somebody else.
+        alone = statements == 1 and not self._pooled
+        opening, commit, undo = _ALONE if alone else _WHOLE
+        begin = _for(tenant, opening)
         try:
             connection = await self._pool.acquire()
         except (*_LOST, _FULL) as error:
@@ -144,11 +174,11 @@ class Database:
         try:
             try:
                 await connection.execute(begin)
-                yield Transaction(connection)
+                yield Transaction(connection, statements)
             except BaseException:
-                await _undo(connection)
+                await _undo(connection, undo)
                 raise
-            await connection.execute(SQL["commit"])
+            await connection.execute(commit)
         except _LOST as error:
             if isinstance(error, _DOUBTFUL) and not _is_closed(connection):
                 raise
@@ -166,15 +196,15 @@ class Database:
                 await self._pool.release(connection)
 
 
-def _begin(tenant: str) -> str:
+def _for(tenant: str, opening: str) -> str:
     if tenant and TENANT_ID.fullmatch(tenant) is None:
         raise ValueError("This is not the id of a tenant.")
-    return SQL["begin"].format(tenant=tenant)
+    return opening.format(tenant=tenant)
 
 
-async def _undo(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> None:
+async def _undo(connection: asyncpg.pool.PoolConnectionProxy[Row], undo: str) -> None:
     try:
-        await connection.execute(SQL["rollback"])
+        await connection.execute(undo)
     except BaseException as error:
         # Nobody knows what is left on it: nobody gets it again.
         if not _is_closed(connection):

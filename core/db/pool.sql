@@ -14,6 +14,14 @@ commit; select pg_advisory_unlock_all(); close all; unlisten *; reset all;
 -- Undone, and forgotten in the same way.
 rollback; select pg_advisory_unlock_all(); close all; unlisten *; reset all;
 
+-- name: begin_one
+-- For one statement that is a transaction of its own.
+select set_config('app.tenant', '{tenant}', false);
+
+-- name: end_one
+-- It was done or undone by itself; the tenant is forgotten with all else.
+select pg_advisory_unlock_all(); close all; unlisten *; reset all;
+
 -- name: server_process
 -- The process at the other end. It is not the one we were told at the start when a pooler stands in between.
 select pg_backend_pid();

@@ -40,7 +40,7 @@ class QueueService:
 
     async def claim(self, worker_id: WorkerId, limit: int) -> list[Claim]:
         """Up to ``limit`` runs that this worker must now execute."""
-        async with self._db.control_transaction() as tx:
+        async with self._db.control_statement() as tx:
             return await store.claim(tx, worker_id, limit, HEADROOM, self._clock.now())
 
     async def push_in(self, tx: Transaction, run_ids: list[RunId], *, head: bool = False) -> None:

@@ -271,12 +271,11 @@ class RunExecution:
     ) -> bool:
         """Give the slot back and put the run into a final state; False when it is somebody else's now."""
         now = self._clock.now()
-        async with self._db.tenant_transaction(on.ctx) as tx:
-            if await self._queue.release_in(tx, on.run_id, on.worker_id) is None:
-                return False
-            await store.finish(tx, on.run_id, state, output, outcome, error, now)
-        await self._publish(on, state, None)
-        return True
+        async with self._db.tenant_statement(on.ctx) as tx:
+            ended = await store.end(tx, on.run_id, on.worker_id, state, output, outcome, error, now)
+        if ended:
+            await self._publish(on, state, None)
+        return ended
 
     async def park(self, on: Executing, resume_step: int) -> RunState | None:
         """Give the slot back and wait; the state from then on, None: the run is not ours any more.
@@ -299,7 +298,7 @@ class RunExecution:
                 state, cause = RunState.CANCELLED, None
                 for wait in waits:
                     await store.disarm_wait(tx, on.run_id, wait.step)
-                await store.finish(tx, on.run_id, state, None, None, None, now)
+                await store.finish(tx, on.run_id, state, now)
         if state is RunState.QUEUED:
             await self._queue.signal_workers()
         elif state is RunState.WAITING and any(wait.wake_at for wait in waits):

@@ -47,17 +47,23 @@ class Held:
     claim: int
 
 
-async def finish(
+async def finish(tx: Transaction, run_id: str, state: RunState, now: datetime) -> None:
+    """Put a running run into a final state."""
+    await tx.execute(SQL["finish"], run_id, state.value, None, None, None, now)
+
+
+async def end(
     tx: Transaction,
     run_id: str,
+    worker_id: str,
     state: RunState,
     output: Any,
     outcome: str | None,
     error: dict[str, Any] | None,
     now: datetime,
 ) -> bool:
-    """Put a running run into a final state."""
-    return await tx.execute(SQL["finish"], run_id, state.value, output, outcome, error, now) == 1
+    """Give the slot back and put the run into a final state; False when the slot is not this worker's any more."""
+    return bool(await tx.fetchval(SQL["end"], run_id, state.value, output, outcome, error, now, worker_id))
 
 
 async def open_waits(tx: Transaction, run_id: str) -> list[OpenWait]:

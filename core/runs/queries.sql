@@ -118,16 +118,12 @@ update runs set state = 'failed', error = $2 where tenant_id = app.tenant() and 
 select started_at from runs where tenant_id = app.tenant() and run_id = $1;
 
 -- name: finish
--- A final state, and its event. Only a running run reaches it.
-with run as (
-    update runs
-    set state = $2, cause = null, output = $3, outcome = $4, error = $5, finished_at = $6, resume_step = null,
-        event_seq = event_seq + 1
-    where tenant_id = app.tenant() and run_id = $1 and state = 'running'
-    returning event_seq
-)
-insert into run_events (tenant_id, run_id, seq, at, kind, data)
-select app.tenant(), $1, event_seq, $6, $2, jsonb_build_object('outcome', $4, 'error', $5) from run;
+-- A final state, and its event.
+select app.run_finish($1, $2, $3, $4, $5, $6);
+
+-- name: end
+-- The slot is given back and the run is in a final state; false when the slot is not this worker's ($7) any more.
+select case when app.release($1, $7, $6) is null then false else app.run_finish($1, $2, $3, $4, $5, $6) end;
 
 -- name: open_waits
 -- What a run is about to park on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ async def written(write: Callable[[], Awaitable[Result]]) -> Result:
     Every write of ``RunExecution`` may be repeated. If the database stays away, so does our heartbeat, and the
     run is another worker's as soon as it is back.
     """
+    with contextlib.suppress(Unavailable):
+        return await write()
     async for attempt in stamina.retry_context(on=Unavailable, attempts=None, timeout=None, wait_max=5.0):
         with attempt:
             return await write()

@@ -42,6 +42,7 @@ Result = TypeVar("Result")
 
 RAISE, STOP = "raise", "stop"
 _SHORT_WAIT_S = 0.5
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 _WITHOUT_REDIS_S = 5.0
 
 
@@ -119,6 +120,8 @@ class Performer:
 
     async def _attempts(self, number: int, work: Work) -> Any:
         retry = work.retry
+        if retry.attempts == 1:
+            return await self._attempt(number, work)
         async for attempt in stamina.retry_context(
             on=retryable,
             attempts=retry.attempts,
@@ -232,6 +235,6 @@ class Performer:
 
 
 def _check_size(name: str, value: Any) -> None:
-    size = len(TypeAdapter(Any).dump_json(value))
+    size = len(_ANYTHING.dump_json(value))
     if size > MAX_INPUT_BYTES:
         raise PayloadTooLarge(f"Step {name} returned {size} bytes; at most {MAX_INPUT_BYTES} are kept.")

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter
@@ -230,7 +231,7 @@ class Run:
         return self._number
 
     async def _function(self, function: Callable[[Step, Arg], Awaitable[Result]], argument: Arg, work: Work) -> Result:
-        result: TypeAdapter[Result] = TypeAdapter(get_type_hints(function).get("return", Any))
+        result: TypeAdapter[Result] = _returned_by(function)
 
         async def action(step: Step) -> Any:
             return result.dump_python(await function(step, argument), mode="json")
@@ -240,6 +241,11 @@ class Run:
 
     async def _perform(self, work: Work) -> Any:
         return await self.performer.perform(self._next(), work)
+
+
+@lru_cache(1_000)
+def _returned_by(function: Callable[..., Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(get_type_hints(function).get("return", Any))
 
 
 def _output_type(agent: Agent[Step]) -> Any:

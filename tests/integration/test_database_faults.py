@@ -169,9 +169,10 @@ async def test_a_claim_whose_answer_was_lost_is_made_again_by_a_worker_that_live
         unknown: list[str] = []
 
         async def lost(worker_id: WorkerId, limit: int) -> list[Claim]:
-            monkeypatch.setattr(queue, "claim", claim)
             claims = await claim(worker_id, limit)
-            assert claims
+            if not claims:
+                return []
+            monkeypatch.setattr(queue, "claim", claim)
             unknown.extend(claim.run_id for claim in claims)
             raise Unavailable("Postgres went away.")
 
@@ -179,6 +180,7 @@ async def test_a_claim_whose_answer_was_lost_is_made_again_by_a_worker_that_live
         submitted = [RunRequest("sample-plain", {"log": str(at.log)}) for _ in range(8)]
         runs = await at.site.ended(await at.site.platform.runs.submit_many(at.site.admin, submitted))
         assert {run.state for run in runs} == {RunState.SUCCEEDED}
+        assert unknown
         at.held.unlink()
         await at.all_went_well()
         for run_id in unknown:

@@ -143,3 +143,27 @@ async def _prepared(dsn: str) -> int:
 async def _statement(db: Database, ctx: TenantContext, query: Query) -> None:
     async with db.tenant_transaction(ctx) as tx:
         await tx.execute(query)
+
+
+async def test_a_transaction_of_one_statement_is_a_tenants_and_takes_no_second(
+    settings: Settings, owner_dsn: str
+) -> None:
+    assert settings.database_app_url is not None
+    owner = await asyncpg.connect(owner_dsn)
+    await fill(owner, "alpha", "bravo")
+    await owner.close()
+    db = await Database.open(settings.database_app_url.get_secret_value(), size=1)
+    seen = Query("select distinct tenant_id from runs")
+    for name in ("alpha", "bravo", "alpha"):
+        async with db.tenant_statement(context(name)) as tx:
+            assert [row["tenant_id"] for row in await tx.fetch(seen)] == [name]
+            with pytest.raises(RuntimeError):
+                await tx.fetch(seen)
+        async with db.control_statement() as tx:
+            assert await tx.fetch(seen) == []
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            async with db.tenant_statement(context(name)) as tx:
+                await tx.fetch(Query("select 1 / 0"))
+        async with db.control_transaction() as tx:
+            assert await tx.fetch(seen) == []
+    await db.close()

@@ -1,0 +1,20 @@
+-- The end of a run. A function, with the rights of its caller, so that giving the slot back and the end are one
+-- statement: what both lock for the whole tenant and worker is then locked for as long as the server works.
+
+-- A final state, and its event. Only a running run reaches it; false for any other.
+create function app.run_finish(p_run_id text, p_state text, p_output jsonb, p_outcome text, p_error jsonb,
+                               p_now timestamptz)
+returns boolean language plpgsql as $$
+declare number integer;
+begin
+    update runs r
+    set state = p_state, cause = null, output = p_output, outcome = p_outcome, error = p_error, finished_at = p_now,
+        resume_step = null, event_seq = r.event_seq + 1
+    where r.tenant_id = app.tenant() and r.run_id = p_run_id and r.state = 'running'
+    returning r.event_seq into number;
+    if not found then return false; end if;
+    insert into run_events (tenant_id, run_id, seq, at, kind, data)
+    values (app.tenant(), p_run_id, number, p_now, p_state,
+            jsonb_build_object('outcome', p_outcome, 'error', p_error));
+    return true;
+end $$;
