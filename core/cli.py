@@ -14,7 +14,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from core.audit.model import Chain
 from core.errors import BailiwickError
+from core.runs.history import RunLine
+from core.runs.model import RunState
 from core.settings import APP_ROLE, ENGINE_ROLE, Port, Settings
 
 app = typer.Typer(
@@ -26,7 +29,13 @@ app = typer.Typer(
 )
 demo = typer.Typer(help="Show the platform at work, against a running `bailiwick up`.", no_args_is_help=True)
 app.add_typer(demo, name="demo")
+runs = typer.Typer(help="What runs did and wait for, of every tenant; never what they contain.", no_args_is_help=True)
+app.add_typer(runs, name="runs")
+audit = typer.Typer(help="The record of acts: is it whole?", no_args_is_help=True)
+app.add_typer(audit, name="audit")
 console = Console(highlight=False)
+OneTenant = Annotated[str | None, typer.Option("--tenant", help="Only of this tenant.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command()
@@ -126,6 +135,91 @@ def doctor(
     else:
         console.print(checks.as_table(findings))
     if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@runs.command("show")
+def runs_show(
+    run_id: Annotated[str, typer.Argument(help="Id of the run.")], tenant: OneTenant = None, as_json: AsJson = False
+) -> None:
+    """A run's timeline: its waits with their causes, its steps with attempts, costs and models, its end."""
+    from core import inspection
+
+    async def work() -> inspection.RunReport:
+        async with inspection.opened(Settings()) as (platform, ctx):
+            return await inspection.show(platform, ctx, run_id, tenant)
+
+    report = asyncio.run(work())
+    if as_json:
+        typer.echo(inspection.as_json(report))
+    else:
+        console.print(inspection.as_text(report))
+
+
+@runs.command("list")
+def runs_list(
+    tenant: OneTenant = None,
+    state: Annotated[RunState | None, typer.Option(help="Only runs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Runs, newest first."""
+    from core import inspection
+
+    async def work() -> list[RunLine]:
+        async with inspection.opened(Settings()) as (platform, ctx):
+            return await inspection.listed(platform, ctx, tenant, state, limit)
+
+    found = asyncio.run(work())
+    if as_json:
+        typer.echo(inspection.lines_as_json(found))
+    else:
+        console.print(inspection.lines_as_table(found))
+
+
+@audit.command("head")
+def audit_head(tenant: OneTenant = None, as_json: AsJson = False) -> None:
+    """Seal what is not sealed and print the end of each chain: with --json, what an auditor keeps outside."""
+    from core import chains, inspection
+
+    async def work() -> chains.KeptHeads:
+        async with inspection.opened(Settings()) as (platform, ctx):
+            return await chains.heads(platform, ctx, tenant)
+
+    found = asyncio.run(work())
+    if as_json:
+        typer.echo(chains.heads_as_json(found))
+    else:
+        console.print(chains.heads_as_table(found))
+
+
+@audit.command("verify")
+def audit_verify(
+    tenant: OneTenant = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="What `bailiwick audit head --json` printed."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute every hash of every tenant's chain. Exit code 1 when one is broken.
+
+    Whoever owns the database can compute a whole chain anew, or cut off its end: --against tells.
+    """
+    from core import chains, inspection
+
+    kept = {} if against is None else chains.kept_heads(against.read_text("utf-8")).heads
+
+    async def work() -> list[Chain]:
+        async with inspection.opened(Settings()) as (platform, ctx):
+            return await chains.examine(platform, ctx, tenant, kept)
+
+    found = asyncio.run(work())
+    if as_json:
+        typer.echo(chains.as_json(found))
+    else:
+        console.print(chains.as_table(found, kept))
+    if any(chain.broken for chain in found):
         raise typer.Exit(1)
 
 

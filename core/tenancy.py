@@ -118,6 +118,10 @@ class Policy(BaseModel):
         default_factory=dict, description="Runs of one workflow that may execute at once."
     )
     queue_depth: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    open_runs: Annotated[
+        int | None,
+        Field(ge=1, description="Runs that may be open at once: queued, executing or parked. None: no limit."),
+    ] = None
     daily_runs: Annotated[int, Field(ge=0, le=100_000_000)] = 10_000
     max_steps: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     max_duration_s: Annotated[int, Field(ge=1, le=366 * 86_400)] = 90 * 86_400

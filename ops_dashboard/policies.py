@@ -36,6 +36,7 @@ QUOTAS = (
     ),
     Field("daily_runs", "Runs a day", help="Counted from the tenant's local midnight."),
     Field("queue_depth", "Queued runs, at most", help="Beyond it submissions are refused with 429."),
+    Field("open_runs", "Open runs, at most", help="Queued, executing or parked. Empty: no limit.", optional=True),
     Field("max_steps", "Steps a run, at most"),
     Field("max_duration_s", "Hours a run may last", 3_600, "From its first start to its end, waits included."),
 )

@@ -7,9 +7,11 @@ one. Moments are whole microseconds, as in the database; durations are seconds.
 **Algorithm.** Start-time fair queuing (Goyal, Vin, Cheng, SIGCOMM 1996) over worker-seconds. A tenant's virtual time
 grows by estimate/weight at a claim and by (served - estimate)/weight at the release, so that it has paid exactly for
 what it was served, whatever its runs were thought to last. The next run is of the eligible tenant with the least
-virtual time. The queue's own virtual time is the greatest at which a claim was made; a tenant that was idle comes
-back no earlier than that: no credit for the past. Inside a tenant lanes are strict, users of a lane are chosen by
-virtual times of their own (unweighted), and every tenth claim takes the tenant's oldest open run instead.
+virtual time. The queue's own virtual time is the greatest at which a claim outside the headroom was made; a tenant
+that was idle, or held back by a pause or a cap that an operator has changed, comes back no earlier than that: no
+credit for the past. Inside a tenant lanes are strict, users of a
+lane are chosen by virtual times of their own (unweighted), and every tenth claim takes the tenant's oldest open run
+instead.
 
 **Bound.** Take tenants f and m that are backlogged and under their caps over a time, and came in at the same virtual
 time. Let W be the worker-seconds each was served since (a run still executing counts by what it has used), l its
@@ -27,9 +29,14 @@ the difference is at most twice that.
 **Ageing.** A run with k older runs queued in its tenant, none held back by the cap of a user or workflow, starts
 within 10(k+1) claims of its tenant, whatever its lane.
 
-**Approximate.** The bound does not cover claims into the headroom (chosen there are tenants that come back from being
-idle, then those that hold the fewest slots and are not ahead of the queue's virtual time) nor a tenant's bursts.
-Estimates are means of the past: they decide how soon an error is noticed, never who pays for it.
+**Headroom.** The last free slots go to newcomers (nothing was claimed since they had nothing queued or running), then
+to tenants whose virtual time is not past the queue's, V. The bound holds with them: only claims outside the headroom
+move V, so when it took its present value it was <= v_m, and f claims at v_f <= V. If newcomers moved it, a tenant of
+little weight that trickles would drive it away from the backlogged ones, and who comes back from being idle would wait
+until they have caught up.
+
+**Approximate.** The bound does not cover bursts. Estimates are means of the past: they decide how soon an error is
+noticed, never who pays for it.
 """
 
 from __future__ import annotations
@@ -92,6 +99,7 @@ class FairQueue:
         tenant.settle(now)
         tenant.terms = terms
         tenant.blocked = False
+        tenant.virtual_time = max(tenant.virtual_time, self.virtual_time)
         self._file(tenant)
 
     def pause(self, name: str, paused: bool, now: int) -> None:
@@ -99,6 +107,7 @@ class FairQueue:
         tenant = self.tenants[name]
         tenant.settle(now)
         tenant.paused = paused
+        tenant.virtual_time = max(tenant.virtual_time, self.virtual_time)
         self._file(tenant)
 
     def heartbeat(self, worker_id: str, slots: int, now: int, *, draining: bool = False) -> int:
@@ -152,8 +161,11 @@ class FairQueue:
             tenant = self._next(free, reserved, now)
             if tenant is None:
                 break
+            before = tenant.virtual_time
             start = self._start(tenant, worker_id, now)
             if start is not None:
+                if free > reserved:  # not by the headroom: see the top
+                    self.virtual_time = max(self.virtual_time, before)
                 starts.append(start)
                 free -= 1
         if starts:
@@ -270,7 +282,6 @@ class FairQueue:
         tenant.user_clock = max(tenant.user_clock, user.virtual_time)
         user.running += 1
         user.virtual_time += estimate_s
-        self.virtual_time = max(self.virtual_time, tenant.virtual_time)
         tenant.virtual_time += estimate_s / tenant.terms.weight
         self.slots[run.run_id] = Slot(run, tenant.tenant, worker_id, now, estimate_s, start.burst)
         self.workers[worker_id].held += 1

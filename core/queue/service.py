@@ -24,7 +24,8 @@ _ALIVE_IDLE = timedelta(seconds=IDLE_LOOK_S) + _ALIVE
 _USES_KEPT = timedelta(days=7)
 _FORGET_BATCH = 10_000
 _DEPTH_TTL = timedelta(seconds=1)
-_RATE_OVER = timedelta(minutes=1)
+RATE_OVER = timedelta(minutes=1)
+"""The past over which rates are measured."""
 
 
 class QueueService:
@@ -167,11 +168,11 @@ class QueueService:
 
     async def starts_per_s_in(self, tx: Transaction) -> float:
         """Runs of the transaction's tenant that left the queue per second, over the last minute."""
-        return await store.tenant_starts(tx, self._clock.now() - _RATE_OVER) / _RATE_OVER.total_seconds()
+        return await store.tenant_starts(tx, self._clock.now() - RATE_OVER) / RATE_OVER.total_seconds()
 
     async def platform_starts_per_s_in(self, tx: Transaction) -> float:
         """Runs of all tenants that left the queue per second, over the last minute; at most a second old."""
         now = self._clock.now()
         if self._rate is None or not timedelta(0) <= now - self._rate[0] < _DEPTH_TTL:
-            self._rate = (now, await store.platform_starts(tx, now - _RATE_OVER) / _RATE_OVER.total_seconds())
+            self._rate = (now, await store.platform_starts(tx, now - RATE_OVER) / RATE_OVER.total_seconds())
         return self._rate[1]

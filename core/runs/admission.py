@@ -4,6 +4,7 @@ The first reason that holds refuses, and every refusal says what to do next:
 
     draining      the operator lets the tenant run dry              503, look again in a minute
     daily runs    counted by the tenant's local day, exactly        429, until its midnight
+    open runs     queued, executing or parked at once, exactly      429, until enough of them have ended
     queue depth   runs the tenant may have queued                   429, until enough of them have started
     overload      runs queued on the whole platform, by lane        503, until enough of them have started
 
@@ -11,11 +12,11 @@ The first reason that holds refuses, and every refusal says what to do next:
 normal ones at 85 %, urgent ones when they are full. A tenant with hardly anything queued did not fill them: what it
 submits in the lanes normal and urgent is taken until they are full.
 
-``Retry-After`` is the time in which as many runs leave the queue as are too many, at the rate of the last minute;
-at least a second and at most a quarter of an hour, which is also said when nothing has left lately.
+``Retry-After`` is the time in which as many runs start (or end) as are too many, at the rate of the last minute; at
+least a second and at most a quarter of an hour, which is also said when nothing has left lately.
 
-Concurrent runs need no refusal: beyond its cap a tenant's runs queue inside the tenant. The steps of a run and its
-duration are limited while it executes (``core.runs.execution``, ``core.runs.duration``).
+How many runs execute at once is no reason to refuse: beyond its cap a tenant's runs queue inside the tenant. The steps
+of a run and its duration are limited while it executes (``core.runs.execution``, ``core.runs.duration``).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Limit(StrEnum):
 
     DRAINING = "draining"
     DAILY_RUNS = "daily_runs"
+    OPEN_RUNS = "open_runs"
     QUEUE_DEPTH = "queue_depth"
     PLATFORM = "platform_queue"
 
@@ -52,13 +54,14 @@ class Limit(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Load:
     """What admission looks at: the tenant's runs admitted today (these included), queue depths and the limit of the
-    platform's, and whether the tenant is drained."""
+    platform's, whether the tenant is drained, and its open runs (counted up to its limit of them, if it has one)."""
 
     admitted_today: int
     tenant_queued: int
     platform_queued: int
     platform_limit: int
     draining: bool = False
+    open_runs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,8 @@ class Refusal:
 
     @property
     def by_rate(self) -> bool:
-        """Whether the time to wait follows from the rate at which runs leave the queue."""
-        return self.limit in (Limit.QUEUE_DEPTH, Limit.PLATFORM)
+        """Whether the time to wait follows from the rate at which runs start or end."""
+        return self.limit in (Limit.OPEN_RUNS, Limit.QUEUE_DEPTH, Limit.PLATFORM)
 
 
 def judge(policy: Policy, lane: Lane, count: int, load: Load) -> Refusal | None:
@@ -85,6 +88,8 @@ def judge(policy: Policy, lane: Lane, count: int, load: Load) -> Refusal | None:
         return Refusal(Limit.DRAINING)
     if load.admitted_today > policy.daily_runs:
         return Refusal(Limit.DAILY_RUNS, load.admitted_today - policy.daily_runs)
+    if policy.open_runs is not None and load.open_runs + count > policy.open_runs:
+        return Refusal(Limit.OPEN_RUNS, load.open_runs + count - policy.open_runs)
     queued = load.tenant_queued + count
     if queued > policy.queue_depth:
         return Refusal(Limit.QUEUE_DEPTH, queued - policy.queue_depth)
@@ -95,7 +100,7 @@ def judge(policy: Policy, lane: Lane, count: int, load: Load) -> Refusal | None:
 
 
 def retry_after_s(excess: int, left_per_s: float) -> float:
-    """Seconds until ``excess`` runs have left a queue from which ``left_per_s`` leave; from 1 s to 15 minutes."""
+    """Seconds until ``excess`` runs have left when ``left_per_s`` do; from 1 s to 15 minutes."""
     if left_per_s <= 0:
         return LONGEST_RETRY_S
     return min(max(excess / left_per_s, SHORTEST_RETRY_S), LONGEST_RETRY_S)
@@ -104,7 +109,7 @@ def retry_after_s(excess: int, left_per_s: float) -> float:
 def refused(
     refusal: Refusal, policy: Policy, lane: Lane, count: int, load: Load, now: datetime, left_per_s: float
 ) -> BailiwickError:
-    """The error to raise. ``left_per_s``: runs that left the queue in question per second, lately."""
+    """The error to raise. ``left_per_s``: runs that left what is full per second, lately."""
     wait_s = retry_after_s(refusal.excess, left_per_s)
     match refusal.limit:
         case Limit.DRAINING:
@@ -120,6 +125,15 @@ def refused(
                 retry_after_s=seconds_to_midnight(now, policy.timezone),
                 quota=refusal.limit.value,
                 limit=policy.daily_runs,
+            )
+        case Limit.OPEN_RUNS:
+            limit = policy.open_runs or 0
+            return QuotaExceeded(
+                f"{_room(limit, refusal.excess, count, 'now')} "
+                f"At most {limit} runs may be open: queued, executing or parked. Submit again when some have ended.",
+                retry_after_s=wait_s,
+                quota=refusal.limit.value,
+                limit=limit,
             )
         case Limit.QUEUE_DEPTH:
             return QuotaExceeded(

@@ -7,9 +7,9 @@ from zoneinfo import ZoneInfo
 
 from core.db.pool import Transaction
 from core.errors import BudgetExceeded
-from core.queue.service import QueueService
+from core.queue.service import RATE_OVER, QueueService
 from core.runs import store
-from core.runs.admission import Load, Refusal, judge, refused
+from core.runs.admission import Limit, Load, Refusal, judge, refused
 from core.runs.model import Lane
 from core.tenancy import TenantContext
 from core.usage.service import UsageService
@@ -45,14 +45,17 @@ class Door:
             platform_queued=await self._queue.depth_in(tx),
             platform_limit=self._platform_limit,
             draining=tenant.draining,
+            open_runs=0 if ctx.policy.open_runs is None else await store.open_runs(tx, ctx.policy.open_runs),
         )
         refusal = judge(ctx.policy, lane, count, load)
         if refusal is not None:
-            left_per_s = await self._left_per_s(tx, refusal) if refusal.by_rate else 0.0
+            left_per_s = await self._left_per_s(tx, refusal, now) if refusal.by_rate else 0.0
             raise refused(refusal, ctx.policy, lane, count, load, now, left_per_s)
 
-    async def _left_per_s(self, tx: Transaction, refusal: Refusal) -> float:
-        """Runs that left the queue in question per second, lately."""
+    async def _left_per_s(self, tx: Transaction, refusal: Refusal, now: datetime) -> float:
+        """Runs that left what is full per second, lately."""
         if refusal.of_platform:
             return await self._queue.platform_starts_per_s_in(tx)
+        if refusal.limit is Limit.OPEN_RUNS:
+            return await store.ended_since(tx, now - RATE_OVER) / RATE_OVER.total_seconds()
         return await self._queue.starts_per_s_in(tx)

@@ -36,6 +36,16 @@ returning runs;
 -- The tenant's place in the fair queue: why its queued runs wait follows from it, and whether more may come.
 select queued, running, cap, paused, draining from queue_tenants where tenant_id = app.tenant();
 
+-- name: open_runs
+-- Runs of the tenant that have not ended, counted up to $1.
+select count(*) from (
+    select from runs where tenant_id = app.tenant() and state in ('queued', 'running', 'waiting') limit $1
+) counted;
+
+-- name: ended_since
+-- Runs of the tenant that ended since a moment.
+select count(*) from runs where tenant_id = app.tenant() and finished_at > $1;
+
 -- name: views
 -- Runs, newest first, after a cursor (submitted_at, run_id). Every filter is optional.
 select r.run_id, r.workflow, r.version, r.lane, r.state, r.cause, r.source, r.batch_id, r.thread_id, r.user_id,

@@ -85,6 +85,16 @@ async def count_day(tx: Transaction, day: date, runs: int) -> int:
     return int(await tx.fetchval(SQL["count_day"], day, runs))
 
 
+async def open_runs(tx: Transaction, limit: int) -> int:
+    """Runs of the tenant that have not ended, counted up to a limit."""
+    return int(await tx.fetchval(SQL["open_runs"], limit))
+
+
+async def ended_since(tx: Transaction, since: datetime) -> int:
+    """Runs of the tenant that ended since a moment."""
+    return int(await tx.fetchval(SQL["ended_since"], since))
+
+
 async def queue_row(tx: Transaction) -> QueueRow:
     """The tenant's queue counters; zeros for a tenant that has no queue (the platform's own)."""
     row = await tx.fetchrow(SQL["queue_row"])

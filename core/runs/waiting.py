@@ -67,20 +67,31 @@ def by_cause(passages: Sequence[Passage], parkings: Sequence[Parking], until: da
     return {cause: seconds for cause, seconds in waited.items() if seconds >= SHORTEST_S}
 
 
-def _queue(waited: dict[Cause, float], passage: Passage, until: datetime) -> None:
+def queued_for(passage: Passage, until: datetime) -> dict[Cause, float]:
+    """Seconds of one passage's time in the queue, until now if it is still there, by cause; the rest is the share."""
     left_s = max(0.0, ((passage.claimed_at or until) - passage.queued_at).total_seconds())
+    parts: dict[Cause, float] = {}
     for cause, seconds in (
         (Cause.PAUSED, passage.paused_s),
         (Cause.CAP, passage.capped_s),
         (Cause.NO_WORKER, passage.no_worker_s),
     ):
-        part_s = min(max(0.0, seconds), left_s)  # clocks of several machines may differ by a little
-        waited[cause] = waited.get(cause, 0.0) + part_s
-        left_s -= part_s
-    waited[Cause.SHARE] = waited.get(Cause.SHARE, 0.0) + left_s
+        parts[cause] = min(max(0.0, seconds), left_s)  # clocks of several machines may differ by a little
+        left_s -= parts[cause]
+    return parts | {Cause.SHARE: left_s}
+
+
+def parked_for(released: datetime, parkings: Sequence[Parking]) -> Cause | None:
+    """The cause for which a slot was given back at a moment; None: the run had ended, and was retried later."""
+    ended = [parking for parking in parkings if parking.at <= released]
+    return ended[-1].cause if ended else None
+
+
+def _queue(waited: dict[Cause, float], passage: Passage, until: datetime) -> None:
+    for cause, seconds in queued_for(passage, until).items():
+        waited[cause] = waited.get(cause, 0.0) + seconds
 
 
 def _park(waited: dict[Cause, float], released: datetime, until: datetime, parkings: Sequence[Parking]) -> None:
-    ended = [parking for parking in parkings if parking.at <= released]
-    if ended and (cause := ended[-1].cause) is not None:
+    if (cause := parked_for(released, parkings)) is not None:
         waited[cause] = waited.get(cause, 0.0) + max(0.0, (until - released).total_seconds())

@@ -23,6 +23,7 @@ _OPERATOR_ONLY = (
     "burst_slots",
     "burst_credit_s",
     "queue_depth",
+    "open_runs",
     "daily_runs",
     "max_steps",
     "max_duration_s",

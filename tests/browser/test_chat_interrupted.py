@@ -7,7 +7,8 @@ import time
 import pytest
 from playwright.sync_api import Route, expect
 
-from tests.fixtures.browser import DEADLINE_MS, Login, Person
+from tests.fixtures.applications import csv_file, good
+from tests.fixtures.browser import DEADLINE_MS, FOR_RUNS_MS, Login, Person
 from tests.fixtures.slow_model import SlowWeb, slow_web
 
 __all__ = ["slow_web"]
@@ -71,6 +72,17 @@ def test_an_answer_can_be_stopped_after_a_reload(mia: Person, slow_web: SlowWeb)
     mia.page.locator("#stop-button").click(timeout=DEADLINE_MS)
     assert slow_web.gate.gone.wait(10)
     expect(mia.page.get_by_text("Stopped.", exact=True)).to_be_visible(timeout=DEADLINE_MS)
+
+
+def test_runs_that_were_started_before_the_stop_go_on_and_the_chat_says_so(mia: Person, slow_web: SlowWeb) -> None:
+    slow_web.gate.only = b"function_call_output"
+    mia.say("Process these applications", ("stopped.csv", csv_file(good(1), good(2), good(3))))
+    assert slow_web.gate.held.wait(30)
+    mia.page.locator("#stop-button").click()
+    expect(mia.page.get_by_text("runs that have started go on")).to_be_visible(timeout=DEADLINE_MS)
+    assert slow_web.gate.gone.wait(10)
+    expect(mia.runs).to_contain_text("All 3 runs finished", timeout=FOR_RUNS_MS)
+    mia.picture("chat-stopped-runs")
 
 
 def test_a_conversation_opens_by_its_address_whichever_connection_is_answered_first(log_in: Login) -> None:

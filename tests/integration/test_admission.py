@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from core.clock import FakeClock
 from core.errors import Draining, Overloaded, QuotaExceeded
-from core.runs.model import Lane
+from core.runs.execution import Wait
+from core.runs.model import Cause, Lane
 from core.settings import Settings
 from core.tenancy import Policy, TenantContext
 from tests.fixtures.work import Work, work_in
@@ -68,6 +70,31 @@ async def test_a_full_queue_says_when_it_will_have_room_from_how_fast_it_drains(
     assert draining.value.retry_after_s == pytest.approx(40)
     assert draining.value.details["queued"] == 94
     await work.submit(bank, 6)
+
+
+async def test_open_runs_are_counted_wherever_they_stand_and_make_room_when_they_end(work: Work) -> None:
+    bank = await work.tenant("bank", Policy(open_runs=5, concurrency_cap=3))
+    await work.submit(bank, 4)
+    first, second = await work.claim("w", 2)
+    on = await work.executing(first, "w")
+    await work.execution.arm_wait(on, Wait(1, "event: go", Cause.EVENT, key="go/1"))
+    await work.execution.park(on, resume_step=1)  # one parked, one executes, two are queued
+    with pytest.raises(QuotaExceeded, match=r"room for 1 more run now.*queued, executing or parked") as full:
+        await work.submit(bank, 2)
+    assert (full.value.details["quota"], full.value.retry_after_s) == ("open_runs", 900)
+    await work.finish(second, "w")
+    with pytest.raises(QuotaExceeded) as full:
+        await work.submit(bank, 4)
+    assert full.value.retry_after_s == 120  # one has ended within a minute, and two must
+    await work.submit(bank, 2)
+    assert await held(work, bank) == 6
+
+
+async def test_submissions_made_at_once_exceed_no_quota(work: Work) -> None:
+    bank = await work.tenant("bank", Policy(open_runs=7, daily_runs=100))
+    answers = await asyncio.gather(*(work.submit(bank, 2) for _ in range(12)), return_exceptions=True)
+    assert sum(isinstance(answer, list) for answer in answers) == 3
+    assert await held(work, bank) == 6
 
 
 async def test_load_is_shed_from_the_lowest_lane_up_and_not_from_those_who_have_little_queued(work: Work) -> None:

@@ -45,6 +45,8 @@ analyze;
 HOT: dict[str, tuple[Query, tuple[Any, ...]]] = {
     "recent runs": (RUNS["views"], (None, None, None, None, None, None, 51)),
     "runs of a batch": (RUNS["batch_counts"], ("b3",)),
+    "open runs": (RUNS["open_runs"], (50,)),
+    "runs that ended lately": (RUNS["ended_since"], (NOW,)),
     "one run": (RUNS["views_by_id"], (["run_7_9"],)),
     "replayed submissions": (RUNS["by_idempotency_keys"], (["k1", "k2"],)),
     "who waits for an event": (RUNS["waits_on_key"], ("timer", "k")),

@@ -171,3 +171,26 @@ async def test_one_tenant_can_neither_push_wake_nor_cancel_anothers_runs(work: W
         assert await work.queue.cancel_in(tx, run.run_id) is None
         assert await work.queue.release_in(tx, RunId(run.run_id), WorkerId("w")) is None
     assert (await work.runs.get(theirs, run.run_id)).state is RunState.QUEUED
+
+
+async def test_what_a_pause_or_a_cap_held_back_is_no_credit_when_it_is_lifted(work: Work) -> None:
+    operator = await work.operator()
+    lifted, other = await work.tenant("lifted", Policy(concurrency_cap=1)), await work.tenant("other")
+    await work.submit(lifted, 100)
+    await work.submit(other, 100)
+    (held,) = [claim for claim in await work.claim("w", 2) if claim.tenant_id == "lifted"]
+    await work.tenants.pause(operator, lifted.tenant_id, True)
+    for _ in range(50):
+        (claim,) = await work.claim("w", 1)
+        work.clock.advance(1)
+        await work.finish(claim, "w")
+    await work.finish(held, "w")
+    await work.tenants.change_policy(operator, lifted.tenant_id, Policy(concurrency_cap=50))
+    await work.tenants.pause(operator, lifted.tenant_id, False)
+    served = Counter[str]()
+    for _ in range(20):
+        (claim,) = await work.claim("w", 1)
+        work.clock.advance(1)
+        await work.finish(claim, "w")
+        served[claim.tenant_id] += 1
+    assert served["lifted"] <= 11

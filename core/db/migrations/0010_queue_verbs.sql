@@ -189,7 +189,10 @@ begin
                 tenant.running >= tenant.cap, tenant.capped_s - entry.capped_s, tenant.paused_s - entry.paused_s,
                 platform.no_worker_s - entry.no_worker_s);
 
-        platform.virtual_time := greatest(platform.virtual_time, tenant.virtual_time);
+        -- Not by the headroom: a newcomer far ahead of the others would put whoever comes after it behind them all.
+        if free > reserved then
+            platform.virtual_time := greatest(platform.virtual_time, tenant.virtual_time);
+        end if;
         claimed := claimed || entry.run_id;
         mine := mine - 1;
         free := free - 1;

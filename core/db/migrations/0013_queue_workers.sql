@@ -86,18 +86,23 @@ create function app.queue_depth() returns bigint language sql stable as $$
 $$;
 select app.control('app.queue_depth()');
 
--- What the policy says about the queue acts on what is already queued: the next claim reads it.
+-- What the policy says about the queue acts on what is already queued: the next claim reads it. What a cap held back
+-- until now is no credit: the tenant goes on at the present, as after being idle. So with a pause.
 create function app.queue_policy(p_tenant text, p_policy jsonb, p_now timestamptz) returns void
 language plpgsql as $$
-declare by_user integer := (p_policy ->> 'user_cap')::integer;
+declare
+    by_user integer := (p_policy ->> 'user_cap')::integer;
+    present double precision := (select p.virtual_time from queue_platform p);
 begin
     perform app.outside();
-    insert into queue_tenants as q (tenant_id, weight, cap, burst_slots, burst_credit_s, user_cap, clock_at)
+    insert into queue_tenants as q (tenant_id, weight, cap, burst_slots, burst_credit_s, user_cap, clock_at, virtual_time)
     values (p_tenant, (p_policy ->> 'weight')::double precision, (p_policy ->> 'concurrency_cap')::integer,
-            (p_policy ->> 'burst_slots')::integer, (p_policy ->> 'burst_credit_s')::double precision, by_user, p_now)
+            (p_policy ->> 'burst_slots')::integer, (p_policy ->> 'burst_credit_s')::double precision, by_user, p_now,
+            present)
     on conflict (tenant_id) do update
         set weight = excluded.weight, cap = excluded.cap, burst_slots = excluded.burst_slots,
-            burst_credit_s = excluded.burst_credit_s, user_cap = by_user, clock_at = p_now, blocked = false;
+            burst_credit_s = excluded.burst_credit_s, user_cap = by_user, clock_at = p_now, blocked = false,
+            virtual_time = greatest(q.virtual_time, present);
     update queue_flows set user_cap = by_user where tenant_id = p_tenant;
     delete from queue_workflows where tenant_id = p_tenant;
     insert into queue_workflows (tenant_id, workflow, cap, running)
@@ -113,7 +118,8 @@ create function app.queue_steer(p_tenant text, p_paused boolean, p_draining bool
 returns boolean language plpgsql as $$
 begin
     update queue_tenants
-    set paused = coalesce(p_paused, paused), draining = coalesce(p_draining, draining), clock_at = p_now
+    set paused = coalesce(p_paused, paused), draining = coalesce(p_draining, draining), clock_at = p_now,
+        virtual_time = greatest(virtual_time, (select p.virtual_time from queue_platform p))
     where tenant_id = p_tenant and app.outside();
     return found;
 end $$;

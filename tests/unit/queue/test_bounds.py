@@ -169,6 +169,26 @@ def test_a_tenant_that_was_idle_has_neither_credit_nor_debt() -> None:
     assert gained["late"] == pytest.approx(250, abs=20)
 
 
+def test_a_trickle_of_little_weight_does_not_put_whoever_comes_back_behind_the_backlogged() -> None:
+    lasts: Lasts = {"busy": 0.5, "tiny": 0.5, "late": 0.5}.__getitem__
+    machine = Machine({"busy": 1.0, "tiny": 0.01, "late": 1.0}, 20, lasts)
+    machine.queue.push("busy", runs("busy", 6_000), 0)
+    trickled = 0
+    while machine.now < 100 * SECOND:
+        if machine.now > 2 * trickled * SECOND:
+            machine.queue.push("tiny", [Run(f"tiny-{trickled}")], machine.now)
+            trickled += 1
+        machine.claim()
+        machine.step()
+    before = {name: machine.served_s(name) for name in ("busy", "late")}
+    machine.queue.push("late", runs("late", 500), machine.now)
+    while machine.now < 120 * SECOND:
+        machine.claim()
+        machine.step()
+    gained = {name: machine.served_s(name) - before[name] for name in before}
+    assert abs(gained["late"] - gained["busy"]) <= 2 * 20 * 1.0
+
+
 def test_users_of_a_tenant_share_its_seconds_whatever_their_runs_last() -> None:
     machine = Machine({"bank": 1.0}, 4, lambda _: 0.0)
     lasts = {"usr_long": 9.0, "usr_short": 1.0}

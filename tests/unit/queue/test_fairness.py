@@ -86,7 +86,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.now = 1_000 * SECOND
         self.made = 0
         self.jumps = dict.fromkeys(TENANTS, 0.0)
-        """Virtual time that a tenant got without paying: where it came back from being idle."""
+        """Virtual time that a tenant got without paying: it came back from being idle or paused, or to another cap."""
 
     @initialize(terms=st.tuples(terms_of, terms_of, terms_of))
     def open(self, terms: tuple[Terms, ...]) -> None:
@@ -144,11 +144,17 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(TENANTS), terms=terms_of)
     def change_caps(self, name: str, terms: Terms) -> None:
+        tenant = self.queue.tenants[name]
+        before = tenant.virtual_time
         self.queue.policy(name, replace(terms, weight=self.queue.tenants[name].terms.weight), self.now)
+        self.jumps[name] += tenant.virtual_time - before
 
     @rule(name=st.sampled_from(TENANTS), paused=st.sampled_from([False, False, True]))
     def pause(self, name: str, paused: bool) -> None:
+        tenant = self.queue.tenants[name]
+        before = tenant.virtual_time
         self.queue.pause(name, paused, self.now)
+        self.jumps[name] += tenant.virtual_time - before
 
     @rule(cap=st.sampled_from([None, None, None, 0, 2, 4]))
     def cap_the_platform(self, cap: int | None) -> None:

@@ -42,7 +42,7 @@ def test_quiet_tenants_do_not_notice_a_noisy_neighbour() -> None:
 
 
 def test_runs_of_34_seconds_neither_delay_quiet_tenants_nor_buy_more_than_their_weight() -> None:
-    scenario = scenarios.long_against_short(1, ends_s=600)
+    scenario = scenarios.long_against_short(1)
     outcome = simulate(scenario)
     served = outcome.served_s(0, scenario.ends_s)
     assert quantile(outcome.waits_s(quiet(scenario)), 0.99) <= 0.5

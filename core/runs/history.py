@@ -1,0 +1,102 @@
+"""Runs as operators see them, of every tenant and without their content; the same of one tenant for its own people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.db.pool import Database
+from core.db.queries import Query, load_queries
+from core.errors import NotFound
+from core.runs.model import Cause, Lane, RunState
+from core.runs.timeline import Attempt, Entry, Transition, parkings_of, timeline
+from core.runs.waiting import Passage, by_cause
+from core.tenancy import PLATFORM, Scope, TenantContext
+
+SQL = load_queries(__file__, "history.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """One run without its content. Money in micro-USD; ``attempt``: how often it had a slot."""
+
+    run_id: str
+    tenant_id: str
+    workflow: str
+    version: str
+    lane: Lane
+    state: RunState
+    cause: str | None
+    source: str
+    batch_id: str | None
+    outcome: str | None
+    error_code: str | None
+    attempt: int
+    worker_seconds: float
+    cost_microusd: int
+    budget_microusd: int
+    submitted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One run and all that is known of its life until ``now``."""
+
+    run: RunLine
+    now: datetime
+    attempts: tuple[Attempt, ...]
+    passages: tuple[Passage, ...]
+    transitions: tuple[Transition, ...]
+
+    def timeline(self) -> list[Entry]:
+        """What it did, in the order in which that began."""
+        return timeline(self.passages, self.attempts, self.transitions, self.now)
+
+    def waited(self) -> dict[Cause, float]:
+        """Seconds it has waited until now, or until its end, by cause."""
+        return by_cause(self.passages, parkings_of(self.transitions), self.run.finished_at or self.now)
+
+
+def _query(ctx: TenantContext, name: str) -> Query:
+    """The operators' block of that name, or the tenant's own."""
+    if Scope.PLATFORM_OPERATE not in ctx.scopes:
+        ctx.require(Scope.RUNS_READ)
+        return SQL[name]
+    if ctx.tenant_id != PLATFORM:
+        raise ValueError("an operator belongs to the tenant platform")
+    return SQL["op_" + name]
+
+
+async def lines(
+    db: Database,
+    ctx: TenantContext,
+    *,
+    tenant_id: str | None = None,
+    state: RunState | None = None,
+    workflow: str | None = None,
+    run_id: str | None = None,
+    limit: int = 50,
+) -> list[RunLine]:
+    """Runs, newest first, at most 1,000; None does not filter."""
+    async with db.tenant_transaction(ctx) as tx:
+        rows = await tx.fetch(_query(ctx, "run_rows"), tenant_id, state, workflow, run_id, max(1, min(limit, 1_000)))
+    return [RunLine(**{**row, "lane": Lane(row["lane"]), "state": RunState(row["state"])}) for row in rows]
+
+
+async def history(
+    db: Database, ctx: TenantContext, run_id: str, now: datetime, *, tenant_id: str | None = None
+) -> History:
+    """A run's life. Raises ``NotFound`` for foreign and missing alike."""
+    found = [line for line in await lines(db, ctx, tenant_id=tenant_id, run_id=run_id) if line.run_id == run_id]
+    if not found:
+        raise NotFound("There is no such run.")
+    async with db.tenant_transaction(ctx) as tx:
+        return History(
+            run=found[0],
+            now=now,
+            attempts=tuple(Attempt(**row) for row in await tx.fetch(_query(ctx, "step_rows"), run_id)),
+            passages=tuple(Passage(**row) for row in await tx.fetch(_query(ctx, "passage_rows"), run_id, now)),
+            transitions=tuple(Transition(**row) for row in await tx.fetch(_query(ctx, "transition_rows"), run_id)),
+        )

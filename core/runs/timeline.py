@@ -1,0 +1,132 @@
+"""A run's life as a list: its times in the queue, in a slot and parked, the attempts of its steps, its end. Pure.
+
+    queued ──► slot ──► queued ──► …        each with its beginning, its end (None: it goes on), and
+                 └────► waiting ──► queued   the causes of what was waited for
+
+Nothing here is content: no input, output, evidence or message, only names, times, causes, money and error codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from core.runs.model import Cause, RunState
+from core.runs.waiting import ENDS_A_SLOT, SHORTEST_S, Parking, Passage, parked_for, queued_for
+
+
+class Phase(StrEnum):
+    """What an entry of a timeline tells of."""
+
+    QUEUED = "queued"
+    SLOT = "slot"
+    STEP = "step"
+    WAITING = "waiting"
+    TOLD = "told"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of one step, without its result. Money in micro-USD."""
+
+    step: int
+    attempt: int
+    name: str
+    kind: str
+    state: str
+    cost_microusd: int
+    model: str | None
+    started_at: datetime
+    finished_at: datetime | None
+    error_code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """Something that happened to a run; ``cause`` where it has one."""
+
+    seq: int
+    at: datetime
+    kind: str
+    cause: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a timeline.
+
+    ``name``: of the step, the cause of a wait, the kind of what was told, the final state. ``ended`` None: it goes on.
+    ``waited``: seconds by cause, of a time in the queue or parked. ``attempt``: of a step.
+    """
+
+    phase: Phase
+    name: str
+    began: datetime
+    ended: datetime | None
+    waited: dict[Cause, float] = field(default_factory=dict)
+    attempt: Attempt | None = None
+    burst: bool = False
+
+    def lasted_s(self, now: datetime) -> float:
+        """Seconds from its beginning to its end, or until now."""
+        return max(0.0, ((self.ended or now) - self.began).total_seconds())
+
+
+_TOLD = frozenset({"cancel_requested", "retried"})
+_ORDER = tuple(Phase)
+
+
+def parkings_of(transitions: Sequence[Transition]) -> list[Parking]:
+    """How each time in a slot ended, oldest first."""
+    return [
+        Parking(each.at, Cause(each.cause) if each.kind == RunState.WAITING and each.cause else None)
+        for each in transitions
+        if each.kind in ENDS_A_SLOT
+    ]
+
+
+def timeline(
+    passages: Sequence[Passage], attempts: Sequence[Attempt], transitions: Sequence[Transition], now: datetime
+) -> list[Entry]:
+    """Everything that is known of a run, in the order in which it began."""
+    parkings = parkings_of(transitions)
+    entries = [
+        *_passed(passages, parkings, now),
+        *(Entry(Phase.STEP, each.name, each.started_at, each.finished_at, attempt=each) for each in attempts),
+        *(Entry(Phase.TOLD, each.kind, each.at, each.at) for each in transitions if each.kind in _TOLD),
+        *(
+            Entry(Phase.END, each.kind, each.at, each.at)
+            for each in transitions
+            if each.kind in ENDS_A_SLOT and each.kind != RunState.WAITING
+        ),
+    ]
+    return sorted(entries, key=lambda entry: (entry.began, _ORDER.index(entry.phase)))
+
+
+def _passed(passages: Sequence[Passage], parkings: Sequence[Parking], now: datetime) -> Iterator[Entry]:
+    released: datetime | None = None
+    for passage in passages:
+        if released is not None:
+            yield from _parked(released, passage.queued_at, parkings, now)
+        waited = {cause: s for cause, s in queued_for(passage, now).items() if s >= SHORTEST_S}
+        yield Entry(Phase.QUEUED, Phase.QUEUED.value, passage.queued_at, passage.claimed_at, waited)
+        if passage.claimed_at is not None:
+            yield Entry(
+                Phase.SLOT, Phase.SLOT.value, passage.claimed_at, passage.released_at, burst=bool(passage.burst)
+            )
+        released = passage.released_at
+    if released is not None:
+        yield from _parked(released, None, parkings, now)
+
+
+def _parked(released: datetime, until: datetime | None, parkings: Sequence[Parking], now: datetime) -> Iterator[Entry]:
+    cause = parked_for(released, parkings)
+    if cause is None:
+        return
+    ended = until or next((each.at for each in parkings if each.at > released), None)
+    seconds = max(0.0, ((ended or now) - released).total_seconds())
+    if seconds >= SHORTEST_S:
+        yield Entry(Phase.WAITING, cause.value, released, ended, {cause: seconds})

@@ -1,0 +1,120 @@
+"""``bailiwick runs`` and ``bailiwick audit`` on a real installation: what ran is told, and what was tampered with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from typer.testing import CliRunner, Result
+
+from core.cli import app
+from core.embedded.environment import environment_for
+from core.runs.model import Cause, RunRequest, RunState
+from core.settings import Settings
+from tests.fixtures.workers import Site, site_in, working
+
+SECRETS = ("database_app_url", "database_engine_url", "redis_url", "secret_key", "graph_password")
+
+
+async def bailiwick(settings: Settings, *words: str) -> Result:
+    """What the command line answers, on a wide terminal."""
+    env = environment_for(settings, secrets=SECRETS) | {"COLUMNS": "200"}
+    return await asyncio.to_thread(CliRunner().invoke, app, list(words), env=env)
+
+
+async def told(settings: Settings, *words: str) -> Any:
+    """The same as JSON; the command succeeds."""
+    result = await bailiwick(settings, *words, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+async def waited_for(site: Site, log: str) -> str:
+    """A run that waited for a timer, then for an event, and ended."""
+    run, _ = await site.platform.runs.submit(
+        site.admin, RunRequest("sample-waits", {"log": log, "number": 3, "sleep_s": 0.05})
+    )
+
+    async def woken() -> bool | None:
+        return bool(await site.platform.queue.wake_due()) or None
+
+    async with working(site):
+        await site.until(woken)
+        await site.runs_until([run], lambda run: run.cause is Cause.EVENT)
+        assert await site.platform.runs.send_event(site.admin, "go", "3", {"x": 5})
+        await site.ended([run])
+    return run.run_id
+
+
+async def test_a_run_is_told_as_a_timeline_of_waits_with_causes_and_steps_and_never_with_its_content(
+    settings: Settings, tmp_path: Path
+) -> None:
+    log = str(tmp_path / "effects")
+    async with site_in(settings) as site:
+        run_id = await waited_for(site, log)
+        (parked,) = await site.platform.runs.submit_many(site.admin, [RunRequest("sample-plain", {"log": log})])
+        found = await told(site.settings, "runs", "show", run_id)
+        assert [entry["name"] for entry in found["timeline"] if entry["phase"] not in {"step", "slot"}] == [
+            "queued",
+            "timer",
+            "queued",
+            "event",
+            "queued",
+            "succeeded",
+        ]
+        steps = [entry["attempt"] for entry in found["timeline"] if entry["phase"] == "step"]
+        assert (steps[0]["step"], steps[0]["name"], steps[0]["state"]) == (1, "effect", "done")
+        assert {step["kind"] for step in steps} == {"step", "timer", "event"}
+        assert found["waited_s"]["timer"] >= 0.05
+        assert sum(entry["waited"].get("event", 0) for entry in found["timeline"]) == pytest.approx(
+            found["waited_s"]["event"], abs=0.01
+        )
+        text = (await bailiwick(site.settings, "runs", "show", run_id, "--tenant", "bank")).stdout
+        assert all(word in text for word in ("waits", "timer", "event", "1 effect", "succeeded", "of $0.10"))
+        assert "effects" not in text + json.dumps(found)  # the input
+        foreign = await bailiwick(site.settings, "runs", "show", run_id, "--tenant", "other")
+        assert getattr(foreign.exception, "code", None) == "not_found"
+
+        queued = await told(site.settings, "runs", "show", parked.run_id)
+        assert (queued["run"]["state"], [entry["ended"] for entry in queued["timeline"]]) == ("queued", [None])
+        lines = await told(site.settings, "runs", "list", "--tenant", "bank")
+        assert [line["run_id"] for line in lines] == [parked.run_id, run_id]
+        assert [line["state"] for line in await told(site.settings, "runs", "list", "--state", "succeeded")] == [
+            RunState.SUCCEEDED
+        ]
+        assert run_id in (await bailiwick(site.settings, "runs", "list")).stdout
+
+
+async def test_the_audit_of_every_tenant_is_checked_and_a_broken_one_is_named(
+    settings: Settings, owner_dsn: str, tmp_path: Path
+) -> None:
+    async with site_in(settings) as site:
+        for number in range(4):
+            await site.platform.audit.append(site.admin, "test.act", f"thing:{number}")
+        heads = tmp_path / "heads.json"
+        kept = await told(site.settings, "audit", "head")
+        heads.write_text(json.dumps(kept))
+        assert set(kept["heads"]) == {"bank", "platform"}
+        await site.platform.audit.append(site.admin, "test.act", "thing:unsealed")
+        whole = await told(site.settings, "audit", "verify", "--against", str(heads))
+        bank = next(chain for chain in whole["chains"] if chain["tenant_id"] == "bank")
+        assert (bank["fitting"], bank["unsealed"], bank["compared"]) == (kept["heads"]["bank"]["seq"], 1, True)
+        assert (bank["head"], whole["ok"]) == (kept["heads"]["bank"], True)
+
+        owner = await asyncpg.connect(owner_dsn)
+        await owner.execute("update audit set actor = 'nobody' where subject = 'thing:2'")
+        await owner.close()
+        broken = await bailiwick(site.settings, "audit", "verify")
+        assert broken.exit_code == 1
+        (line,) = [line for line in broken.stdout.splitlines() if "✗" in line]
+        assert all(word in line for word in ("bank", "changed", "nobody", "test.act", "thing:2"))
+        assert (await bailiwick(site.settings, "audit", "verify", "--tenant", "platform")).exit_code == 0
+        assert (await bailiwick(site.settings, "audit", "verify", "--json")).exit_code == 1
+
+        heads.write_text("{}")
+        nonsense = await bailiwick(site.settings, "audit", "verify", "--against", str(heads))
+        assert getattr(nonsense.exception, "code", None) == "invalid_input"
