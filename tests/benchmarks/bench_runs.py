@@ -39,7 +39,7 @@ from tests.fixtures.workers import WorkerProcess
 
 PACKAGES = ("asyncpg", "dbos", "psycopg", "sqlalchemy")
 SQL = load_queries(__file__, "bench_runs.sql")
-RUNS = 1_500
+RUNS = 1_000
 SLOTS = (20, 100)
 STARTS = 200
 _TENANTS = 8
