@@ -44,6 +44,7 @@ GIVEN: dict[str, Any] = {
     "at": datetime(2026, 3, 1, tzinfo=UTC),
     "comment": "",
     "delivery_id": "x",
+    "draining": True,
     "email": "eve@example.com",
     "label": "x",
     "limit_microusd": 1,
