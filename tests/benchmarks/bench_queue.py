@@ -46,7 +46,7 @@ class Size:
     part: virtual.Size = virtual.PART
     monday_tenants: int = 20
     noise: int = 100_000
-    noisy_s: float = 18.0
+    noisy_s: float = 15.0
     dbos_noise: int = 2_000
     dbos_s: float = 12.0
     tenants: int = 10_000

@@ -116,9 +116,13 @@ with ended as (
 insert into bench_ends select run_id, $2 from ended;
 
 -- name: damage
--- Claims, slots beyond a cap, runs that did not end, runs that ended twice, and wrong counts of the queue.
+-- Claims, runs that ended, slots beyond a cap, runs that neither ended nor are queued nor hold a slot, runs that ended
+-- twice, and wrong counts of the queue.
 select (select sum(attempt) from runs)::integer as claims,
+       (select count(*) from runs where state = 'succeeded')::integer as ended,
        (select count(*) from bench_over)::integer as over,
-       (select count(*) from runs where state <> 'succeeded')::integer as lost,
+       (select count(*) from runs r where state <> 'succeeded'
+          and not exists (select from queue_entries e where e.run_id = r.run_id)
+          and not exists (select from slots s where s.run_id = r.run_id))::integer as lost,
        (select count(*) from (select from bench_ends group by run_id having count(*) > 1) twice)::integer as duplicated,
        (select count(*) from app.queue_faults())::integer as faults;

@@ -48,6 +48,7 @@ class Damage:
 
     admissions: int
     claims: int
+    ended: int
     kills: int
     crashes: int
     over: int
@@ -65,7 +66,7 @@ async def measure(
     every_s: float = 3.0,
     postgres_every: int = 4,
     most: int = 1_000,
-    deadline_s: float = 150.0,
+    deadline_s: float = 180.0,
 ) -> Damage:
     """``runs`` admissions of ten tenants with different caps; of so many kills one is Postgres'.
 

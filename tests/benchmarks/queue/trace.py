@@ -15,7 +15,6 @@ LOAD = 1.5
 """The day's mean load, as a multiple of what all slots serve: half of it is the largest tenant's."""
 
 _MEAN_S = 1.0
-_BUSIEST = 10  # minutes of a window
 
 
 def minutes_of(path: Path) -> list[list[int]]:
@@ -27,12 +26,13 @@ def minutes_of(path: Path) -> list[list[int]]:
     return sorted(rows, key=sum, reverse=True)
 
 
-def real_day(counts: list[list[int]], seed: int, *, slots: int = 40, minutes: int = _BUSIEST) -> Scenario:
+def real_day(counts: list[list[int]], seed: int, *, slots: int, minutes: int) -> Scenario:
     """Some minutes of the day, from a minute that the seed picks; tenants of equal weight.
 
     The trace counts by minute and says nothing of durations: a minute's invocations are placed at random within
     it and last 1 s in the mean, exponentially. Counts are multiplied, so that the whole day is ``LOAD`` times what
-    the slots can serve.
+    the slots can serve. How many slots there are matters: a tenant alone on the machine has all of them for its own
+    bursts, so the fewer there are, the more a burst must wait beside others.
     """
     rng = random.Random(seed)
     times = LOAD * slots * 60 / _MEAN_S * len(counts[0]) / sum(map(sum, counts))
@@ -49,12 +49,16 @@ def real_day(counts: list[list[int]], seed: int, *, slots: int = 40, minutes: in
 
 
 def inside_their_share(scenario: Scenario) -> set[str]:
-    """Tenants that ask for no more than their max-min fair share of the slots."""
-    wanted: defaultdict[str, float] = defaultdict(float)
-    for arrival in scenario.arrivals:
-        wanted[arrival.tenant] += arrival.duration_s / scenario.ends_s
-    shares = max_min(scenario.slots, {name: Claimant(wants, 1.0) for name, wants in wanted.items()})
-    return {name for name, wants in wanted.items() if shares[name] >= wants}
+    """Tenants that in no minute ask for more than their max-min fair share of the slots."""
+    inside = {arrival.tenant for arrival in scenario.arrivals}
+    for minute in range(round(scenario.ends_s / 60)):
+        wanted: defaultdict[str, float] = defaultdict(float)
+        for arrival in scenario.arrivals:
+            if minute <= arrival.at_s / 60 < minute + 1:
+                wanted[arrival.tenant] += arrival.duration_s / 60
+        shares = max_min(scenario.slots, {name: Claimant(wants, 1.0) for name, wants in wanted.items()})
+        inside -= {name for name, wants in wanted.items() if shares[name] < wants}
+    return inside
 
 
 def alone(scenario: Scenario, tenant: str) -> Scenario:

@@ -39,11 +39,12 @@ class Size:
     share_minutes: int
     long_s: float
     monday_hours: float
+    trace_slots: int
     trace_minutes: int
 
 
-FULL = Size(share_minutes=10, long_s=1_200.0, monday_hours=2.0, trace_minutes=20)
-PART = Size(share_minutes=1, long_s=90.0, monday_hours=0.6, trace_minutes=2)
+FULL = Size(share_minutes=10, long_s=1_200.0, monday_hours=2.0, trace_slots=300, trace_minutes=5)
+PART = Size(share_minutes=1, long_s=90.0, monday_hours=0.6, trace_slots=40, trace_minutes=2)
 """What the SQL plays: some 40,000 runs."""
 
 
@@ -121,7 +122,7 @@ def _monday(seed: int, size: Size, data: Path) -> Situation:
 
 
 def _trace(seed: int, size: Size, data: Path) -> Situation:
-    scenario = real_day(minutes_of(data), seed, minutes=size.trace_minutes)
+    scenario = real_day(minutes_of(data), seed, slots=size.trace_slots, minutes=size.trace_minutes)
     inside = inside_their_share(scenario)
     usual = {name: quantile(first_come(alone(scenario, name)).waits_s(), 0.99) for name in inside}
 
