@@ -33,6 +33,7 @@ from core.settings import Settings
 
 MAX_BODY_BYTES = 1024 * 1024
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host")
 NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 """The policy of an answer that is not a page."""
 
@@ -78,7 +79,7 @@ class Activity:
 
 
 class HttpMetrics:
-    """What the web process counts about its requests. Names of routes, never of tenants: anybody may read it."""
+    """What the web process counts about its requests: names of routes, never of tenants."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
@@ -176,6 +177,8 @@ class FrontDoor:
         """What is refused before any route sees it."""
         if scope["path"] not in PROBES and not self._knows_host(scope):
             raise UnknownHost
+        if scope["path"] == "/metrics" and any(name in Headers(scope=scope) for name in _FORWARDED):
+            raise NotFound("Metrics name tenants: they are for those inside, not for whom a proxy lets in.")
         if any(character < " " or character == "\x7f" for character in scope["path"]):
             raise NotFound("There is nothing here.")
         if b"%00" in scope.get("query_string", b""):

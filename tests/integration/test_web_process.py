@@ -60,6 +60,8 @@ async def test_one_login_leads_into_the_chat_and_everything_stops_with_the_proce
             assert too_large.status_code == 413
             path = f"/api/v1/runs/{'run_' + 'x' * 25}/events"
             assert (await http.get(path, headers={"Accept": "text/event-stream"})).status_code == 404
+            through_a_proxy = await http.get("/metrics", headers={"X-Forwarded-For": "203.0.113.7"})
+            assert through_a_proxy.status_code == 404
             metrics = (await http.get("/metrics")).text
             assert 'bailiwick_http_requests_total{method="GET",route="/chat",status="200"}' in metrics
             assert "mia@" not in metrics
