@@ -102,7 +102,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
             reviews=ReviewService(db, bus, queue, execution, audit, clock),
             usage=usage,
             audit=audit,
-            conversations=ConversationService(db, clock),
+            conversations=ConversationService(db, audit, clock),
             schedules=ScheduleService(db, bus, runs, audit, workflows, clock),
             pollers=PollerService(
                 db, bus, runs, audit, workflows, clock, allowed_private_hosts=settings.allowed_private_hosts

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from core.audit.service import AuditService
 from core.clock import Clock
 from core.conversations import store
 from core.conversations.model import (
@@ -41,8 +42,9 @@ _NAME_LENGTH = 120
 class ConversationService:
     """Threads, entries, elements, feedback and batches of the caller."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, audit: AuditService, clock: Clock) -> None:
         self._db = db
+        self._audit = audit
         self._clock = clock
 
     async def save_thread(
@@ -103,10 +105,14 @@ class ConversationService:
         return page, str(Cursor(page[-1].updated_at, page[-1].thread_id)) if more else None
 
     async def delete_thread(self, ctx: TenantContext, thread_id: ThreadId) -> None:
-        """Delete the thread with everything in it. The runs it started are not part of it."""
+        """Delete the thread with everything in it; that this was done stays in the audit.
+
+        The runs it started are not part of it.
+        """
         async with self._db.tenant_transaction(ctx) as tx:
             if not await store.delete_thread(tx, thread_id, _person(ctx)):
                 raise _missing()
+            await self._audit.record(tx, ctx, "thread.delete", f"thread:{thread_id}")
 
     async def save_entry(self, ctx: TenantContext, entry: Entry) -> None:
         """Write an entry, or replace it; opens the thread if it is new. Texts are cut at 200,000 characters."""

@@ -131,6 +131,7 @@ class TenantService:
             return
         async with self._db.tenant_transaction(identity.ctx) as tx:
             await store.delete_session(tx, hash_token(token))
+            await self._audit.record(tx, identity.ctx, "session.close", f"user:{identity.user_id}")
 
     async def identify_key(self, key: str) -> TenantContext:
         """What an API key may do. Raises ``Unauthenticated`` when it is unknown, expired or revoked."""

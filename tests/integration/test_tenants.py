@@ -71,6 +71,8 @@ async def test_a_session_ends_with_its_time_its_logout_other_roles_and_a_closed_
     await tenants.logout(token)
     await tenants.logout(token)
     assert (await refused(work, token), await refused(work, other)) == (True, False)
+    told = [entry.subject for entry in await work.audit.recent(ada.ctx) if entry.act == "session.close"]
+    assert told == [f"user:{ada.user_id}"]
 
     await tenants.change_user(operator, BANK, ada.user_id, roles=(Role.MEMBER,))
     assert await refused(work, other), "a session made as admin is none of a member"

@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 
 from chat_app.data_layer import ConversationLayer
 from chat_app.session import Seat, identifier_of, sit
+from core.audit.service import AuditService
 from core.clock import SystemClock
 from core.conversations.service import ConversationService
 from core.db.pool import Database
@@ -35,7 +36,8 @@ async def place(settings: Settings) -> AsyncIterator[tuple[Database, People]]:
 
 @pytest.fixture
 def layer(place: tuple[Database, People]) -> ConversationLayer:
-    return ConversationLayer(ConversationService(place[0], SystemClock()), SystemClock())
+    db, clock = place[0], SystemClock()
+    return ConversationLayer(ConversationService(db, AuditService(db, clock), clock), clock)
 
 
 async def take_seat(place: tuple[Database, People], email: str, tenant: str) -> Identity:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from core.audit.service import AuditService
 from core.clock import FakeClock
 from core.conversations.model import MAX_CONTENT_BYTES, Element, Entry, EntryKind
 from core.conversations.service import ConversationService
@@ -35,7 +36,7 @@ async def place(settings: Settings) -> AsyncIterator[tuple[Database, People]]:
 
 @pytest.fixture
 def conversations(place: tuple[Database, People], clock: FakeClock) -> ConversationService:
-    return ConversationService(place[0], clock)
+    return ConversationService(place[0], AuditService(place[0], clock), clock)
 
 
 @pytest.fixture
@@ -194,6 +195,8 @@ async def test_deleting_a_thread_leaves_no_row_of_it(
     try:
         for table in ("threads", "thread_entries", "thread_elements", "thread_feedback", "thread_batches"):
             assert await connection.fetchval(f"select count(*) from {table}") == 0
+        told = await connection.fetch("select actor, subject from audit where act = 'thread.delete'")
+        assert [tuple(row) for row in told] == [(mia.actor, f"thread:{THREAD}")]
     finally:
         await connection.close()
 
