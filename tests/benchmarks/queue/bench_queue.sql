@@ -34,10 +34,11 @@ set session_replication_role = origin;
 vacuum analyze;
 
 -- name: backlog_runs
--- $2 queued runs for each of the tenants $1, of workflow $3 with input $4, since $5.
+-- $2 queued runs for each of the tenants $1, of workflow $3, queued at $5, that last $4 seconds within a tenth.
 insert into runs (run_id, tenant_id, workflow, version, lane, state, source, request_hash, input, policy_version,
                   budget_microusd, submitted_at, queued_at)
-select t || '/' || n, t, $3, '1', 1, 'queued', 'api', '', $4::jsonb, 1, 0, $5, $5
+select t || '/' || n, t, $3, '1', 1, 'queued', 'api', '',
+       jsonb_build_object('seconds', $4::float8 * (0.9 + 0.0002 * (n * 7919 % 1000))), 1, 0, $5, $5
 from unnest($1::text[]) t cross join generate_series(1, $2::integer) n;
 
 -- name: backlog_flows

@@ -77,7 +77,7 @@ async def measure(
     names = [f"tenant-{number}" for number in range(_TENANTS)]
     policies = [policy_of(Terms(weight=1 + number % 3, cap=5 + 4 * number)) for number in range(_TENANTS)]
     await owner.execute(SQL["tenants"], names, policies, clock.now())
-    await queue_backlog(owner, names, runs // _TENANTS, "job", {}, clock.now())
+    await queue_backlog(owner, names, runs // _TENANTS, "job", 1.0, clock.now())
     await owner.execute(SQL["witnesses"])
     await owner.close()
     began = time.monotonic()

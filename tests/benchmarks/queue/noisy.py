@@ -1,4 +1,5 @@
-"""The noisy neighbour on a real worker: 20 slots, runs of half a second, 100,000 of them queued by one tenant.
+"""The noisy neighbour on a real worker: 20 slots, runs of half a second (within a tenth, so that they do
+not all end at once), 100,000 of them queued by one tenant.
 
 20 quiet tenants submit at random, 4 a second together, first with nobody else on the machine, then with the noise.
 Only whole seconds after the first ones count, so that the worker is warm.
@@ -64,7 +65,7 @@ async def measure(
         async with _platform(settings) as (platform, tenants):
             quiet = [await _stretch(platform, owner, tenants, seed, seconds) for seed in seeds]
             await owner.execute(SQL["tenants"], [NOISY], [policy_of(Terms(cap=1_000))], platform.clock.now())
-            await queue_backlog(owner, [NOISY], queued, "nap", {"seconds": _SECONDS}, platform.clock.now())
+            await queue_backlog(owner, [NOISY], queued, "nap", _SECONDS, platform.clock.now())
             await platform.queue.signal_workers()
             noisy = [await _stretch(platform, owner, tenants, seed, seconds) for seed in seeds]
             return quiet, noisy
@@ -109,7 +110,7 @@ async def _stretch(
     async with asyncio.TaskGroup() as tasks:
         for moment_s in itertools.takewhile(lambda one: one < _WARM_S + seconds, at_s):
             await asyncio.sleep(moment_s - (time.monotonic() - began))
-            request = RunRequest("nap", {"seconds": _SECONDS})
+            request = RunRequest("nap", {"seconds": _SECONDS * rng.uniform(0.9, 1.1)})
             submitted.append(tasks.create_task(platform.runs.submit(rng.choice(tenants), request)))
     to = platform.clock.now()
     await until(partial(owner.fetchval, SQL["all_ended"], NOISY, since), _DEADLINE_S)

@@ -6,14 +6,13 @@ Four clients claim batches at once and give back what they hold, as workers do; 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import asyncpg
 import psutil
@@ -60,12 +59,12 @@ async def queue_backlog(
     tenants: Sequence[str],
     each: int,
     workflow: str,
-    given: dict[str, Any],
+    seconds: float,
     now: datetime,
 ) -> None:
-    """Runs that are queued, the same number for each of these tenants, loaded as rows."""
+    """Runs of about so many seconds that are queued, the same number for each of these tenants, loaded as rows."""
     await owner.execute(SQL["without_checks"])
-    await owner.execute(SQL["backlog_runs"], list(tenants), each, workflow, json.dumps(given), now)
+    await owner.execute(SQL["backlog_runs"], list(tenants), each, workflow, seconds, now)
     await owner.execute(SQL["backlog_flows"], list(tenants), each, workflow, now)
     await owner.execute(SQL["backlog_entries"], list(tenants), each, workflow, now)
     await owner.execute(SQL["with_checks"])
@@ -78,7 +77,7 @@ async def fill(settings: Settings, tenants: int, each: int) -> None:
         names = [f"tenant-{number}" for number in range(tenants)]
         policies = [policy_of(Terms(weight=1 + number % 997 / 100, cap=50_000 + number)) for number in range(tenants)]
         await owner.execute(SQL["tenants"], names, policies, CLOCK.now())
-        await queue_backlog(owner, names, each, "job", {}, CLOCK.now())
+        await queue_backlog(owner, names, each, "job", 1.0, CLOCK.now())
 
 
 async def claims_at_once(settings: Settings, postgres_pid: int, seconds: float, *, back_every: int = 8) -> Claims:
