@@ -1,51 +1,92 @@
 -- name: request
--- Ask for a decision; asking again for the same run and step changes nothing, unless it was closed undecided.
-insert into reviews (review_id, tenant_id, run_id, step, pool, title, evidence, choices, state, created_at, due_at)
-values ($1, app.tenant(), $2, $3, $4, $5, $6, $7, 'open', $8, $9)
+-- Ask for a decision; asking again for the same run and step changes nothing, unless it was closed undecided and
+-- ($16) the step begins anew.
+insert into reviews (review_id, tenant_id, run_id, step, pool, role, shared, priority, title, evidence, choices, form,
+                     needed, of, fallback, chain, expiry, expiry_verdict, state, created_at, due_at, next_at)
+values ($1, app.tenant(), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $17, $18, 'open', $19, $20,
+        $20)
 on conflict (run_id, step) do update
-    set state = 'open', title = excluded.title, evidence = excluded.evidence, choices = excluded.choices,
-        created_at = excluded.created_at, due_at = excluded.due_at, decided_at = null
-    where reviews.state = 'cancelled'
+    set state = 'open', pool = excluded.pool, role = excluded.role, shared = excluded.shared,
+        priority = excluded.priority, title = excluded.title, evidence = excluded.evidence,
+        choices = excluded.choices, form = excluded.form, needed = excluded.needed, of = excluded.of,
+        fallback = excluded.fallback, chain = excluded.chain, level = 0, expiry = excluded.expiry,
+        expiry_verdict = excluded.expiry_verdict, claims = '[]', votes = '[]', verdict = null, comment = null,
+        answer = null, decided_by = null, created_at = excluded.created_at, due_at = excluded.due_at,
+        next_at = excluded.next_at, decided_at = null
+    where reviews.state = 'cancelled' or (reviews.state = 'expired' and $16)
 returning review_id;
 
 -- name: by_step
 -- The review a run asked for at a step.
-select state, verdict, comment, decided_by from reviews where run_id = $1 and step = $2 for update;
+select state, verdict, comment, decided_by, answer from reviews where run_id = $1 and step = $2 for update;
 
 -- name: open
 -- Open reviews, the most urgent first.
-select v.review_id, v.run_id, v.pool, v.title, v.evidence, v.choices, v.state, v.verdict, v.comment, v.decided_by,
-       v.created_at, v.due_at, v.decided_at, r.thread_id
-from reviews v join runs r on r.run_id = v.run_id
+select v.*, r.thread_id from reviews v join runs r on r.run_id = v.run_id
 where v.tenant_id = app.tenant() and v.state = 'open'
 order by v.due_at, v.review_id limit $1;
 
 -- name: recent
 -- Reviews of any state, newest first.
-select v.review_id, v.run_id, v.pool, v.title, v.evidence, v.choices, v.state, v.verdict, v.comment, v.decided_by,
-       v.created_at, v.due_at, v.decided_at, r.thread_id
-from reviews v join runs r on r.run_id = v.run_id
+select v.*, r.thread_id from reviews v join runs r on r.run_id = v.run_id
 where v.tenant_id = app.tenant()
 order by v.created_at desc, v.review_id limit $1;
 
+-- name: listed
+-- Reviews after optional filters: state, pool, run, due before. Open ones first, the most urgent first.
+select v.*, r.thread_id from reviews v join runs r on r.run_id = v.run_id
+where v.tenant_id = app.tenant() and ($1::text is null or v.state = $1) and ($2::text is null or v.pool = $2)
+  and ($3::text is null or v.run_id = $3) and ($4::timestamptz is null or v.due_at <= $4)
+order by v.state <> 'open', case when v.state = 'open' then v.due_at end, v.created_at desc, v.review_id limit $5;
+
 -- name: by_id
 -- One review.
-select v.review_id, v.run_id, v.pool, v.title, v.evidence, v.choices, v.state, v.verdict, v.comment, v.decided_by,
-       v.created_at, v.due_at, v.decided_at, r.thread_id
-from reviews v join runs r on r.run_id = v.run_id
+select v.*, r.thread_id from reviews v join runs r on r.run_id = v.run_id
 where v.tenant_id = app.tenant() and v.review_id = $1;
 
--- name: submitter
--- Who submitted the run that asks, and the step at which it waits.
-select r.user_id, v.step, r.state as run_state from reviews v join runs r on r.run_id = v.run_id
-where v.tenant_id = app.tenant() and v.review_id = $1;
+-- name: lock
+-- One review, for whoever is about to change it.
+select * from reviews where tenant_id = app.tenant() and review_id = $1 for update;
 
--- name: decide
--- The first decision wins: only an open review takes one.
-update reviews set state = 'decided', verdict = $2, comment = $3, decided_by = $4, decided_at = $5
-where tenant_id = app.tenant() and review_id = $1 and state = 'open';
+-- name: asker
+-- Who is behind a run: the person, what submitted it, and who made the key that did.
+select r.thread_id, r.user_id, e.data ->> 'actor' as submitted_by, k.created_by as key_of
+from runs r
+left join run_events e on e.run_id = r.run_id and e.seq = 1
+left join api_keys k on e.data ->> 'actor' = 'api_key:' || k.key_id
+where r.tenant_id = app.tenant() and r.run_id = $1;
+
+-- name: key_of
+-- Who made an API key.
+select created_by from api_keys where tenant_id = app.tenant() and key_id = $1;
+
+-- name: colleague
+-- The roles of somebody of the tenant who may log in.
+select roles from users where tenant_id = app.tenant() and user_id = $1 and disabled_at is null;
+
+-- name: save
+-- What an act has made of a review.
+update reviews set state = $2, pool = $3, role = $4, level = $5, next_at = $6, claims = $7, votes = $8, verdict = $9,
+                   comment = $10, answer = $11, decided_by = $12, decided_at = $13
+where tenant_id = app.tenant() and review_id = $1;
+
+-- name: tell
+-- The next event of the run that asked.
+with counted as (
+    update runs set event_seq = event_seq + 1 where run_id = $1 and tenant_id = app.tenant() returning event_seq
+)
+insert into run_events (tenant_id, run_id, seq, at, kind, data)
+select app.tenant(), $1, event_seq, $2, 'review', $3 from counted;
 
 -- name: cancel_of_run
 -- The run ended without needing the answer.
-update reviews set state = 'cancelled', decided_at = $2
+update reviews set state = 'cancelled', decided_at = $2, claims = '[]'
 where tenant_id = app.tenant() and run_id = $1 and state = 'open';
+
+-- name: next_breach
+-- When the next open review of any tenant must escalate or expire.
+select app.reviews_next();
+
+-- name: due
+-- Open reviews of all tenants that must escalate or expire now, the longest first.
+select tenant_id, review_id from app.reviews_due($1, $2);

@@ -1,25 +1,62 @@
--- Human decisions asked for by runs. A row survives reloads, restarts and deploys; the first valid decision
--- wins exactly once (the update is conditional on state 'open').
+-- Human decisions asked for by runs. A row survives reloads, restarts and deploys.
+--
+--     open --(enough votes)--> decided        open --(the run ends)--> cancelled --(retried)--> open
+--     open --(time is up, action "fail")--> expired --(retried)--> open
+--
+-- Whoever changes a review locks its row first, and after it the queue: so the first final vote wins exactly once.
+-- Claims and votes live in the row they belong to: one lock, one write. At next_at somebody must hear that nobody
+-- has decided: the review goes to the next level of its chain, or, after the last, what "expiry" says is done.
 
 create table reviews (
-    review_id  text primary key,
-    tenant_id  text not null references tenants,
-    run_id     text not null,
-    step       integer not null,
-    pool       text not null,
-    title      text not null,
-    evidence   jsonb not null,
-    choices    text[] not null,
-    state      text not null check (state in ('open', 'decided', 'cancelled')),
-    verdict    text,
-    comment    text,
-    decided_by text,
-    created_at timestamptz not null,
-    due_at     timestamptz not null,
-    decided_at timestamptz,
+    review_id      text primary key,
+    tenant_id      text not null references tenants,
+    run_id         text not null,
+    step           integer not null,
+    pool           text not null,          -- who is asked now; changes when it escalates
+    role           text,                   -- a role that deciders need besides the right to decide
+    shared         boolean not null default true,      -- the tenant's reviewer_pool when it was asked
+    priority       smallint not null default 2,        -- class by tier: 0 enterprise, 1 standard, 2 free
+    title          text not null,
+    evidence       jsonb not null,
+    choices        text[] not null,
+    form           jsonb,                  -- JSON schema of what deciders fill in
+    needed         smallint not null default 1,        -- votes that a verdict needs ...
+    of             smallint not null default 1,        -- ... of so many
+    fallback       text,                   -- the verdict when no verdict can get enough votes any more
+    chain          jsonb not null default '[]',
+    level          smallint not null default 0,        -- levels of the chain that have been reached
+    expiry         text not null default 'nothing' check (expiry in ('nothing', 'fail', 'decide')),
+    expiry_verdict text,
+    claims         jsonb not null default '[]',
+    votes          jsonb not null default '[]',
+    state          text not null check (state in ('open', 'decided', 'cancelled', 'expired')),
+    verdict        text,
+    comment        text,
+    answer         jsonb,                  -- the form, filled in
+    decided_by     text,
+    created_at     timestamptz not null,
+    due_at         timestamptz not null,   -- the SLA of the question, however often it escalates
+    next_at        timestamptz,
+    decided_at     timestamptz,
     unique (run_id, step),
     foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
 );
 create index reviews_open on reviews (tenant_id, due_at, review_id) where state = 'open';
+create index reviews_next on reviews (next_at) where state = 'open' and next_at is not null;
 create index reviews_recent on reviews (tenant_id, created_at desc);
 select app.fence('reviews', 'select, insert, update');
+
+-- When the next open review must escalate or expire; null: none will. The scheduler sleeps until then.
+create function app.reviews_next() returns timestamptz language sql stable as $$
+    select min(next_at) from reviews where state = 'open' and next_at is not null and app.outside()
+$$;
+select app.control('app.reviews_next()');
+
+-- Open reviews whose next moment has come, the longest first.
+create function app.reviews_due(p_now timestamptz, p_limit integer) returns table (tenant_id text, review_id text)
+language sql stable as $$
+    select r.tenant_id, r.review_id from reviews r
+    where r.state = 'open' and r.next_at <= p_now and app.outside()
+    order by r.next_at limit p_limit
+$$;
+select app.control('app.reviews_due(timestamptz, integer)');
