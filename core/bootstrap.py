@@ -81,6 +81,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
         audit = AuditService(db, clock)
         usage = UsageService(db, clock)
         tenants = TenantService(db, bus, audit, clock, region=settings.region, region_urls=settings.region_urls)
+        stack.push_async_callback(tenants.refusals.settled)
         queue = QueueService(db, bus, clock)
         execution = RunExecution(db, bus, queue, usage, clock)
         runs = RunService(db, bus, queue, usage, audit, workflows, clock, queue_limit=settings.queue_limit)

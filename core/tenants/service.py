@@ -41,6 +41,7 @@ from core.tenants.model import (
     operator_only_changes,
     split_key,
 )
+from core.tenants.refusals import Refusals
 
 _POLICY_TTL_S = 1.0
 _POLICY_CACHE_SIZE = 10_000
@@ -59,6 +60,7 @@ class TenantService:
         self._clock = clock
         self._region = region
         self._region_urls = region_urls
+        self.refusals = Refusals(audit, self.context_for)
         self._hash = PasswordHash((Argon2Hasher(),))
         self._decoy = self._hash.hash(new_token())
         self._policies: OrderedDict[TenantId, tuple[datetime, TenantView]] = OrderedDict()
@@ -77,6 +79,7 @@ class TenantService:
         wanted = [account for account in accounts if tenant in (None, "", account.tenant_id)]
         account = await asyncio.to_thread(self._matching, wanted, password[:_MAX_PASSWORD])
         if account is None:
+            self.refusals.tell(wanted)
             raise Unauthenticated("E-mail or password is wrong.")
         async with self._db.control_transaction() as tx:
             await store.login_succeeded(tx, email, now)
