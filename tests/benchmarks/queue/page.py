@@ -96,8 +96,8 @@ def svg(path: Path, monday: Mapping[str, Points]) -> None:
     for name, points in lines.items():
         path_of = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in points)
         parts.append(f'<polyline fill="none" stroke="{_COLOURS[name]}" stroke-width="2.5" points="{path_of}"/>')
-        x, y = points[-1]
-        parts.append(f'<text x="{x_of(x) + 6:.1f}" y="{y_of(y) + 4:.1f}" fill="{_COLOURS[name]}">{name}</text>')
+        x, y = min(points, key=lambda point: abs(point[0] - BURST_S[1] / 60))  # where they differ most
+        parts.append(f'<text x="{x_of(x) + 8:.1f}" y="{y_of(y) - 8:.1f}" fill="{_COLOURS[name]}">{name}</text>')
     path.write_text("\n".join([*parts, "</svg>"]) + "\n", "utf-8")
 
 
