@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -165,18 +165,36 @@ class Bus:
 
     async def signal(self, topic: str) -> None:
         """Wake everybody who listens to this topic. Never raises; without Redis only this process hears it."""
-        await self._send(self.connection.keys.topic(topic), b"1")
+        await self._send((self.connection.keys.topic(topic), b"1"))
 
     async def publish(self, tenant_id: TenantId, kind: str, data: dict[str, Any]) -> None:
         """Tell a tenant's screens. Never raises; without Redis only this process hears it."""
         content = {"kind": kind, "data": data, "at": self._clock.now().isoformat()}
-        await self._send(self.connection.keys.events(tenant_id), json.dumps(content).encode())
+        await self._send((self.connection.keys.events(tenant_id), json.dumps(content).encode()))
 
-    async def _send(self, channel: str, payload: bytes) -> None:
+    async def publish_all(
+        self, tenant_id: TenantId, kind: str, data: Sequence[dict[str, Any]], *, wake: str | None = None
+    ) -> None:
+        """Several events, and the signal of a topic, in one round trip. Never raises, as ``publish``."""
+        channel, at = self.connection.keys.events(tenant_id), self._clock.now().isoformat()
+        messages = [(channel, json.dumps({"kind": kind, "data": one, "at": at}).encode()) for one in data]
+        if wake is not None:
+            messages.insert(0, (self.connection.keys.topic(wake), b"1"))
+        await self._send(*messages)
+
+    async def _send(self, *messages: tuple[str, bytes]) -> None:
+        client = self.connection.client
         try:
-            await self.connection.call(self.connection.client.publish(channel, payload))
+            if len(messages) == 1:
+                await self.connection.call(client.publish(*messages[0]))
+            else:
+                pipeline = client.pipeline(transaction=False)
+                for channel, payload in messages:
+                    pipeline.publish(channel, payload)
+                await self.connection.call(pipeline.execute())
         except Unavailable:
-            self._deliver_here(channel, payload)
+            for channel, payload in messages:
+                self._deliver_here(channel, payload)
 
     @asynccontextmanager
     async def listen(self, *topics: str) -> AsyncIterator[Signals]:

@@ -23,8 +23,12 @@ class Door:
         self._usage = usage
         self._platform_limit = platform_limit
 
-    async def admit_in(self, tx: Transaction, ctx: TenantContext, lane: Lane, count: int, now: datetime) -> None:
+    async def admit_in(
+        self, tx: Transaction, ctx: TenantContext, lane: Lane, count: int, now: datetime
+    ) -> store.QueueRow:
         """Count ``count`` more runs to the tenant's day, in the caller's transaction; the lowest is in ``lane``.
+
+        Returns how the tenant stands in the queue.
 
         Raises ``BudgetExceeded``, ``QuotaExceeded``, ``Draining`` or ``Overloaded``: the transaction must end without
         a commit then.
@@ -51,6 +55,7 @@ class Door:
         if refusal is not None:
             left_per_s = await self._left_per_s(tx, refusal, now) if refusal.by_rate else 0.0
             raise refused(refusal, ctx.policy, lane, count, load, now, left_per_s)
+        return tenant
 
     async def _left_per_s(self, tx: Transaction, refusal: Refusal, now: datetime) -> float:
         """Runs that left what is full per second, lately."""

@@ -9,25 +9,24 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Database, Transaction
 from core.errors import (
-    BailiwickError,
     BudgetExceeded,
     Conflict,
-    IdempotencyConflict,
     InvalidInput,
     NotFound,
     Overloaded,
     QuotaExceeded,
 )
-from core.ids import RunId, new_id
+from core.ids import RunId
+from core.queue.model import Topic
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs import store
@@ -46,37 +45,14 @@ from core.runs.model import (
     progress_of,
     queued_cause,
 )
+from core.runs.submission import Catalog, WorkflowInfo, new_run, queued_view, refusal_record, replayed_id
 from core.runs.waiting import Standing, by_cause
 from core.tenancy import Scope, TenantContext
 from core.usage.service import UsageService
 
 MAX_BATCH = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowInfo:
-    """What submission needs to know of a workflow. ``budget_microusd`` None: the policy's."""
-
-    name: str
-    version: str
-    lane: Lane
-    budget_microusd: int | None
-
-
-class Catalog(Protocol):
-    """The registered workflows."""
-
-    def resolve(self, name: str, version: str | None) -> WorkflowInfo:
-        """The workflow of this name and version (None: the newest). Raises ``WorkflowUnknown``."""
-        ...
-
-    def is_private(self, name: str) -> bool:
-        """Whether its input and output are for the submitter's eyes only."""
-        ...
-
-    def validate(self, info: WorkflowInfo, document: Mapping[str, Any]) -> dict[str, Any]:
-        """The input in its canonical JSON form. Raises ``InvalidInput`` with a pointer to each fault."""
-        ...
+TOLD_AT_ONCE = 100
+"""Of so many runs of a batch, screens are told one by one; of more they learn when they look."""
 
 
 class RunService:
@@ -125,18 +101,19 @@ class RunService:
         prepared = [self._prepare(request) for request in requests]
         try:
             async with self._db.tenant_transaction(ctx) as tx:
-                run_ids, created = await self._insert(tx, ctx, prepared)
+                run_ids, fresh = await self._insert(tx, ctx, prepared)
         except (QuotaExceeded, BudgetExceeded, Overloaded) as refusal:
             await self._audit.append(
-                ctx, "refusal", f"workflow:{requests[0].workflow}", after=_refusal(refusal, len(requests))
+                ctx, "refusal", f"workflow:{requests[0].workflow}", after=refusal_record(refusal, len(requests))
             )
             raise
-        if created:
-            await self._queue.signal_workers()
-            for run_id in created[:100]:
-                await self._bus.publish(ctx.tenant_id, "run", {"run_id": run_id, "state": RunState.QUEUED})
-        by_id = {view.run_id: view for view in await self._views(ctx, run_ids)}
-        return [by_id[run_id] for run_id in run_ids], created
+        if fresh:
+            told = [{"run_id": view.run_id, "state": RunState.QUEUED} for view in fresh[:TOLD_AT_ONCE]]
+            await self._bus.publish_all(ctx.tenant_id, "run", told, wake=Topic.WORKERS)
+        by_id = {view.run_id: view for view in fresh}
+        if replayed := [run_id for run_id in run_ids if run_id not in by_id]:
+            by_id |= {view.run_id: view for view in await self._views(ctx, replayed)}
+        return [by_id[run_id] for run_id in run_ids], [view.run_id for view in fresh]
 
     def _prepare(self, request: RunRequest) -> tuple[RunRequest, WorkflowInfo, dict[str, Any]]:
         check_request(request)
@@ -148,30 +125,32 @@ class RunService:
         tx: Transaction,
         ctx: TenantContext,
         prepared: Sequence[tuple[RunRequest, WorkflowInfo, dict[str, Any]]],
-    ) -> tuple[list[RunId], list[RunId]]:
+    ) -> tuple[list[RunId], list[RunView]]:
+        """All runs in the order of the requests, and those that are new as they stand now."""
         keys = [request.idempotency_key for request, _, _ in prepared if request.idempotency_key]
         if len(set(keys)) != len(keys):
             raise InvalidInput("Two runs of one batch have the same idempotency key.")
         known = await store.by_idempotency_keys(tx, keys) if keys else {}
         now = self._clock.now()
         fresh = [item for item in prepared if item[0].idempotency_key not in known]
+        cause = Cause.SHARE
         if fresh:
             lowest = max(info.lane if request.lane is None else request.lane for request, info, _ in fresh)
-            await self._door.admit_in(tx, ctx, Lane(lowest), len(fresh), now)
+            place = await self._door.admit_in(tx, ctx, Lane(lowest), len(fresh), now)
+            cause = await self._cause_at(tx, place)
         run_ids: list[RunId] = []
         new: list[store.NewRun] = []
         for request, info, document in prepared:
             if request.idempotency_key in known:
-                run_ids.append(_replayed(request, known[request.idempotency_key]))
+                run_ids.append(replayed_id(request, known[request.idempotency_key]))
                 continue
-            new.append(_new_run(ctx, request, info, document, now))
+            new.append(new_run(ctx, request, info, document, now))
             run_ids.append(new[-1].run_id)
-        created = [run.run_id for run in new]
         if new:
             if await store.insert_runs(tx, ctx, new, now) < len(new):
                 raise Conflict("The same submission is under way.", retry_after_s=1.0)
-            await self._queue.push_in(tx, created)
-        return run_ids, created
+            await self._queue.push_in(tx, [run.run_id for run in new])
+        return run_ids, [queued_view(ctx, run, cause, now) for run in new]
 
     # Look -----------------------------------------------------------------------------------------------
 
@@ -261,10 +240,11 @@ class RunService:
         return replace(view, input={}, output=None, error=None, progress=None)
 
     async def _queued_cause(self, tx: Transaction) -> Cause:
-        row = await store.queue_row(tx)
-        if not row.queued:
-            return Cause.SHARE
-        return queued_cause(row.paused, row.running, row.cap, await self._queue.live_slots_in(tx))
+        place = await store.queue_row(tx)
+        return await self._cause_at(tx, place) if place.queued else Cause.SHARE
+
+    async def _cause_at(self, tx: Transaction, place: store.QueueRow) -> Cause:
+        return queued_cause(place.paused, place.running, place.cap, await self._queue.live_slots_in(tx))
 
     # Act ------------------------------------------------------------------------------------------------
 
@@ -338,33 +318,6 @@ class RunService:
                 "thread_id": view.thread_id,
             },
         )
-
-
-def _new_run(
-    ctx: TenantContext, request: RunRequest, info: WorkflowInfo, document: dict[str, Any], now: datetime
-) -> store.NewRun:
-    limit = ctx.policy.budget_run_microusd
-    return store.NewRun(
-        run_id=RunId(new_id("run", now)),
-        request=request,
-        version=info.version,
-        lane=info.lane if request.lane is None else request.lane,
-        input_document=document,
-        budget_microusd=limit if info.budget_microusd is None else min(limit, info.budget_microusd),
-    )
-
-
-def _replayed(request: RunRequest, known: tuple[RunId, bytes]) -> RunId:
-    run_id, digest = known
-    if digest != request.digest():
-        raise IdempotencyConflict(
-            "This idempotency key was used before with another body.", idempotency_key=request.idempotency_key
-        )
-    return run_id
-
-
-def _refusal(error: BailiwickError, count: int) -> dict[str, Any]:
-    return {"code": error.code, "runs": count, **error.details}
 
 
 def _encode_cursor(view: RunView) -> str:

@@ -22,7 +22,8 @@ from core.ids import PollerId, RunId, new_id
 from core.queue.model import Topic
 from core.redis.bus import Bus
 from core.runs.model import RunRequest
-from core.runs.service import Catalog, RunService
+from core.runs.service import RunService
+from core.runs.submission import Catalog
 from core.schedules import store
 from core.schedules.feed import Comparison
 from core.schedules.model import (

@@ -22,7 +22,8 @@ from core.ids import RunId, ScheduleId, new_id
 from core.queue.model import Topic
 from core.redis.bus import Bus
 from core.runs.model import RunRequest, RunView
-from core.runs.service import Catalog, RunService
+from core.runs.service import RunService
+from core.runs.submission import Catalog
 from core.schedules import store
 from core.schedules.model import (
     MAX_SCHEDULES,

@@ -26,7 +26,8 @@ from core.ids import RunId, TenantId, TriggerId, new_id
 from core.queue.model import Topic
 from core.redis.bus import Bus
 from core.runs.model import RunRequest
-from core.runs.service import Catalog, RunService
+from core.runs.service import RunService
+from core.runs.submission import Catalog
 from core.schedules.model import check_name, check_version, describe, found, passes_by_itself, retry_delay
 from core.schedules.service import start_once
 from core.tenancy import Scope, TenantContext

@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from core.errors import InvalidInput, SetupError, WorkflowUnknown
-from core.runs.service import WorkflowInfo
+from core.runs.submission import WorkflowInfo
 from core.settings import Settings
 from core.workflows.definition import WorkflowDefinition
 
