@@ -9,8 +9,8 @@ from core.db.pool import Database
 from core.db.queries import Query, load_queries
 from core.errors import NotFound
 from core.runs.model import Cause, Lane, RunState
-from core.runs.timeline import Attempt, Entry, Transition, parkings_of, timeline
-from core.runs.waiting import Passage, by_cause
+from core.runs.timeline import Attempt, Entry, Transition, timeline, waited_in
+from core.runs.waiting import Passage
 from core.tenancy import PLATFORM, Scope, TenantContext
 
 SQL = load_queries(__file__, "history.sql")
@@ -56,7 +56,7 @@ class History:
 
     def waited(self) -> dict[Cause, float]:
         """Seconds it has waited until now, or until its end, by cause."""
-        return by_cause(self.passages, parkings_of(self.transitions), self.run.finished_at or self.now)
+        return waited_in(self.timeline())
 
 
 def _query(ctx: TenantContext, name: str) -> Query:

@@ -3,6 +3,9 @@
     queued ──► slot ──► queued ──► …        each with its beginning, its end (None: it goes on), and
                  └────► waiting ──► queued   the causes of what was waited for
 
+Who held a slot when is forgotten after a week. Of what lies before the passages that are still known, a wait is told
+from the run's own events: from the parking to whatever happened next, so its time in the queue afterwards is in it.
+
 Nothing here is content: no input, output, evidence or message, only names, times, causes, money and error codes.
 """
 
@@ -12,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import zip_longest
 
 from core.runs.model import Cause, RunState
 from core.runs.waiting import ENDS_A_SLOT, SHORTEST_S, Parking, Passage, parked_for, queued_for
@@ -94,6 +98,7 @@ def timeline(
     """Everything that is known of a run, in the order in which it began."""
     parkings = parkings_of(transitions)
     entries = [
+        *_remembered(transitions, passages[0].queued_at if passages else None, now),
         *_passed(passages, parkings, now),
         *(Entry(Phase.STEP, each.name, each.started_at, each.finished_at, attempt=each) for each in attempts),
         *(Entry(Phase.TOLD, each.kind, each.at, each.at) for each in transitions if each.kind in _TOLD),
@@ -104,6 +109,26 @@ def timeline(
         ),
     ]
     return sorted(entries, key=lambda entry: (entry.began, _ORDER.index(entry.phase)))
+
+
+def waited_in(entries: Sequence[Entry]) -> dict[Cause, float]:
+    """Seconds waited in all of a timeline, by cause."""
+    waited: dict[Cause, float] = {}
+    for entry in entries:
+        for cause, seconds in entry.waited.items():
+            waited[cause] = waited.get(cause, 0.0) + seconds
+    return waited
+
+
+def _remembered(transitions: Sequence[Transition], before: datetime | None, now: datetime) -> Iterator[Entry]:
+    """Waits from before the first passage that is known."""
+    for each, following in zip_longest(transitions, transitions[1:]):
+        if each.kind != RunState.WAITING or each.cause is None or (before is not None and each.at >= before):
+            continue
+        moments = [moment for moment in (before, following and following.at) if moment is not None]
+        ended = min(moments, default=None)
+        waited = {Cause(each.cause): ((ended or now) - each.at).total_seconds()}
+        yield Entry(Phase.WAITING, each.cause, each.at, ended, waited)
 
 
 def _passed(passages: Sequence[Passage], parkings: Sequence[Parking], now: datetime) -> Iterator[Entry]:
