@@ -125,7 +125,7 @@ def _remembered(transitions: Sequence[Transition], before: datetime | None, now:
     for each, following in zip_longest(transitions, transitions[1:]):
         if each.kind != RunState.WAITING or each.cause is None or (before is not None and each.at >= before):
             continue
-        moments = [moment for moment in (before, following and following.at) if moment is not None]
+        moments = [moment for moment in (before, following.at if following else None) if moment is not None]
         ended = min(moments, default=None)
         waited = {Cause(each.cause): ((ended or now) - each.at).total_seconds()}
         yield Entry(Phase.WAITING, each.cause, each.at, ended, waited)
