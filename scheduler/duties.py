@@ -4,6 +4,7 @@
 |---|---|---|
 | timetable | on signals, else when idle | sets the alarms of the next 20 minutes from the rows |
 | waits | when the next wait is over, on signals, else when idle | queues parked runs whose time has come |
+| reviews | when the next one breaches its SLA, on signals, else when idle | escalates and expires what nobody decided |
 | triggers | on signals, when one is put off until, else when idle | starts the runs of events |
 | workers | every 4 s while runs are queued or execute, on signals, else when idle | takes over from dead workers |
 | census | every 15 s while runs are queued or execute, on signals, else when idle | counts what metrics show |
@@ -29,6 +30,7 @@ from core.schedules.model import Due, Upcoming
 from core.schedules.service import FIRING
 from core.tenancy import ActorKind, Scope
 from scheduler.census import Census
+from scheduler.deadlines import Deadlines
 from scheduler.maintenance import Job, Maintenance
 from scheduler.pollers import Lookout
 from scheduler.retention import forget_old_acts
@@ -72,6 +74,7 @@ class LeaderDuties:
         jobs = [
             Job("timetable", self._set_alarms, apart_s=0.0),
             Job("waits", self._wake_waits, apart_s=0.0),
+            Job("reviews", Deadlines(platform, registry).run, apart_s=0.0),
             Job("triggers", Starter(platform, registry).run, apart_s=0.0),
             Job("workers", self._watch_workers, apart_s=_WATCH_S),
             Job("census", self._count, apart_s=_CENSUS_S),
@@ -170,7 +173,7 @@ class LeaderDuties:
             await self._platform.usage.release_forsaken(_FORSAKEN_S)
             await self._platform.queue.forget_uses()
             await self._platform.queue.forget_flows()
-            await forget_old_acts(self._platform)
+            await forget_old_acts(self._platform.audit, self._platform.tenants)
             self._purged_at = now
 
 

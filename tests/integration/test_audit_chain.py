@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from types import SimpleNamespace
-from typing import Any, cast
 
 import asyncpg
 import pytest
 
 from core.audit.model import Break, Fault
-from core.bootstrap import Platform
 from core.clock import FakeClock
 from core.settings import Settings
 from core.tenancy import Policy, TenantContext
@@ -87,7 +84,7 @@ async def acted(work: Work, ctx: TenantContext, count: int) -> None:
 
 async def house_kept(work: Work) -> None:
     """What the scheduler does every hour."""
-    await forget_old_acts(cast("Platform", SimpleNamespace(audit=work.audit, tenants=work.tenants)))
+    await forget_old_acts(work.audit, work.tenants)
     await work.audit.seal_all()
 
 
@@ -169,5 +166,5 @@ async def test_a_long_chain_is_checked_in_stretches(work: Work, monkeypatch: pyt
     bank = await work.tenant("bank")
     await acted(work, bank, 10)
     monkeypatch.setattr(service, "_STRETCH", 3)
-    found: Any = await work.audit.examine(bank)
+    found = await work.audit.examine(bank)
     assert (found.fitting, found.broken) == (10, None)
