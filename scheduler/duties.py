@@ -10,7 +10,7 @@
 | census | every 15 s while runs are queued or execute, on signals, else when idle | counts what metrics show |
 | seal | every minute while runs are queued or execute, else when idle | seals the audit |
 | durations | every minute while runs are queued or execute, else when idle | fails parked runs that last too long |
-| purge | every hour | removes ended sessions, old failed logins, slot uses and acts; gives back money nobody will settle |
+| purge | every hour | removes ended sessions, old failed logins, slot uses, acts; gives back money nobody will settle |
 """
 
 from __future__ import annotations
