@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from core.clock import Clock
 from core.db.pool import Database, Row
 from core.db.queries import load_queries
+from core.reviews.model import Priority
 
 SETTLED = timedelta(seconds=5)
 
@@ -41,8 +42,8 @@ class Census:
         self._oldest = gauge("bailiwick_queue_oldest_seconds", "Age of the oldest entry in the queue; 0 without one.")
         self._cap = gauge("bailiwick_slots_cap", "Slots the tenant may hold at once.")
         self._wanted = gauge("bailiwick_slots_wanted", "Slots it could hold now: queued and running, up to its cap.")
-        self._reviews = gauge("bailiwick_reviews_open", "Open reviews.", "pool")
-        self._overdue = gauge("bailiwick_reviews_overdue", "Open reviews past their SLA.", "pool")
+        self._reviews = gauge("bailiwick_reviews_open", "Open reviews.", "pool", "priority")
+        self._overdue = gauge("bailiwick_reviews_overdue", "Open reviews past their SLA.", "pool", "priority")
         self._gauges = (
             *(self._queued, self._running, self._waiting, self._oldest),
             *(self._cap, self._wanted, self._reviews, self._overdue),
@@ -82,8 +83,9 @@ class Census:
             self._show(row, now)
             self._add(row)
         for row in reviews:
-            self._reviews.labels(row["tenant_id"], row["pool"]).set(row["open"])
-            self._overdue.labels(row["tenant_id"], row["pool"]).set(row["overdue"])
+            labels = (row["tenant_id"], row["pool"], Priority(row["priority"]).name.lower())
+            self._reviews.labels(*labels).set(row["open"])
+            self._overdue.labels(*labels).set(row["overdue"])
 
     def forget(self) -> None:
         """Somebody else counts from now on."""

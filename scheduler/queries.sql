@@ -5,5 +5,5 @@
 select * from app.census($1, $2, $3);
 
 -- name: census_reviews
--- Open reviews per tenant and pool.
+-- Open reviews per tenant, pool and priority class.
 select * from app.census_reviews($1);

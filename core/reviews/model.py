@@ -16,10 +16,10 @@ run ended); final once. While it is open:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 from core.errors import Conflict, Forbidden, InvalidInput
@@ -30,8 +30,14 @@ MAX_COMMENT = 4_000
 MAX_SEATS = 20
 MAX_LEVELS = 10
 LEASE_S = 30 * 60
-PRIORITY: Mapping[Tier, int] = {Tier.ENTERPRISE: 0, Tier.STANDARD: 1, Tier.FREE: 2}
-"""Priority class of a tenant's reviews in shared pools: less comes first."""
+
+
+class Priority(IntEnum):
+    """Class of a review among those of all tenants: that of its tenant's tier when it was asked; less comes first."""
+
+    ENTERPRISE = 0
+    STANDARD = 1
+    FREE = 2
 
 
 class ReviewState(StrEnum):
@@ -150,7 +156,7 @@ class ReviewView:
     thread_id: str | None
     role: str | None = None
     shared: bool = True
-    priority: int = PRIORITY[Tier.FREE]
+    priority: Priority = Priority.FREE
     needed: int = 1
     of: int = 1
     level: int = 0
@@ -194,6 +200,11 @@ class BulkResult:
     review_id: str
     outcome: str
     message: str = ""
+
+
+def priority_of(tier: Tier) -> Priority:
+    """The class of a tier's reviews."""
+    return Priority[tier.name]
 
 
 def check_terms(choices: Sequence[str], terms: Terms) -> None:

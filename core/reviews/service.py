@@ -25,7 +25,6 @@ from core.reviews.acts import NONE, Acts
 from core.reviews.form import check_answer, check_form
 from core.reviews.model import (
     ONE_PERSON,
-    PRIORITY,
     BulkResult,
     Case,
     Decider,
@@ -37,6 +36,7 @@ from core.reviews.model import (
     check_decider,
     check_decision,
     check_terms,
+    priority_of,
 )
 from core.runs.execution import Executing, RunExecution, Wait, WaitPhase
 from core.runs.model import Cause
@@ -103,7 +103,7 @@ class ReviewService:
             evidence=evidence,
             choices=choices,
             shared=policy.reviewer_pool == "shared",
-            priority=PRIORITY[policy.tier],
+            priority=priority_of(policy.tier),
             terms=terms,
             now=now,
             due_at=due_at,

@@ -17,6 +17,7 @@ from core.reviews.model import (
     Expiry,
     Level,
     OnExpiry,
+    Priority,
     ReviewState,
     ReviewView,
     Terms,
@@ -42,7 +43,7 @@ class NewReview:
     evidence: dict[str, Any]
     choices: Sequence[str]
     shared: bool
-    priority: int
+    priority: Priority
     terms: Terms
     now: datetime
     due_at: datetime
@@ -69,7 +70,7 @@ async def request(tx: Transaction, new: NewReview, *, anew: bool) -> ReviewId | 
         new.pool,
         terms.role,
         new.shared,
-        new.priority,
+        int(new.priority),
         new.title,
         new.evidence,
         list(new.choices),
@@ -99,7 +100,7 @@ async def answered(tx: Transaction, run_id: str, step: int) -> tuple[ReviewState
 
 
 def _view(row: Row, now: datetime) -> ReviewView:
-    plain = {name: row[name] for name in _PLAIN}
+    plain = {name: row[name] for name in _PLAIN} | {"priority": Priority(row["priority"])}
     return ReviewView(**plain, claims=list(standing(_claims(row), now)), votes=list(_votes(row)))
 
 

@@ -163,12 +163,14 @@ async def test_a_stream_tells_everything_once_and_goes_on_where_it_broke_off(
             async with http.stream("GET", f"{path}/events", headers=resumed) as response:
                 stream = Stream(response)
                 decision = {"verdict": review["choices"][0], "comment": "seen"}
-                decided = await http.post(f"/api/v1/reviews/{review['review_id']}/decision", json=decision)
-                assert decided.json()["verdict"] == review["choices"][0]
+                place = f"/api/v1/reviews/{review['review_id']}/decision"
+                assert (await http.post(place, json=decision)).status_code == 403  # this key submitted the run
+                async with web.browser("rosa@bank.example", "bank", Role.REVIEWER) as rosa:
+                    assert (await rosa.post(place, json=decision)).json()["verdict"] == review["choices"][0]
+                    again = await rosa.post(place, json=decision)
+                    assert (again.status_code, again.json()["details"]["verdict"]) == (409, review["choices"][0])
                 after = await stream.until("succeeded")
                 assert await stream.next() is None
-            again = await http.post(f"/api/v1/reviews/{review['review_id']}/decision", json=decision)
-            assert (again.status_code, again.json()["details"]["verdict"]) == (409, review["choices"][0])
         everything = (await http.get(f"{path}/events")).json()["events"]
         assert [event["seq"] for event in before + after] == list(range(1, len(everything) + 1))
         assert before + after == everything

@@ -109,7 +109,7 @@ async def test_waits_and_reviews_are_shown_by_cause_and_pool_until_they_are_over
     counted = Counted(work)
     await counted.census.take()
     assert counted.value("runs_waiting", tenant="regional-bank", cause="review") == 1
-    pool = {"tenant": "regional-bank", "pool": "compliance"}
+    pool = {"tenant": "regional-bank", "pool": "compliance", "priority": "free"}
     assert (counted.value("reviews_open", **pool), counted.value("reviews_overdue", **pool)) == (1, 0)
     work.clock.advance(61)
     await counted.census.take()

@@ -33,12 +33,12 @@ language sql stable as $$
 $$;
 select app.control('app.census(timestamptz, timestamptz, timestamptz)');
 
--- Open reviews per tenant and pool, and how many of them are past their SLA.
+-- Open reviews per tenant, pool and priority class, and how many of them are past their SLA.
 create function app.census_reviews(p_now timestamptz)
-returns table (tenant_id text, pool text, open integer, overdue integer)
+returns table (tenant_id text, pool text, priority smallint, open integer, overdue integer)
 language sql stable as $$
-    select r.tenant_id, r.pool, count(*)::integer, (count(*) filter (where r.due_at < p_now))::integer
+    select r.tenant_id, r.pool, r.priority, count(*)::integer, (count(*) filter (where r.due_at < p_now))::integer
     from reviews r where r.state = 'open' and app.outside()
-    group by r.tenant_id, r.pool
+    group by r.tenant_id, r.pool, r.priority
 $$;
 select app.control('app.census_reviews(timestamptz)');
