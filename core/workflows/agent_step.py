@@ -8,11 +8,11 @@ from agents import Agent, Runner
 from agents.exceptions import AgentsException
 
 from core.errors import BailiwickError, StepFailed
-from core.models.gateway import TenantModels
 from core.workflows.step import Step
+from core.workflows.tools import AgentModels
 
 
-async def run_agent(agent: Agent[Step], text: str, step: Step, models: TenantModels, max_turns: int) -> Any:
+async def run_agent(agent: Agent[Step], text: str, step: Step, models: AgentModels, max_turns: int) -> Any:
     """The agent's final output. Raises our own errors as they are, the SDK's as ``StepFailed``."""
     try:
         result = await Runner.run(

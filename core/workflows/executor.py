@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import structlog
-
 from core.clock import Clock
 from core.engine import JSON, Engine
 from core.errors import WorkflowUnknown
@@ -20,18 +18,18 @@ from core.queue.model import Claim
 from core.redis.limits import Limits
 from core.reviews.service import ReviewService
 from core.runs.duration import too_long
-from core.runs.execution import Cancelled, Executing, Lost, RunExecution
+from core.runs.execution import Executing, RunExecution
 from core.runs.model import RunState
 from core.tenancy import ROLE_SCOPES, ActorKind, Role
 from core.tenants.service import TenantService
 from core.usage.service import UsageService
-from core.workflows.faults import Parked, describe, written
-from core.workflows.performing import Performer, Tools
+from core.workflows.ending import executed
+from core.workflows.faults import describe, written
+from core.workflows.performing import Performer
 from core.workflows.registry import Definition, Registry
 from core.workflows.run import Run
 from core.workflows.step import Services
-
-log = structlog.get_logger(__name__)
+from core.workflows.tools import Tools
 
 
 class RunExecutor:
@@ -119,22 +117,7 @@ class RunExecutor:
 
     async def _body(self, run_id: str) -> JSON:
         run, claim, definition = self._runs[run_id]
-        try:
-            argument = definition.input_model.model_validate(claim.input)
-            output = await definition.function(run, argument)
-            document = definition.output.dump_python(output, mode="json")
-            return {"end": RunState.SUCCEEDED, "output": document, "outcome": run.ended_as}
-        except Parked as parked:
-            return {"end": RunState.WAITING, "step": parked.step}
-        except Cancelled:
-            if run.expired:
-                return {"end": RunState.FAILED, "error": describe(too_long(run.on.ctx.policy))}
-            return {"end": RunState.CANCELLED}
-        except Lost:
-            return {"end": None}
-        except Exception as error:
-            log.info("run.failed", run_id=run_id, error=type(error).__name__)
-            return {"end": RunState.FAILED, "error": describe(error)}
+        return await executed(run, definition, claim.input)
 
     async def _conclude(self, run: Run, end: JSON) -> None:
         if end["end"] is None:

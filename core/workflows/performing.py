@@ -17,26 +17,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import stamina
 from pydantic import TypeAdapter
 
-from core.clock import Clock
 from core.errors import BudgetExceeded, PayloadTooLarge, Unavailable
-from core.redis.limits import Limits
-from core.reviews.service import ReviewService
-from core.runs.execution import Cancelled, Executing, RunExecution, Wait
+from core.runs.execution import Cancelled, Executing, Wait
 from core.runs.model import MAX_INPUT_BYTES, Cause
 from core.usage.model import format_usd, next_month
-from core.usage.service import UsageService
 from core.workflows.faults import Parked, describe, retryable, step_failed, written
 from core.workflows.meter import StepMeter
 from core.workflows.retry import Retry
-from core.workflows.step import Services, Step
-
-if TYPE_CHECKING:
-    from core.models.gateway import ModelGateway
+from core.workflows.step import Step
+from core.workflows.tools import Tools
 
 Result = TypeVar("Result")
 
@@ -44,19 +38,6 @@ RAISE, STOP = "raise", "stop"
 _SHORT_WAIT_S = 0.5
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 _WITHOUT_REDIS_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What the worker lends to every run it executes."""
-
-    execution: RunExecution
-    reviews: ReviewService
-    usage: UsageService
-    limits: Limits
-    models: ModelGateway
-    services: Services
-    clock: Clock
 
 
 async def _nothing(step: Step) -> None:  # noqa: ARG001 - the shape of an action
@@ -188,7 +169,7 @@ class Performer:
                 await self._park(
                     Wait(number, service, Cause.RATE, key=service, wake_at=now + timedelta(seconds=wait_s))
                 )
-            await asyncio.sleep(wait_s)
+            await self.tools.pause(wait_s)
 
     async def _find_money(self, number: int, work: Work, error: BudgetExceeded) -> None:
         """The run's budget: ask people whether to raise it. The month's: wait for the next one."""

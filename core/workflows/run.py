@@ -23,9 +23,10 @@ from core.runs.execution import Cancelled, Executing, Wait
 from core.runs.model import Cause
 from core.tenancy import TenantContext
 from core.workflows.faults import Parked, written
-from core.workflows.performing import Performer, Tools, Work
+from core.workflows.performing import Performer, Work
 from core.workflows.retry import Retry
 from core.workflows.step import Step
+from core.workflows.tools import Tools
 
 if TYPE_CHECKING:
     from agents import Agent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import httpx
 
@@ -25,6 +26,19 @@ class Rooms:
     runs: RunService
     reviews: ReviewService
     memory: MemoryPort
+
+
+class Lent(Protocol):
+    """What a step function may use."""
+
+    @property
+    def rooms(self) -> Rooms:
+        """The platform's own rooms."""
+        ...
+
+    def client(self, service: str) -> httpx.AsyncClient:
+        """The client of an external service."""
+        ...
 
 
 class Services:
@@ -63,7 +77,7 @@ class Step:
     number: int
     attempt: int
     tenant: TenantContext
-    services: Services
+    services: Lent
     meter: StepMeter
 
     def charge(self, microusd: int) -> None:

@@ -1,0 +1,41 @@
+"""One execution of a workflow's function, and how it ended, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from core.runs.duration import too_long
+from core.runs.execution import Cancelled, Lost
+from core.runs.model import RunState
+from core.workflows.definition import WorkflowDefinition
+from core.workflows.faults import Parked, describe
+from core.workflows.run import Run
+
+log = structlog.get_logger(__name__)
+
+
+async def executed(run: Run, definition: WorkflowDefinition[Any, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Execute the function once, from its top. Never raises what it raised.
+
+    ``end`` is the run's state from then on; ``waiting`` comes with the ``step`` it waits at, and None means that
+    the run is another worker's.
+    """
+    try:
+        argument = definition.input_model.model_validate(document)
+        output = await definition.function(run, argument)
+        written = definition.output.dump_python(output, mode="json")
+        return {"end": RunState.SUCCEEDED, "output": written, "outcome": run.ended_as}
+    except Parked as parked:
+        return {"end": RunState.WAITING, "step": parked.step}
+    except Cancelled:
+        if run.expired:
+            return {"end": RunState.FAILED, "error": describe(too_long(run.on.ctx.policy))}
+        return {"end": RunState.CANCELLED}
+    except Lost:
+        return {"end": None}
+    except Exception as error:
+        log.info("run.failed", run_id=run.id, error=type(error).__name__)
+        return {"end": RunState.FAILED, "error": describe(error)}
