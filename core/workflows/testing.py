@@ -131,9 +131,9 @@ class RunInMemory(Generic[Out]):
         return self._of.reviews.of(self.run_id)
 
     @property
-    def waits_for(self) -> list[Cause]:
-        """Why it does not go on, by step; empty when it has ended."""
-        return [wait.cause for _, wait in sorted(self._waits.items())]
+    def waits_for(self) -> list[tuple[int, Cause]]:
+        """Where and why it does not go on, by step; empty when it has ended."""
+        return [(step, wait.cause) for step, wait in sorted(self._waits.items())]
 
     # What the test may do -------------------------------------------------------------------------------
 

@@ -1,0 +1,282 @@
+"""The same workflows in memory and on real servers: what an author tests is what a worker will do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from core.runs.model import Cause, RunRequest, RunState, RunView, StepView
+from core.settings import Settings
+from core.tenancy import Policy, RateLimit
+from core.usage.model import usd
+from core.workflows import WorkflowDefinition
+from core.workflows.testing import RunInMemory, in_memory
+from tests.fixtures import sample_workflows as samples
+from tests.fixtures.sample_workflows import Work
+from tests.fixtures.workers import Site, site_in, working
+
+POLICY = Policy(rate_limits={"bureau": RateLimit(limit=1, window_s=3)})
+FOR_PEOPLE = (Cause.REVIEW, Cause.EVENT, Cause.BUDGET)
+DAY_S = 86_400.0
+
+Definition = WorkflowDefinition[Work, samples.Report]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run, without what differs from one execution to the next: ids and times."""
+
+    state: RunState
+    waits_for: Cause | None
+    outcome: str | None
+    output: Any
+    error: dict[str, Any] | None
+    steps: list[tuple[int, int, str, str, str, int]]
+    waits: list[tuple[int, Cause]]
+    cost_microusd: int
+
+
+class Place(Protocol):
+    """Where runs of one tenant are executed."""
+
+    async def start(self, definition: Definition, work: Work) -> str:
+        """Submit a run; its id, once it has ended or waits for people."""
+        ...
+
+    async def answer(self, run_id: str, verdict: str) -> None:
+        """Decide what the run asks, and wait until it goes on no further."""
+        ...
+
+    async def send(self, run_id: str, name: str, key: str, payload: Any) -> None:
+        """Send an event, and wait until the run goes on no further."""
+        ...
+
+    async def seen(self, run_id: str) -> Seen:
+        """The run."""
+        ...
+
+
+def told(steps: list[StepView]) -> list[tuple[int, int, str, str, str, int]]:
+    """Attempts without their times."""
+    return [(one.step, one.attempt, one.name, one.kind, one.state, one.cost_microusd) for one in steps]
+
+
+class InMemory:
+    """``core.workflows.testing``."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, RunInMemory[samples.Report]] = {}
+
+    async def start(self, definition: Definition, work: Work) -> str:
+        async with in_memory(definition, policy=POLICY) as run_of:
+            run = await run_of(work)
+        self._runs[run.run_id] = run
+        return run.run_id
+
+    async def answer(self, run_id: str, verdict: str) -> None:
+        await self._runs[run_id].answer(verdict)
+
+    async def send(self, run_id: str, name: str, key: str, payload: Any) -> None:
+        await self._runs[run_id].send(name, key, payload)
+
+    async def seen(self, run_id: str) -> Seen:
+        run = self._runs[run_id]
+        waiting = [(step, cause) for step, cause in run.waits_for]
+        return Seen(
+            run.state,
+            waiting[0][1] if waiting else None,
+            run.outcome,
+            run.output.model_dump(mode="json") if run.state is RunState.SUCCEEDED else None,
+            run.error,
+            told(run.steps),
+            [(wait.step, wait.cause) for wait in run.waits] + waiting,
+            run.cost_microusd,
+        )
+
+
+class OnServers:
+    """A worker on Postgres and Redis."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def start(self, definition: Definition, work: Work) -> str:
+        request = RunRequest(definition.name, work.model_dump(mode="json"))
+        run, _ = await self._site.platform.runs.submit(self._site.admin, request)
+        await self._settled(run.run_id, 0)
+        return run.run_id
+
+    async def answer(self, run_id: str, verdict: str) -> None:
+        asked = await self._site.platform.reviews.open(self._site.reviewer)
+        (review,) = [one for one in asked if one.run_id == run_id]
+        parked = await self._parked(run_id)
+        await self._site.platform.reviews.decide(self._site.reviewer, review.review_id, verdict)
+        await self._settled(run_id, parked)
+
+    async def send(self, run_id: str, name: str, key: str, payload: Any) -> None:
+        parked = await self._parked(run_id)
+        await self._site.platform.runs.send_event(self._site.admin, name, key, payload)
+        await self._settled(run_id, parked)
+
+    async def seen(self, run_id: str) -> Seen:
+        run = await self._run(run_id)
+        steps = await self._site.platform.runs.steps(self._site.admin, run_id)
+        events = await self._site.platform.runs.events(self._site.admin, run_id)
+        return Seen(
+            run.state,
+            run.cause,
+            run.outcome,
+            run.output,
+            run.error,
+            told(list(steps)),
+            [(event.data["step"], Cause(event.data["cause"])) for event in events if event.kind == "waiting"],
+            run.cost_microusd,
+        )
+
+    async def _run(self, run_id: str) -> RunView:
+        return await self._site.platform.runs.get(self._site.admin, run_id)
+
+    async def _parked(self, run_id: str) -> int:
+        return len((await self.seen(run_id)).waits)
+
+    async def _settled(self, run_id: str, parked: int) -> None:
+        async def look() -> bool | None:
+            await self._site.platform.queue.wake_due()
+            seen = await self.seen(run_id)
+            waits = seen.waits_for in FOR_PEOPLE and len(seen.waits) > parked
+            return seen.state.final or waits or None
+
+        await self._site.until(look)
+
+
+def effects(log: str) -> list[str]:
+    """The steps that had an effect, each as often as it had one."""
+    return [line.partition("/")[2] for line in Path(log).read_text("utf-8").splitlines()]
+
+
+async def steps_are_executed_once_and_in_order(place: Place, log: str) -> None:
+    run_id = await place.start(samples.plain, Work(log=log))
+    assert await place.seen(run_id) == Seen(
+        RunState.SUCCEEDED,
+        None,
+        "done",
+        {"first": f"{run_id}/1", "verdict": None, "payload": None},
+        None,
+        [(1, 1, "effect", "step", "done", 0), (2, 1, "second effect", "step", "done", 0)],
+        [],
+        0,
+    )
+    assert effects(log) == ["1", "2"]
+
+
+async def a_step_that_refuses_fails_the_run_with_its_error(place: Place, log: str) -> None:
+    seen = await place.seen(await place.start(samples.plain, Work(log=log, fail=True)))
+    message = "Step failing: ValueError: work 0 is refused"
+    assert (seen.state, seen.error) == (
+        RunState.FAILED,
+        {"code": "step_failed", "message": message, "details": {"step": "failing", "cause": "step_failed"}},
+    )
+    assert seen.steps == [(1, 1, "effect", "step", "done", 0), (2, 1, "failing", "step", "failed", 0)]
+
+
+async def an_attempt_that_may_help_is_made_again(place: Place, log: str) -> None:
+    seen = await place.seen(await place.start(samples.retried, Work(log=log)))
+    assert (seen.state, seen.output["first"]) == (RunState.SUCCEEDED, "3")
+    assert [(attempt, state) for _, attempt, _, _, state, _ in seen.steps] == [
+        (1, "failed"),
+        (2, "failed"),
+        (3, "done"),
+    ]
+
+
+async def a_review_parks_the_run_until_it_is_decided(place: Place, log: str, definition: Definition) -> None:
+    run_id = await place.start(definition, Work(log=log, number=7))
+    seen = await place.seen(run_id)
+    assert (seen.state, seen.waits_for, seen.waits) == (RunState.WAITING, Cause.REVIEW, [(2, Cause.REVIEW)])
+    assert seen.steps[-1] == (2, 1, "review: general", "review", "started", 0)
+    await place.answer(run_id, "decline")
+    seen = await place.seen(run_id)
+    assert (seen.state, seen.waits_for, seen.output["verdict"]) == (RunState.SUCCEEDED, None, "decline")
+    assert seen.steps[-2:] == [
+        (2, 1, "review: general", "review", "done", 0),
+        (3, 1, "effect", "step", "done", 0),
+    ]
+    assert effects(log) == ["1", "3"]
+
+
+async def a_timer_passes_and_an_event_brings_its_payload(place: Place, log: str) -> None:
+    sleep_s = DAY_S if isinstance(place, InMemory) else 0.05
+    run_id = await place.start(samples.waits, Work(log=log, number=3, sleep_s=sleep_s))
+    waits = [(2, Cause.TIMER), (3, Cause.EVENT)]
+    seen = await place.seen(run_id)
+    assert (seen.state, seen.waits_for, seen.waits) == (RunState.WAITING, Cause.EVENT, waits)
+    await place.send(run_id, "go", "3", {"x": 5})
+    seen = await place.seen(run_id)
+    assert (seen.state, seen.output["payload"], seen.waits) == (RunState.SUCCEEDED, {"x": 5}, waits)
+    assert [step[2:5] for step in seen.steps] == [
+        ("effect", "step", "done"),
+        (f"sleep {sleep_s:g} s", "timer", "done"),
+        ("event: go", "event", "done"),
+    ]
+    assert effects(log) == ["1"]
+
+
+async def a_run_parks_before_the_step_it_cannot_afford(place: Place, log: str, verdict: str) -> None:
+    run_id = await place.start(samples.paid, Work(log=log))
+    seen = await place.seen(run_id)
+    assert (seen.waits_for, seen.waits, seen.cost_microusd) == (Cause.BUDGET, [(3, Cause.BUDGET)], usd("0.08"))
+    await place.answer(run_id, verdict)
+    seen = await place.seen(run_id)
+    if verdict == "raise":
+        assert (seen.state, seen.cost_microusd) == (RunState.SUCCEEDED, usd("0.20"))
+        assert effects(log) == ["1", "2", "3"]
+    else:
+        assert (seen.state, seen.cost_microusd) == (RunState.FAILED, usd("0.08"))
+        assert seen.error is not None
+        assert seen.error["message"] == "Step effect: The run's budget of $0.10 does not cover $0.12 more."
+        assert seen.steps[2:] == [(3, 1, "effect", "step", "failed", 0)]
+
+
+async def a_call_beyond_the_rate_limit_waits_for_its_window(place: Place, log: str) -> None:
+    run_id = await place.start(samples.called_twice, Work(log=log))
+    seen = await place.seen(run_id)
+    assert (seen.state, seen.waits) == (RunState.SUCCEEDED, [(2, Cause.RATE)])
+    assert seen.steps == [(1, 1, "effect", "call", "done", 0), (2, 1, "effect", "call", "done", 0)]
+    assert effects(log) == ["1", "2"]
+
+
+SCENARIOS: list[Callable[[Place, str], Coroutine[Any, Any, None]]] = [
+    steps_are_executed_once_and_in_order,
+    a_step_that_refuses_fails_the_run_with_its_error,
+    an_attempt_that_may_help_is_made_again,
+    partial(a_review_parks_the_run_until_it_is_decided, definition=samples.reviewed),
+    partial(a_review_parks_the_run_until_it_is_decided, definition=samples.caught),
+    a_timer_passes_and_an_event_brings_its_payload,
+    partial(a_run_parks_before_the_step_it_cannot_afford, verdict="raise"),
+    partial(a_run_parks_before_the_step_it_cannot_afford, verdict="stop"),
+    a_call_beyond_the_rate_limit_waits_for_its_window,
+]
+
+
+def log_in(folder: Path, number: int) -> str:
+    """Where the effects of one scenario are counted."""
+    (folder / f"effects-{number}").touch()
+    return str(folder / f"effects-{number}")
+
+
+@pytest.mark.parametrize("number", range(len(SCENARIOS)))
+async def test_a_workflow_does_in_memory_what_it_does_on_servers(number: int, tmp_path: Path) -> None:
+    await SCENARIOS[number](InMemory(), log_in(tmp_path, number))
+
+
+async def test_workflows_do_on_servers_what_they_do_in_memory(settings: Settings, tmp_path: Path) -> None:
+    async with site_in(settings, POLICY) as site, working(site), asyncio.TaskGroup() as together:
+        place = OnServers(site)
+        for number, scenario in enumerate(SCENARIOS):
+            together.create_task(scenario(place, log_in(tmp_path, number)))
