@@ -67,6 +67,7 @@ CLAIM = {
     "order by f.head_rank, f.lane limit 1",
     "flows of a user": "select * from queue_flows f where f.tenant_id = 't7' and f.user_key = 'u3'",
     "head of a flow": "select * from queue_entries e where e.flow_id = 7 order by e.rank, e.run_id limit 1",
+    "what enters the queue": "select * from app.queue_pushed('t7', array['run_7_4', 'run_7_7'])",
     "waits that are due": "select * from waits w where w.wake_at <= now() order by w.wake_at limit 10",
     "slots of a worker": "select * from slots s where s.worker_id = 'w'",
 }

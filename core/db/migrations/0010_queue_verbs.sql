@@ -8,6 +8,17 @@
 -- Verbs called on behalf of a tenant only touch the tenant of the transaction (app.tenant()). Those of workers,
 -- scheduler and operators look across tenants and refuse inside a tenant's transaction (app.outside()).
 
+-- The runs of these ids that may enter the queue, in the order of the ids. From the ids to the rows, whatever the
+-- planner knows of the table: "offset 0" keeps it from reading all that the tenant has queued instead.
+create function app.queue_pushed(p_tenant text, p_run_ids text[])
+returns table (run_id text, lane smallint, workflow text, user_key text, "position" bigint) language sql stable as $$
+    select r.run_id, r.lane, r.workflow, coalesce(r.user_id, ''), u.position
+    from unnest(p_run_ids) with ordinality as u(run_id, position)
+    cross join lateral (select * from runs r where r.run_id = u.run_id offset 0) r
+    where r.tenant_id = p_tenant and r.state = 'queued'
+      and not exists (select from queue_entries e where e.run_id = u.run_id)
+$$;
+
 -- Put runs in state 'queued' into the queue. head: before what is fresh in their lane (resumed runs).
 -- Returns how many entered.
 create function app.queue_push(p_run_ids text[], p_head boolean, p_now timestamptz) returns integer
@@ -27,17 +38,15 @@ begin
     -- A user that was idle re-enters at the present, as a tenant does.
     update queue_flows f set virtual_time = tenant.user_clock
     where f.tenant_id = tenant.tenant_id and f.running = 0 and f.virtual_time < tenant.user_clock
-      and f.user_key in (select coalesce(r.user_id, '') from runs r where r.run_id = any(p_run_ids))
+      and f.user_key in (select p.user_key from app.queue_pushed(tenant.tenant_id, p_run_ids) p)
       and not exists (select from queue_flows g
                       where g.tenant_id = f.tenant_id and g.user_key = f.user_key and g.queued > 0);
 
     with pushed as materialized (
-        select r.run_id, r.lane, r.workflow, coalesce(r.user_id, '') as user_key,
-               (extract(epoch from p_now) * 1e6)::bigint + u.position
+        select p.run_id, p.lane, p.workflow, p.user_key,
+               (extract(epoch from p_now) * 1e6)::bigint + p.position
                    - case when p_head then 1000000000000000000 else 0 end as rank
-        from unnest(p_run_ids) with ordinality as u(run_id, position)
-        join runs r on r.run_id = u.run_id and r.tenant_id = tenant.tenant_id and r.state = 'queued'
-        where not exists (select from queue_entries e where e.run_id = r.run_id)
+        from app.queue_pushed(tenant.tenant_id, p_run_ids) p
     ), flows as (
         insert into queue_flows as f (tenant_id, lane, workflow, user_key, fresh, queued, head_rank, running, user_cap,
                                       virtual_time)

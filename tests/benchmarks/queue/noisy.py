@@ -20,12 +20,10 @@ import asyncpg
 
 from core.bootstrap import Platform, open_platform
 from core.db.queries import load_queries
-from core.queue.rows import Terms
 from core.queue.simulator import quantile
 from core.runs.model import RunRequest
 from core.settings import Settings
 from core.tenancy import Policy, Role, TenantContext
-from tests.benchmarks.queue.drive import policy_of
 from tests.benchmarks.queue.places import until
 from tests.benchmarks.queue.scale import queue_backlog
 from tests.fixtures.people import People
@@ -64,7 +62,7 @@ async def measure(
     try:
         async with _platform(settings) as (platform, tenants):
             quiet = [await _stretch(platform, owner, tenants, seed, seconds) for seed in seeds]
-            await owner.execute(SQL["tenants"], [NOISY], [policy_of(Terms(cap=1_000))], platform.clock.now())
+            await People(platform.tenants).login("a@noisy.example", NOISY, Role.ADMIN, policy=_GENEROUS)
             await queue_backlog(owner, [NOISY], queued, "nap", _SECONDS, platform.clock.now())
             await platform.queue.signal_workers()
             noisy = [await _stretch(platform, owner, tenants, seed, seconds) for seed in seeds]
