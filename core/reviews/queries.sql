@@ -64,6 +64,11 @@ select created_by from api_keys where tenant_id = app.tenant() and key_id = $1;
 -- The roles of somebody of the tenant who may log in.
 select roles from users where tenant_id = app.tenant() and user_id = $1 and disabled_at is null;
 
+-- name: deciders
+-- People of the tenant who have one of these roles and may log in.
+select user_id, name from users
+where tenant_id = app.tenant() and disabled_at is null and roles && $1 order by name, user_id;
+
 -- name: save
 -- What an act has made of a review.
 update reviews set state = $2, pool = $3, role = $4, level = $5, next_at = $6, claims = $7, votes = $8, verdict = $9,

@@ -40,7 +40,7 @@ from core.reviews.model import (
 )
 from core.runs.execution import Executing, RunExecution, Wait, WaitPhase
 from core.runs.model import Cause
-from core.tenancy import ActorKind, Scope, TenantContext, scopes_of
+from core.tenancy import ROLE_SCOPES, ActorKind, Scope, TenantContext, scopes_of
 
 MAX_BULK = 500
 ESCALATING = frozenset({Scope.REVIEWS_DECIDE})
@@ -187,6 +187,13 @@ class ReviewService:
         if found is None:
             raise NotFound(NONE)
         return found
+
+    async def deciders(self, ctx: TenantContext) -> dict[str, str]:
+        """Names by user id of the people of the tenant who decide reviews: those to whom one may delegate."""
+        ctx.require(Scope.REVIEWS_DECIDE)
+        roles = [role for role, scopes in ROLE_SCOPES.items() if Scope.REVIEWS_DECIDE in scopes]
+        async with self._db.tenant_transaction(ctx) as tx:
+            return await store.deciders(tx, roles)
 
     async def remind_overdue(self, ctx: TenantContext) -> list[ReviewView]:
         """The open reviews past their SLA, the longest first, at most 1,000; user interfaces are told of each."""

@@ -161,6 +161,11 @@ async def colleague(tx: Transaction, user_id: str) -> list[Role] | None:
     return None if row is None else [Role(role) for role in row["roles"]]
 
 
+async def deciders(tx: Transaction, roles: Sequence[Role]) -> dict[str, str]:
+    """Names by user id of people who have one of these roles."""
+    return {row["user_id"]: row["name"] for row in await tx.fetch(SQL["deciders"], list(roles))}
+
+
 async def save(tx: Transaction, review_id: str, case: Case) -> None:
     """Write what an act has made of a locked review."""
     await tx.execute(

@@ -1,4 +1,4 @@
-"""Reviews: what people must decide, the most urgent first; the evidence; the decision."""
+"""Reviews: what people must decide, their own claims first, then the most urgent; the evidence; the decision."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import streamlit as st
 
 from core.bootstrap import Platform
 from core.errors import NotFound
+from core.ids import ReviewId
 from core.reviews.model import MAX_COMMENT, ReviewView
 from ops_dashboard import data, session
+from ops_dashboard.screens import review_acts
 from ops_dashboard.screens.tables import height_of
 from ops_dashboard.session import Viewer
 from ops_dashboard.words import NONE, count, facts, moment, relative
@@ -28,26 +30,32 @@ def show() -> None:
         # Only a run of the whole script may change the address: what a fragment writes there can get lost.
         st.query_params["review"] = st.session_state.pop(_CLICKED)
     st.title("Reviews", anchor=False)
-    waiting, decided = st.tabs(["To decide", "Decided"])
+    waiting, together, decided = st.tabs(["To decide", "Many at once", "Decided"])
     with waiting:
         left, right = st.columns([2, 3], gap="medium")
         with left:
             _queue()
         with right:
             _chosen()
+    with together:
+        review_acts.many()
     with decided:
         _history()
 
 
-async def _open(platform: Platform, who: Viewer) -> tuple[Sequence[ReviewView], datetime]:
-    return await platform.reviews.open(who.ctx, _LIMIT), platform.clock.now()
+async def _open(platform: Platform, who: Viewer) -> tuple[Sequence[ReviewView], set[ReviewId], datetime]:
+    """All that is open, the viewer's next first and what colleagues have last; what is for the viewer; the time."""
+    mine = await platform.reviews.mine(who.ctx, _LIMIT)
+    ids = {review.review_id for review in mine}
+    rest = [review for review in await platform.reviews.open(who.ctx, _LIMIT) if review.review_id not in ids]
+    return (mine + rest)[:_LIMIT], ids, platform.clock.now()
 
 
 @session.live()
 def _queue() -> None:
     if _CLICKED in st.session_state:
         st.rerun()  # the other half of the screen shows what was clicked
-    reviews, now = session.ask(_open)
+    reviews, mine, now = session.ask(_open)
     overdue = sum(review.due_at < now for review in reviews)
     with st.container(horizontal=True):
         st.metric("Open", count(len(reviews)), border=True, width=130)
@@ -60,7 +68,7 @@ def _queue() -> None:
         pd.DataFrame(
             {
                 "Review": [review.title for review in reviews],
-                "Due": [_due(review, now) for review in reviews],
+                "Due": [_due(review, now, review.review_id in mine) for review in reviews],
             }
         ),
         hide_index=True,
@@ -70,7 +78,7 @@ def _queue() -> None:
         selection_mode="single-cell",
         column_config={"Due": st.column_config.TextColumn(width=130)},
     )
-    st.caption("The most urgent first. Click one to look at its evidence.")
+    st.caption("What is yours first, then the most urgent. Click one to look at its evidence.")
 
 
 def _table_key() -> str:
@@ -78,8 +86,9 @@ def _table_key() -> str:
     return f"reviews_table_{st.session_state.get(_ROUND, 0)}"
 
 
-def _due(review: ReviewView, now: datetime) -> str:
-    return f"{'overdue, ' if review.due_at < now else ''}{relative(review.due_at, now)}"
+def _due(review: ReviewView, now: datetime, mine: bool) -> str:
+    taken = "" if mine else "taken, "
+    return f"{taken}{'overdue, ' if review.due_at < now else ''}{relative(review.due_at, now)}"
 
 
 def _select() -> None:
@@ -91,8 +100,25 @@ def _select() -> None:
 async def _get(platform: Platform, who: Viewer, review_id: str | None) -> ReviewView | None:
     if review_id is not None:
         return await platform.reviews.get(who.ctx, review_id)
-    most_urgent = await platform.reviews.open(who.ctx, 1)
-    return most_urgent[0] if most_urgent else None
+    mine = await platform.reviews.mine(who.ctx, 1)
+    return mine[0] if mine else None
+
+
+async def _names(platform: Platform, who: Viewer) -> dict[str, str]:
+    return await data.people(platform.db, who.ctx)
+
+
+def _standing(review: ReviewView, people: dict[str, str]) -> str:
+    """Who works on it, who has voted, how far it has escalated: what a colleague must know."""
+    words = [f"{people.get(claim.by, claim.by)} works on it" for claim in review.claims]
+    if review.of > 1:
+        words.append(f"{len(review.votes)} of {review.of} have voted, {review.needed} must agree")
+        words += [f"{people.get(vote.by, vote.by)}: {vote.verdict}" for vote in review.votes]
+    if review.level:
+        words.append(f"escalated {'once' if review.level == 1 else f'{review.level} times'}")
+    if review.role is not None:
+        words.append(f"for the role {review.role}")
+    return " · ".join(words)
 
 
 def _chosen() -> None:
@@ -112,6 +138,8 @@ def _chosen() -> None:
             f"asked {moment(review.created_at, who.timezone)} · due {moment(review.due_at, who.timezone)} · "
             f"pool {review.pool} · run `{review.run_id}`"
         )
+        if standing := _standing(review, session.ask(_names)):
+            st.caption(standing)
         st.dataframe(
             pd.DataFrame(evidence, columns=["What", "Value"]),
             hide_index=True,
@@ -119,6 +147,7 @@ def _chosen() -> None:
             column_config={"Value": st.column_config.TextColumn(width="large")},
         )
         if review.state == "open":
+            review_acts.hold(review)
             _decision(review)
         else:
             st.info(
@@ -132,6 +161,7 @@ def _chosen() -> None:
 def _decision(review: ReviewView) -> None:
     with st.form(f"decide_{review.review_id}", border=False):
         verdict = st.segmented_control("Your decision", review.choices, key=f"verdict_{review.review_id}")
+        answer = review_acts.inputs(review)
         comment = st.text_area(
             "Comment",
             key=f"comment_{review.review_id}",
@@ -144,13 +174,15 @@ def _decision(review: ReviewView) -> None:
     if verdict is None:
         st.error("Choose a decision first.")
         return
-    done = session.act(
-        lambda platform, who: platform.reviews.decide(who.ctx, review.review_id, verdict, comment),
-        f"Decided: {verdict}. The run goes on.",
-    )
-    if done:
+    said = f"Decided: {verdict}. The run goes on." if review.of == 1 else f"You voted: {verdict}."
+    if session.attempt(
+        lambda platform, who: platform.reviews.decide(
+            who.ctx, review.review_id, verdict, comment, review_acts.answered(answer)
+        ),
+        said,
+    ):
         _to_the_most_urgent()
-    st.rerun()
+        st.rerun()
 
 
 def _to_the_most_urgent() -> None:
@@ -159,7 +191,7 @@ def _to_the_most_urgent() -> None:
 
 
 async def _recent(platform: Platform, who: Viewer) -> tuple[Sequence[ReviewView], dict[str, str]]:
-    return await platform.reviews.recent(who.ctx, _LIMIT), await data.people(platform.db, who.ctx)
+    return await platform.reviews.recent(who.ctx, _LIMIT), await _names(platform, who)
 
 
 @session.live("5s")

@@ -87,6 +87,8 @@ FUNCTIONS = {
     "queue_steer": May.REFUSE,
     "recover": May.REFUSE,
     "release": May.OWN,
+    "reviews_due": May.REFUSE,
+    "reviews_next": May.REFUSE,
     "session_identity": May.REFUSE,
     "sessions_purge": May.REFUSE,
     "shared_slots": May.SUM,
