@@ -173,6 +173,36 @@ def test_a_reviewer_decides_the_chosen_case_and_the_most_urgent_one_comes_next(l
     expect(urgent).to_have_text(first)
 
 
+def test_a_claimed_case_is_taken_for_colleagues_and_several_are_decided_at_once(look: Look, pictures: Path) -> None:
+    page = look(RAVI, "/reviews")
+    urgent = page.get_by_role("heading", level=3)
+    expect(urgent).to_be_visible()
+    mine = urgent.inner_text()
+    page.get_by_role("button", name="Claim").click()
+    expect(page.get_by_role("button", name="Release")).to_be_visible()
+    expect(page.get_by_text("Ravi works on it")).to_be_visible()
+    page.screenshot(path=pictures / "dashboard-claimed.png")
+    colleague = look(ADA, "/reviews")
+    theirs = colleague.get_by_role("heading", level=3)
+    expect(theirs).to_be_visible()
+    expect(theirs).not_to_have_text(mine)
+    page.get_by_role("button", name="Release").click()
+    expect(page.get_by_role("button", name="Claim")).to_be_visible()
+
+    open_before = int(tile(page, "Open").inner_text())
+    page.get_by_role("tab", name="Many at once").click()
+    cases = page.get_by_role("combobox", name="Cases")
+    for _ in range(2):
+        cases.click()
+        page.get_by_role("option").filter(has_text="Application").first.click()  # before them: all of them
+    page.keyboard.press("Escape")
+    page.get_by_role("radio", name="decline", exact=True).click()
+    page.screenshot(path=pictures / "dashboard-many.png")
+    page.get_by_role("button", name="Decide all").click()
+    page.get_by_role("tab", name="To decide").click()
+    expect(tile(page, "Open")).to_have_text(str(open_before - 2))
+
+
 def test_an_admin_edits_a_schedule_sees_its_next_times_and_what_is_wrong(look: Look, pictures: Path) -> None:
     page = look(ADA, "/schedules")
     expect(page.get_by_text("09:00:00")).to_be_visible()
