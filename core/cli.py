@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from core.audit.model import Chain
-from core.errors import BailiwickError
+from core.errors import BailiwickError, SetupError
 from core.runs.history import RunLine
 from core.runs.model import RunState
 from core.settings import APP_ROLE, ENGINE_ROLE, Port, Settings
+from core.tenancy import Policy, Role
 
 app = typer.Typer(
     name="bailiwick",
@@ -80,6 +81,52 @@ def migrate() -> None:
     for name in applied:
         typer.echo(f"applied {name}")
     typer.echo("The database is up to date.")
+
+
+@app.command()
+def tenant(
+    tenant_id: Annotated[str, typer.Argument(help="Small letters, digits and hyphens, e.g. regional-bank.")],
+    name: Annotated[str, typer.Option(help="How the organisation is called.")],
+    policy: Annotated[Path | None, typer.Option(help="Its policy as JSON; the rest is as in tier free.")] = None,
+) -> None:
+    """Add an organisation to this installation."""
+    from core import inspection
+    from core.tenants.founding import add_tenant, read_policy
+
+    rules = Policy() if policy is None else read_policy(policy)
+
+    async def work() -> bool:
+        async with inspection.installation(Settings()) as platform:
+            return await add_tenant(platform.tenants, platform.settings.region, tenant_id, name, rules)
+
+    if not asyncio.run(work()):
+        raise SetupError(f"There is a tenant {tenant_id} already.")
+    typer.echo(f"{name} is a tenant of this platform now.")
+
+
+@app.command()
+def person(
+    email: Annotated[str, typer.Argument(help="With which they log in.")],
+    name: Annotated[str, typer.Option(help="How they are called.")],
+    tenant: Annotated[str, typer.Option(help="Where they belong; operators to `platform`.")],
+    role: Annotated[Role, typer.Option(help="What they may do there.")],
+) -> None:
+    """Add somebody to an organisation; the password is asked for, or read from standard input."""
+    from core import inspection
+    from core.tenants.founding import add_person
+
+    if sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+
+    async def work() -> bool:
+        async with inspection.installation(Settings()) as platform:
+            return await add_person(platform.tenants, platform.settings.region, tenant, email, name, role, password)
+
+    if not asyncio.run(work()):
+        raise SetupError(f"Somebody of {tenant} has the e-mail {email} already.")
+    typer.echo(f"{email} can log in now.")
 
 
 @app.command()

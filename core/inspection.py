@@ -51,8 +51,15 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Platform, TenantCont
 
     Raises ``SetupError`` when it has no operators yet, ``Unavailable`` when its Postgres does not answer.
     """
-    async with open_platform(complete(settings), process="cli") as platform:
+    async with installation(settings) as platform:
         yield platform, await operator(platform)
+
+
+@asynccontextmanager
+async def installation(settings: Settings) -> AsyncIterator[Platform]:
+    """The installation that these settings name, for a command. Raises ``Unavailable`` without its Postgres."""
+    async with open_platform(complete(settings), process="cli") as platform:
+        yield platform
 
 
 async def operator(platform: Platform) -> TenantContext:
@@ -62,7 +69,7 @@ async def operator(platform: Platform) -> TenantContext:
             PLATFORM, actor_kind=ActorKind.SYSTEM, actor_id="cli", scopes=frozenset({Scope.PLATFORM_OPERATE})
         )
     except NotFound as error:
-        raise SetupError("This installation has no tenants yet: `bailiwick seed` makes some.") from error
+        raise SetupError("This installation has no operators yet: `bailiwick person` adds the first.") from error
 
 
 async def show(platform: Platform, ctx: TenantContext, run_id: str, tenant_id: str | None) -> RunReport:

@@ -31,6 +31,7 @@ from core.tenancy import (
     TenantContext,
     Tier,
 )
+from core.tenants.founding import found
 from core.usage.model import usd
 
 PASSWORD = "bailiwick-demo"  # noqa: S105 - everybody may know it: it opens the demo, and README says where not to seed it
@@ -177,19 +178,8 @@ async def seed(platform: Platform) -> Seeded:
 
 
 async def _platform_tenant(platform: Platform, created: list[str]) -> TenantContext:
-    settings = platform.settings
-    operator = TenantContext(
-        tenant_id=PLATFORM,
-        user_id=None,
-        actor_kind=ActorKind.SYSTEM,
-        actor_id="seed",
-        scopes=frozenset({Scope.PLATFORM_OPERATE}),
-        policy=Policy(),
-        policy_version=1,
-        org_id=PLATFORM,
-        region=settings.region,
-    )
-    if await platform.tenants.create_tenant(operator, PLATFORM, "Platform", PLATFORM, settings.region, Policy()):
+    operator, new = await found(platform.tenants, platform.settings.region, "seed")
+    if new:
         created.append("Platform")
     await _people(platform, operator, PLATFORM, OPERATOR_DOMAIN, (OPERATOR,), created)
     return operator
