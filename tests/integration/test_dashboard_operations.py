@@ -235,10 +235,14 @@ async def test_a_tenants_user_sees_only_their_own_numbers_and_operators_function
     }
 
 
-async def test_uses_of_slots_are_forgotten_after_a_week_and_not_before(work: Work) -> None:
+async def test_uses_of_slots_are_forgotten_a_week_after_and_never_of_a_run_that_is_still_parked(work: Work) -> None:
     bank = await work.tenant("regional-bank", Policy(concurrency_cap=10))
-    await work.submit(bank, 3)
-    for claim in await work.claim("w1", 2):
+    await work.submit(bank, 4)
+    parked, *ended = await work.claim("w1", 3)
+    on = await work.executing(parked, "w1")
+    await work.execution.arm_wait(on, Wait(1, "approval", Cause.REVIEW))
+    await work.execution.park(on, 1)
+    for claim in ended:
         await work.finish(claim, "w1")
     work.clock.advance(7 * 86_400)
     (late,) = await work.claim("w1", 1)
@@ -247,6 +251,9 @@ async def test_uses_of_slots_are_forgotten_after_a_week_and_not_before(work: Wor
     work.clock.advance(60)
     assert await work.queue.forget_uses() == 2
     detail = await data.run_detail(work.db, work.queue, await work.operator(), late.run_id, work.clock.now())
+    assert detail is not None
+    assert len(detail.passages) == 1
+    detail = await data.run_detail(work.db, work.queue, await work.operator(), parked.run_id, work.clock.now())
     assert detail is not None
     assert len(detail.passages) == 1
 

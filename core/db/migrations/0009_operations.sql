@@ -28,11 +28,13 @@ create table slot_uses (
 create index slot_uses_run on slot_uses (run_id);
 select app.fence('slot_uses', 'select');
 
--- Uses are kept for plots only; housekeeping forgets the old ones. Returns how many.
+-- Uses are kept for plots, and for what a run waited for; housekeeping forgets the old ones of runs that have ended.
+-- Returns how many.
 create function app.slot_uses_purge(p_before timestamptz, p_limit integer) returns integer language sql as $$
     with old as (
         select u.tenant_id, u.released_at, u.use_id from tenants t
         cross join lateral (select * from slot_uses s where s.tenant_id = t.tenant_id and s.released_at < p_before
+                              and exists (select from runs r where r.run_id = s.run_id and r.finished_at is not null)
                             order by s.released_at limit p_limit) u
         where app.outside() limit p_limit
     ), gone as (
