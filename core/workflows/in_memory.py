@@ -6,7 +6,7 @@ one process. ``tests/contract/test_workflow_tools.py`` holds both to the same sc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -35,7 +35,7 @@ from core.tenancy import RateLimit, TenantContext
 from core.usage.model import Balance, format_usd, month_of
 from core.workflows.step import Rooms
 
-Handler = Callable[[httpx.Request], httpx.Response]
+Handler = Callable[[httpx.Request], httpx.Response] | Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
+from core.demo.services.app import QUESTIONS
 from core.errors import InvalidInput
 from core.runs.model import Cause, RunState
 from core.tenancy import Policy, RateLimit
@@ -16,7 +17,9 @@ from core.usage.model import usd
 from core.workflows import Run, Step, workflow
 from core.workflows import usd as money
 from core.workflows.in_memory import Question
+from core.workflows.loans import loan_approval, read_applications
 from core.workflows.testing import Waited, in_memory
+from tests.fixtures.applications import csv_file, good
 
 HOUR_S = 3600.0
 
@@ -198,3 +201,18 @@ async def test_another_order_of_steps_is_found() -> None:
     async with in_memory(turns) as run_of:
         with pytest.raises(AssertionError, match="the order has changed"):
             await run_of(Given())
+
+
+async def test_the_loan_workflow_ends_in_memory_with_a_person_where_there_is_no_model() -> None:
+    async def answering(request: httpx.Request) -> httpx.Response:
+        _, question = QUESTIONS[f"/{request.url.host.removesuffix('.test')}{request.url.path}"]
+        return httpx.Response(200, json=question.model_validate_json(request.content).answer())
+
+    (application,) = read_applications(csv_file(good(1))).applications
+    services = {service: answering for service, _ in QUESTIONS.values()}
+    async with in_memory(loan_approval, services=services, policy=Policy(budget_run_microusd=usd("2"))) as run_of:
+        run = await run_of(application)
+        assert "models=..." in str(run.questions[0].evidence)
+        await run.answer("approve", by="ravi")
+    assert (run.outcome, run.output.decided_by) == ("approved", "user:ravi")
+    assert [step.name for step in run.steps if step.kind != "review"][-1] == "record_decision"
