@@ -337,8 +337,8 @@ async def in_memory(
 
     ``policy``: its limits, rate limits and budgets. ``reviews``: a verdict given whenever it is among the choices, or
     a function from the question to a verdict, None: left open. ``services``: what ``step.http(name)`` talks to, each a
-    function, ``async`` or not, from ``httpx.Request`` to ``httpx.Response``. ``models``: what agents call. ``rooms``: what ``step.rooms``
-    gives. ``replay=False``: execute again only after waits, as a worker does that never dies.
+    function, ``async`` or not, from ``httpx.Request`` to ``httpx.Response``. ``models``: what agents call. ``rooms``:
+    what ``step.rooms`` gives. ``replay=False``: execute again only after waits, as a worker does that never dies.
     """
     lent = ServicesInMemory(services or {}, rooms)
     try:
