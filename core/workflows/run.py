@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter
 
-from core.reviews.model import Verdict
+from core.reviews.model import ONE_PERSON, Terms, Verdict
 from core.runs.execution import Cancelled, Executing, Wait
 from core.runs.model import Cause
 from core.tenancy import TenantContext
@@ -150,8 +150,13 @@ class Run:
         evidence: BaseModel,
         choices: Sequence[str] = ("approve", "decline"),
         sla: float | None = None,
+        terms: Terms = ONE_PERSON,
     ) -> Verdict:
-        """Ask people. The run waits, for free, until one of ``choices`` is decided; ``sla`` in seconds."""
+        """Ask people. The run waits, for free, until one of ``choices`` is decided; ``sla`` in seconds.
+
+        ``terms``: several voices, escalation, what happens when nobody decides, a form to fill in. Raises
+        ``InvalidInput`` for terms that nobody could fulfil, ``StepFailed`` when they say that no decision is a failure.
+        """
         number = self._next()
         sla_s = float(self.tenant.policy.review_sla_s) if sla is None else sla
 
@@ -165,6 +170,7 @@ class Run:
                 evidence=evidence.model_dump(mode="json"),
                 choices=list(choices),
                 sla_s=sla_s,
+                terms=terms,
             )
         )
         if verdict is None:

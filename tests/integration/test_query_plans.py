@@ -57,8 +57,8 @@ CLAIM = {
     "next tenant": "select * from queue_tenants q where q.eligible order by q.virtual_time, q.tenant_id limit 1",
     "next newcomer": "select * from queue_tenants q where q.eligible and q.newcomer "
     "order by q.virtual_time, q.tenant_id limit 1",
-    "next quiet tenant": "select * from queue_tenants q where q.eligible and q.running = 1 "
-    "and q.virtual_time <= 9 order by q.virtual_time, q.tenant_id limit 1",
+    "next quiet tenant": "select * from queue_tenants q where q.eligible and q.virtual_time <= 9 "
+    "and q.running < 3 order by q.running, q.virtual_time, q.tenant_id limit 1",
     "next tenant that may burst": "select * from queue_tenants q where q.may_burst "
     "order by q.virtual_time, q.tenant_id limit 1",
     "next flow": "select * from queue_flows f where f.tenant_id = 't7' and f.queued > 0 "

@@ -79,28 +79,27 @@ begin
 end $$;
 select app.control('app.queue_push(text[], boolean, timestamptz)');
 
--- The tenant whose run starts next, its row locked; all null when nobody may. p_free slots are free, of which
--- p_reserved are headroom; the queue's virtual time is p_clock.
-create function app.next_tenant(p_free integer, p_reserved integer, p_clock double precision, p_now timestamptz)
-returns queue_tenants
+-- Who may take a slot out of the headroom, when p_free slots are free; its row locked, all null when nobody may. The
+-- queue's virtual time is p_clock.
+create function app.quiet_tenant(p_free integer, p_clock double precision) returns queue_tenants
 language plpgsql as $$
 declare tenant queue_tenants%rowtype;
 begin
-    if p_free <= p_reserved then
-        select * into tenant from queue_tenants q where q.eligible and q.newcomer
-        order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
-        if found then return tenant; end if;
-        for held in 0 .. p_free - 1 loop
-            select * into tenant from queue_tenants q
-            where q.eligible and q.running = held and q.virtual_time <= p_clock
-            order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
-            exit when found;
-        end loop;
-        return tenant;
-    end if;
-    select * into tenant from queue_tenants q where q.eligible
+    select * into tenant from queue_tenants q where q.eligible and q.newcomer
     order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
     if found then return tenant; end if;
+    -- Few are behind the clock: who is served goes ahead of it, and who came back from being idle is a newcomer.
+    select * into tenant from queue_tenants q
+    where q.eligible and q.virtual_time <= p_clock and q.running < p_free
+    order by q.running, q.virtual_time, q.tenant_id limit 1 for update skip locked;
+    return tenant;
+end $$;
+
+-- Who may go over its cap; its row locked, all null when nobody may.
+create function app.bursting_tenant(p_now timestamptz) returns queue_tenants
+language plpgsql as $$
+declare tenant queue_tenants%rowtype;
+begin
     loop
         select * into tenant from queue_tenants q where q.may_burst
         order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
@@ -152,6 +151,7 @@ declare
     reserved integer;
     mine     integer;
     claimed  text[] := '{}';
+    bursts   boolean[] := '{}';
 begin
     perform app.outside();
     perform pg_advisory_xact_lock(7301);
@@ -164,7 +164,13 @@ begin
     select least(p_max, w.slots - w.held, free) into mine from workers w where w.worker_id = p_worker and not w.draining;
 
     while coalesce(mine, 0) > 0 loop
-        tenant := app.next_tenant(free, reserved, platform.virtual_time, p_now);
+        if free > reserved then
+            select * into tenant from queue_tenants q where q.eligible
+            order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
+            if not found then tenant := app.bursting_tenant(p_now); end if;
+        else
+            tenant := app.quiet_tenant(free, platform.virtual_time);
+        end if;
         exit when tenant.tenant_id is null;
         flow := app.next_flow(tenant.tenant_id, (tenant.turn + 1) % 10 = 0);
         if flow.flow_id is null then
@@ -203,6 +209,7 @@ begin
             platform.virtual_time := greatest(platform.virtual_time, tenant.virtual_time);
         end if;
         claimed := claimed || entry.run_id;
+        bursts := bursts || (tenant.running >= tenant.cap);
         mine := mine - 1;
         free := free - 1;
     end loop;
@@ -215,10 +222,9 @@ begin
     update workers w set held = w.held + cardinality(claimed), heartbeat_at = p_now where w.worker_id = p_worker;
     return query
         select r.run_id, r.tenant_id, r.user_id, r.workflow, r.version, r.input, r.attempt, r.resume_step,
-               r.thread_id, r.batch_id, r.budget_microusd, r.submitted_at, s.burst
-        from unnest(claimed) with ordinality as c(run_id, position)
+               r.thread_id, r.batch_id, r.budget_microusd, r.submitted_at, c.burst
+        from unnest(claimed, bursts) with ordinality as c(run_id, burst, position)
         join runs r on r.run_id = c.run_id
-        join slots s on s.run_id = c.run_id
         order by c.position;
 end $$;
 select app.control('app.claim(text, integer, double precision, timestamptz)');

@@ -6,7 +6,6 @@ Four clients claim batches at once and give back what they hold, as workers do; 
 from __future__ import annotations
 
 import asyncio
-import random
 import statistics
 import time
 from collections.abc import Sequence
@@ -81,7 +80,7 @@ async def fill(settings: Settings, tenants: int, each: int) -> None:
 
 
 async def claims_at_once(settings: Settings, postgres_pid: int, seconds: float, *, back_every: int = 8) -> Claims:
-    """Four clients claim for some seconds, in batches of 8 to 32; of each batch every eighth run is given back."""
+    """Four clients claim for some seconds, in batches of 12; of each batch every eighth run is given back."""
     db = await Database.open(settings.required("database_app_url"), size=_CLIENTS)
     seen = Claims()
     try:
@@ -98,14 +97,13 @@ async def claims_at_once(settings: Settings, postgres_pid: int, seconds: float, 
 
 
 async def _client(db: Database, worker: WorkerId, ends: float, back_every: int, seen: Claims) -> None:
-    rng = random.Random(worker)
     async with db.control_transaction() as tx:
         await store.heartbeat(tx, worker, _SLOTS, False, CLOCK.now())
     while time.perf_counter() < ends:
         called = time.perf_counter()
         try:
-            async with db.control_transaction() as tx:
-                claims = await store.claim(tx, worker, rng.randint(8, 32), HEADROOM, CLOCK.now())
+            async with db.control_statement() as tx:
+                claims = await store.claim(tx, worker, 12, HEADROOM, CLOCK.now())
         except Unavailable:
             seen.refused += 1
             continue

@@ -10,7 +10,9 @@ import pytest
 from pydantic import BaseModel
 
 from core.demo.services.app import QUESTIONS
-from core.errors import InvalidInput
+from core.errors import Conflict, InvalidInput
+from core.reviews.form import schema_of
+from core.reviews.model import Terms
 from core.runs.model import Cause, RunState
 from core.tenancy import Policy, RateLimit
 from core.usage.model import usd
@@ -35,6 +37,12 @@ class Answer(BaseModel):
     """What they return."""
 
     text: str
+
+
+class Reason(BaseModel):
+    """A form."""
+
+    why: str
 
 
 counter = itertools.count()
@@ -94,6 +102,26 @@ async def turns(run: Run, given: Given) -> Answer:
     first, second = ("a", "b") if next(counter) % 2 else ("b", "a")
     await run.step(echo, given, name=first)
     return Answer(text=await run.step(echo, given, name=second))
+
+
+@workflow("signed", version="1")
+async def signed(run: Run, given: Given) -> Answer:
+    """Needs two of three people, with a reason."""
+    terms = Terms(needed=2, of=3, form=schema_of(Reason))
+    verdict = await run.review("board", title="Sign?", evidence=given, choices=("yes", "no"), terms=terms)
+    return Answer(text=f"{verdict.verdict}: {Reason.model_validate(verdict.answer).why}")
+
+
+async def test_a_review_may_need_several_voices_and_a_form() -> None:
+    async with in_memory(signed) as run_of:
+        run = await run_of(Given())
+        with pytest.raises(InvalidInput):
+            await run.answer("yes", by="ravi", form={"why": 5})
+        await run.answer("yes", by="ravi", form={"why": "it is sound"})
+        with pytest.raises(Conflict):
+            await run.answer("yes", by="ravi", form={"why": "again"})
+        await run.answer("yes", by="rosa", form={"why": "I agree"})
+        assert run.output.text == "yes: I agree"
 
 
 async def test_the_output_has_the_type_that_the_workflow_returns() -> None:
