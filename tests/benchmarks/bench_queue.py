@@ -143,19 +143,23 @@ async def _noisy(place: Place, size: Size) -> list[Row]:
 async def _runs(place: Place, size: Size) -> list[Row]:
     async with place.installation() as settings:
         starts = await bench_runs.start_latencies(settings, size.starts)
-    async with place.installation() as settings:
-        ours = await bench_runs.throughput_of_ours(settings, 20, size.short_runs)
-        plain = await bench_runs.throughput_of_plain_dbos(settings, 20, size.short_runs)
+    ours, plain = {}, {}
+    for slots in bench_runs.SLOTS:
+        async with place.installation() as settings:
+            ours[slots] = (await bench_runs.throughput_of_ours(settings, slots, size.short_runs)).whole
+            plain[slots] = (await bench_runs.throughput_of_plain_dbos(settings, slots, size.short_runs)).whole
+    peers = {f"DBOS, {slots} at once, runs/s": per_s for slots, per_s in plain.items()}
+    peers |= {f"ours, {slots} slots, runs/s": per_s for slots, per_s in ours.items()}
     return [
         Row("idle start, submit to first line, p50", 1000 * quantile(starts, 0.5), "ms", 20, "<="),
         Row("idle start, submit to first line, p99", 1000 * quantile(starts, 0.99), "ms", 60, "<="),
         Row(
-            "short runs, whole / plain DBOS",
-            ours.whole / plain.whole,
+            "short runs, whole / plain DBOS, each at its best",
+            max(ours.values()) / max(plain.values()),
             "x",
             0.95,
             ">=",
-            {"DBOS, runs/s": plain.whole, "ours, runs/s": ours.whole},
+            peers,
         ),
     ]
 
