@@ -90,13 +90,13 @@ def tenant(
     policy: Annotated[Path | None, typer.Option(help="Its policy as JSON; the rest is as in tier free.")] = None,
 ) -> None:
     """Add an organisation to this installation."""
-    from core import inspection
+    from core.commands.installation import installation
     from core.tenants.founding import add_tenant, read_policy
 
     rules = Policy() if policy is None else read_policy(policy)
 
     async def work() -> bool:
-        async with inspection.installation(Settings()) as platform:
+        async with installation(Settings()) as platform:
             return await add_tenant(platform.tenants, platform.settings.region, tenant_id, name, rules)
 
     if not asyncio.run(work()):
@@ -112,7 +112,7 @@ def person(
     role: Annotated[Role, typer.Option(help="What they may do there.")],
 ) -> None:
     """Add somebody to an organisation; the password is asked for, or read from standard input."""
-    from core import inspection
+    from core.commands.installation import installation
     from core.tenants.founding import add_person
 
     if sys.stdin.isatty():
@@ -121,7 +121,7 @@ def person(
         password = sys.stdin.readline().rstrip("\n")
 
     async def work() -> bool:
-        async with inspection.installation(Settings()) as platform:
+        async with installation(Settings()) as platform:
             return await add_person(platform.tenants, platform.settings.region, tenant, email, name, role, password)
 
     if not asyncio.run(work()):
@@ -190,10 +190,11 @@ def runs_show(
     run_id: Annotated[str, typer.Argument(help="Id of the run.")], tenant: OneTenant = None, as_json: AsJson = False
 ) -> None:
     """A run's timeline: its waits with their causes, its steps with attempts, costs and models, its end."""
-    from core import inspection
+    from core.commands import runs as inspection
+    from core.commands.installation import opened
 
     async def work() -> inspection.RunReport:
-        async with inspection.opened(Settings()) as (platform, ctx):
+        async with opened(Settings()) as (platform, ctx):
             return await inspection.show(platform, ctx, run_id, tenant)
 
     report = asyncio.run(work())
@@ -211,10 +212,11 @@ def runs_list(
     as_json: AsJson = False,
 ) -> None:
     """Runs, newest first."""
-    from core import inspection
+    from core.commands import runs as inspection
+    from core.commands.installation import opened
 
     async def work() -> list[RunLine]:
-        async with inspection.opened(Settings()) as (platform, ctx):
+        async with opened(Settings()) as (platform, ctx):
             return await inspection.listed(platform, ctx, tenant, state, limit)
 
     found = asyncio.run(work())
@@ -227,10 +229,11 @@ def runs_list(
 @audit.command("head")
 def audit_head(tenant: OneTenant = None, as_json: AsJson = False) -> None:
     """Seal what is not sealed and print the end of each chain: with --json, what an auditor keeps outside."""
-    from core import chains, inspection
+    from core.commands import audit as chains
+    from core.commands.installation import opened
 
     async def work() -> chains.KeptHeads:
-        async with inspection.opened(Settings()) as (platform, ctx):
+        async with opened(Settings()) as (platform, ctx):
             return await chains.heads(platform, ctx, tenant)
 
     found = asyncio.run(work())
@@ -253,12 +256,13 @@ def audit_verify(
 
     Whoever owns the database can compute a whole chain anew, or cut off its end: --against tells.
     """
-    from core import chains, inspection
+    from core.commands import audit as chains
+    from core.commands.installation import opened
 
     kept = {} if against is None else chains.kept_heads(against.read_text("utf-8")).heads
 
     async def work() -> list[Chain]:
-        async with inspection.opened(Settings()) as (platform, ctx):
+        async with opened(Settings()) as (platform, ctx):
             return await chains.examine(platform, ctx, tenant, kept)
 
     found = asyncio.run(work())

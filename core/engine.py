@@ -1,22 +1,17 @@
 """The only door to the durable engine (DBOS Transact).
 
-One engine per worker process. It executes one function, ``body``, once per claimed run, under the run's id, and
-keeps who executes it, since when, and how it ended. What crosses this door is JSON: run ids in, ends out; ``body``
-turns errors into JSON first. Steps are recorded with their cost in our own tables and not again by the engine
-(core/decisions/0014): an execution that goes on begins at the top.
+One engine per worker process. Every claim of a run is one execution, and every execution one workflow of the engine,
+named after both (``run_…:3`` is the third claim). It executes one function, ``body``, and keeps who executes it, since
+when, and how it ended. What crosses this door is JSON: names in, ends out; ``body`` turns errors into JSON first.
+Steps are recorded with their cost in our own tables and not again by the engine (core/decisions/0014): the next
+execution of a run begins at the top and is told what is done (core/decisions/0016).
 
-An execution goes:
+    (unknown) --execute--> pending --body returned--> ended --a day--> forgotten
+                              |  worker died: the run is claimed again, by another name
+                              +--a week--> forgotten
 
-    (unknown) --start--> pending --body returned--> ended --rewind--> enqueued --> pending …
-                            |  worker died: another worker resumes it --> enqueued on that worker's own queue
-
-- ``start``: the first claim executes in this process at once.
-- ``rewind``: a parked run goes on.
-- ``resume``: an execution whose process died is taken over.
-
-Rewound and resumed executions pass through this worker's own queue, looked at every 0.1 s. On failure:
-losing Postgres makes the engine wait and go on; a second executor of the same run cannot record its end (the
-engine knows that it no longer owns the execution), and its writes are refused by ours (its claim is over).
+On failure: losing Postgres makes the engine wait and go on. An execution whose run somebody else has claimed since
+ends like any other, and its writes are refused by ours (its claim is over).
 """
 
 from __future__ import annotations
@@ -26,6 +21,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -38,8 +34,8 @@ Body = Callable[[str], Awaitable[JSON]]
 _NAME = "bailiwick"
 _VERSION = "1"  # pinned: versions of workflows are ours to route, an edit of code must not orphan runs
 _SCHEMA = "dbos"
-_QUEUE_POLL_S = 0.1
-_ENDED = frozenset({"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
+_KEEP_ENDED, _KEEP = timedelta(days=1), timedelta(days=7)
+_FORGET_AT_ONCE = 500
 
 
 class JsonSerializer(EngineSerializer):
@@ -60,11 +56,9 @@ class Engine:
 
     def __init__(self, dsn: str, worker_id: str, body: Body, *, pool_size: int = 10) -> None:
         self._dsn = dsn
-        self._queue = f"worker-{worker_id}"
         self._worker_id = worker_id
         self._body = body
         self._pool_size = pool_size
-        self._ends: dict[str, asyncio.Future[JSON]] = {}
         self._execute: Callable[[str], Coroutine[Any, Any, JSON]] | None = None
 
     @property
@@ -73,22 +67,21 @@ class Engine:
         return self._execute is not None
 
     async def launch(self) -> None:
-        """Connect and listen to this worker's queue; nothing when it does already. Takes about 50 ms."""
+        """Connect; nothing when it has. Takes about 50 ms."""
         if self.running:
             return
         DBOS(config=_config(self._dsn, executor_id=self._worker_id, pool_size=self._pool_size))
 
-        async def run(run_id: str) -> JSON:
-            return await self._run(run_id)
+        async def execution(name: str) -> JSON:
+            return await self._body(name)
 
-        execute = DBOS.workflow(name="run")(run)
-        DBOS.listen_queues([self._queue])
+        execute = DBOS.workflow(name="execution")(execution)
+        DBOS.listen_queues([])
         DBOS.launch()
         self._execute = execute
-        await DBOS.register_queue_async(self._queue, polling_interval_sec=_QUEUE_POLL_S)
 
     async def close(self) -> None:
-        """Stop listening and close connections; ``launch`` opens them again. Executions stay resumable."""
+        """Close connections; ``launch`` opens them again."""
         if not self.running:
             return
         self._execute = None
@@ -96,57 +89,35 @@ class Engine:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="loop"))
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
 
-    async def execute(self, run_id: str, *, first: bool) -> JSON:
-        """Execute a claimed run to its end, or to its next wait; what ``body`` returned.
-
-        ``first``: it was never claimed before, so the engine cannot know it. Returns once the engine has recorded
-        the end, so that the run may be rewound at any time after.
-        """
-        status = None if first else await self._status(run_id)
-        if status is None:
-            return await self._start(run_id)
-        if status in _ENDED:
-            await DBOS.rewind_workflow_async(run_id, start_step=1, queue_name=self._queue)
-        else:
-            await DBOS.resume_workflow_async(run_id, queue_name=self._queue)
-        return await self._dequeued(run_id)
-
-    async def _start(self, run_id: str) -> JSON:
+    async def execute(self, name: str) -> JSON:
+        """Execute under a name that was never used before; what ``body`` returned for it."""
         if self._execute is None:
             raise RuntimeError("The engine was not launched.")
-        with SetWorkflowID(run_id):
-            handle = await DBOS.start_workflow_async(self._execute, run_id)
+        with SetWorkflowID(name):
+            handle = await DBOS.start_workflow_async(self._execute, name)
         end: JSON = await handle.get_result()
         return end
 
-    async def _dequeued(self, run_id: str) -> JSON:
-        end = self._ends[run_id] = asyncio.get_running_loop().create_future()
-        try:
-            result: JSON = await end
-        finally:
-            del self._ends[run_id]
-        pause_s = 0.002
-        while await self._status(run_id) not in _ENDED:  # recorded a moment after the body returned
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, 0.1)
-        return result
+    async def forget(self, now: datetime) -> int:
+        """Delete what nobody asks for any more, of all workers: ended a day ago, or begun a week ago. How many."""
+        ended = {"completed_before": (now - _KEEP_ENDED).isoformat()}
+        left = {"end_time": (now - _KEEP).isoformat(), "status": "PENDING"}
+        return await _forget(ended) + await _forget(left)
 
-    async def _run(self, run_id: str) -> JSON:
-        end = self._ends.get(run_id)
-        try:
-            result = await self._body(run_id)
-        except BaseException as error:
-            if end is not None and not end.done():
-                end.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
-            raise
-        if end is not None and not end.done():
-            end.set_result(result)
-        return result
 
-    @staticmethod
-    async def _status(run_id: str) -> str | None:
-        found = await DBOS.get_workflow_status_async(run_id)
-        return None if found is None else str(found.status)
+async def _forget(which: dict[str, str]) -> int:
+    forgotten = 0
+    while True:
+        found = await DBOS.list_workflows_async(
+            limit=_FORGET_AT_ONCE,
+            load_input=False,
+            load_output=False,
+            **which,  # type: ignore[arg-type]
+        )
+        if not found:
+            return forgotten
+        await DBOS.delete_workflows_async([one.workflow_id for one in found])
+        forgotten += len(found)
 
 
 async def migrate_engine(dsn: str) -> None:

@@ -47,6 +47,7 @@ ENGINE_IDLE_S = 60.0
 _BUSY_LOOK_S = 5.0
 _RETRY_S, _SLOWEST_RETRY_S = 1.0, 10.0
 _DRAIN_S = 30.0
+_FORGET_EVERY_S = 3_600.0
 
 
 class Worker:
@@ -95,6 +96,7 @@ class Worker:
             background = [
                 tasks.create_task(self._heartbeats(), name="heartbeats"),
                 tasks.create_task(self._cancellations(), name="cancellations"),
+                tasks.create_task(self._forget(), name="forget"),
             ]
             try:
                 async with self._platform.bus.listen(Topic.WORKERS) as signals:
@@ -201,6 +203,18 @@ class Worker:
     async def _cancel_requested(self) -> None:
         for run_id in await self._platform.queue.cancelled_here(self.worker_id):
             self._executor.cancel(run_id)
+
+    async def _forget(self) -> None:
+        """Keep the engine's tables small; an idle worker's engine is closed, and left so."""
+        while True:
+            engine = self._executor.engine
+            try:
+                if engine.running and (gone := await engine.forget(self._platform.clock.now())):
+                    log.info("worker.executions_forgotten", executions=gone)
+            except Exception as error:
+                # The engine speaks for itself to Postgres, in its library's words; nothing depends on this.
+                log.warning("worker.forget_failed", error=str(error))
+            await asyncio.sleep(_FORGET_EVERY_S)
 
     async def _drain(self) -> None:
         self._last_heartbeat = float("-inf")

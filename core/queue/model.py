@@ -45,7 +45,6 @@ class Claim:
     version: str
     input: dict[str, Any]
     attempt: int
-    resume_step: int | None
     thread_id: str | None
     batch_id: str | None
     budget_microusd: int

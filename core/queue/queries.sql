@@ -11,7 +11,7 @@ select app.queue_push($1, $2, $3);
 
 -- name: claim
 -- Up to $2 runs for a worker.
-select run_id, tenant_id, user_id, workflow, version, input, attempt, resume_step, thread_id, batch_id,
+select run_id, tenant_id, user_id, workflow, version, input, attempt, thread_id, batch_id,
        budget_microusd, submitted_at, burst
 from app.claim($1, $2, $3, $4);
 

@@ -30,7 +30,6 @@ async def claim(tx: Transaction, worker_id: WorkerId, limit: int, headroom: floa
             version=row["version"],
             input=row["input"],
             attempt=row["attempt"],
-            resume_step=row["resume_step"],
             thread_id=row["thread_id"],
             batch_id=row["batch_id"],
             budget_microusd=row["budget_microusd"],

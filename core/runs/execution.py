@@ -277,7 +277,7 @@ class RunExecution:
             await self._publish(on, state, None)
         return ended
 
-    async def park(self, on: Executing, resume_step: int) -> RunState | None:
+    async def park(self, on: Executing) -> RunState | None:
         """Give the slot back and wait; the state from then on, None: the run is not ours any more.
 
         ``queued``: the wait is over already. ``cancelled``: somebody wants the run to stop.
@@ -290,8 +290,8 @@ class RunExecution:
             cause = waits[0].cause if waits else None
             if cause is None:
                 state = RunState.QUEUED
-                await self._requeue(tx, on, resume_step, now)
-            elif await store.park(tx, on.run_id, cause, resume_step):
+                await self._requeue(tx, on, now)
+            elif await store.park(tx, on.run_id, cause):
                 state = RunState.WAITING
                 await append_event(tx, on.run_id, now, "waiting", {"cause": cause, "step": waits[0].step})
             else:
@@ -311,12 +311,12 @@ class RunExecution:
         async with self._db.tenant_transaction(on.ctx) as tx:
             if await self._queue.release_in(tx, on.run_id, on.worker_id) is None:
                 return False
-            await self._requeue(tx, on, None, self._clock.now())
+            await self._requeue(tx, on, self._clock.now())
         await self._queue.signal_workers()
         return True
 
-    async def _requeue(self, tx: Transaction, on: Executing, resume_step: int | None, now: datetime) -> None:
-        await store.requeue(tx, on.run_id, resume_step, now)
+    async def _requeue(self, tx: Transaction, on: Executing, now: datetime) -> None:
+        await store.requeue(tx, on.run_id, now)
         await self._queue.push_in(tx, [on.run_id], head=True)
 
     async def _publish(

@@ -72,14 +72,14 @@ async def open_waits(tx: Transaction, run_id: str) -> list[OpenWait]:
     return [OpenWait(r["step"], Cause(r["cause"]), r["wake_at"]) for r in rows]
 
 
-async def park(tx: Transaction, run_id: str, cause: Cause, resume_step: int) -> bool:
+async def park(tx: Transaction, run_id: str, cause: Cause) -> bool:
     """Put a running run into state 'waiting'."""
-    return await tx.execute(SQL["park"], run_id, cause.value, resume_step) == 1
+    return await tx.execute(SQL["park"], run_id, cause.value) == 1
 
 
-async def requeue(tx: Transaction, run_id: str, resume_step: int | None, now: datetime) -> bool:
+async def requeue(tx: Transaction, run_id: str, now: datetime) -> bool:
     """Put a running run back into state 'queued'."""
-    return await tx.execute(SQL["requeue"], run_id, resume_step, now) == 1
+    return await tx.execute(SQL["requeue"], run_id, now) == 1
 
 
 async def set_progress(tx: Transaction, run_id: str, progress: dict[str, Any]) -> None:

@@ -140,20 +140,20 @@ select case when app.release($1, $7, $6) is null then false else app.run_finish(
 select step, cause, wake_at from waits where run_id = $1 order by since, step;
 
 -- name: park
--- The run waits; it goes on at the given step. One that somebody wants to stop does not wait.
-update runs set state = 'waiting', cause = $2, resume_step = $3
+-- The run waits. One that somebody wants to stop does not wait.
+update runs set state = 'waiting', cause = $2
 where tenant_id = app.tenant() and run_id = $1 and state = 'running' and not cancel_requested;
 
 -- name: requeue
 -- The run goes on at once: its wait was over before it had parked.
-update runs set state = 'queued', cause = null, resume_step = $2, queued_at = $3
+update runs set state = 'queued', cause = null, queued_at = $2
 where tenant_id = app.tenant() and run_id = $1 and state = 'running';
 
 -- name: retry
 -- A failed or cancelled run starts over, keeping what its finished steps recorded. Its duration counts anew.
 update runs set state = 'queued', cause = null, error = null, output = null, outcome = null, finished_at = null,
                 started_at = null,
-                resume_step = 1, cancel_requested = false, queued_at = $2
+                cancel_requested = false, queued_at = $2
 where tenant_id = app.tenant() and run_id = $1 and state in ('failed', 'cancelled');
 
 -- name: open_steps

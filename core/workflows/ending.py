@@ -20,16 +20,15 @@ log = structlog.get_logger(__name__)
 async def executed(run: Run, definition: WorkflowDefinition[Any, Any], document: Mapping[str, Any]) -> dict[str, Any]:
     """Execute the function once, from its top. Never raises what it raised.
 
-    ``end`` is the run's state from then on; ``waiting`` comes with the ``step`` it waits at, and None means that
-    the run is another worker's.
+    ``end`` is the run's state from then on; None: the run is another worker's.
     """
     try:
         argument = definition.input_model.model_validate(document)
         output = await definition.function(run, argument)
         written = definition.output.dump_python(output, mode="json")
         return {"end": RunState.SUCCEEDED, "output": written, "outcome": run.ended_as}
-    except Parked as parked:
-        return {"end": RunState.WAITING, "step": parked.step}
+    except Parked:
+        return {"end": RunState.WAITING}
     except Cancelled:
         if run.expired:
             return {"end": RunState.FAILED, "error": describe(too_long(run.on.ctx.policy))}

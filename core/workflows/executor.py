@@ -1,8 +1,8 @@
 """Executing claimed runs: from a claim to an end, a wait, or somebody else's run.
 
-The engine calls ``body`` with a run id; what it needs to know about the run is kept here between the claim
-and the end. ``body`` never raises what a workflow raised: it returns an end as JSON. A run whose code is not
-installed here fails with a clear error.
+The engine calls ``body`` with the name of an execution (a run and which claim of it); what it needs to know about the
+run is kept here between the claim and the end. ``body`` never raises what a workflow raised: it returns an end as JSON.
+A run whose code is not installed here fails with a clear error.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class RunExecutor:
         self._execution = execution
         self._reviews = reviews
         self._tools = Tools(execution, reviews, usage, limits, models, services, clock)
-        self._runs: dict[str, tuple[Run, Claim, Definition]] = {}
+        self._executions: dict[str, tuple[Run, Claim, Definition]] = {}
 
     async def execute(self, claim: Claim) -> None:
         """Execute one claimed run until its slot is given back."""
@@ -74,20 +74,22 @@ class RunExecutor:
         if left_s <= 0:
             await self._conclude(run, {"end": RunState.FAILED, "error": describe(too_long(on.ctx.policy))})
             return
-        self._runs[claim.run_id] = (run, claim, definition)
+        name = f"{claim.run_id}:{claim.attempt}"
+        self._executions[name] = (run, claim, definition)
         limit = asyncio.get_running_loop().call_later(left_s, run.expire)
         try:
             await self._execution.started(on)
-            end = await self.engine.execute(claim.run_id, first=claim.attempt == 1)
+            end = await self.engine.execute(name)
         finally:
             limit.cancel()
-            del self._runs[claim.run_id]
+            del self._executions[name]
         await self._conclude(run, end)
 
     def cancel(self, run_id: str) -> None:
         """Stop a run that executes here; nothing happens when it does not."""
-        if (held := self._runs.get(run_id)) is not None:
-            held[0].cancel()
+        for run, claim, _ in self._executions.values():
+            if claim.run_id == run_id:
+                run.cancel()
 
     async def give_up(self, claim: Claim, error: Exception | None) -> None:
         """Stop a run whose execution broke: fail it, or (no error: a server was away) queue it again."""
@@ -115,8 +117,8 @@ class RunExecutor:
             claim.thread_id,
         )
 
-    async def _body(self, run_id: str) -> JSON:
-        run, claim, definition = self._runs[run_id]
+    async def _body(self, name: str) -> JSON:
+        run, claim, definition = self._executions[name]
         return await executed(run, definition, claim.input)
 
     async def _conclude(self, run: Run, end: JSON) -> None:
@@ -124,7 +126,7 @@ class RunExecutor:
             return
         on, state = run.on, RunState(end["end"])
         if state is RunState.WAITING:
-            ended = await written(lambda: self._execution.park(on, int(end["step"]))) is RunState.CANCELLED
+            ended = await written(lambda: self._execution.park(on)) is RunState.CANCELLED
         else:
             ended = await written(
                 lambda: self._execution.end(

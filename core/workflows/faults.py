@@ -17,11 +17,7 @@ Result = TypeVar("Result")
 
 
 class Parked(BaseException):
-    """The run waits at this step. A ``BaseException``, so that no ``except Exception`` of a workflow stops it."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(step)
-        self.step = step
+    """The run waits. A ``BaseException``, so that no ``except Exception`` of a workflow stops it."""
 
 
 async def written(write: Callable[[], Awaitable[Result]]) -> Result:

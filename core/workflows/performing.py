@@ -205,14 +205,14 @@ class Performer:
             )
         )
         if verdict is None:
-            raise Parked(number)
+            raise Parked
         if verdict.verdict != RAISE:
             raise error
         await written(lambda: usage.cover(on.ctx, on.run_id, on.budget_microusd, needed))
 
     async def _park(self, wait: Wait) -> NoReturn:
         await written(partial(self.tools.execution.arm_wait, self._on, wait))
-        raise Parked(wait.step)
+        raise Parked
 
 
 def _check_size(name: str, value: Any) -> None:

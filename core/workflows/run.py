@@ -174,7 +174,7 @@ class Run:
             )
         )
         if verdict is None:
-            raise Parked(number)
+            raise Parked
         return verdict
 
     async def sleep(self, seconds: float) -> None:
@@ -183,7 +183,7 @@ class Run:
         wake_at = self._tools.clock.now() + timedelta(seconds=seconds)
         wait = Wait(number, f"sleep {seconds:g} s", Cause.TIMER, wake_at=wake_at)
         if not await written(lambda: self._tools.execution.sleep(self.on, wait)):
-            raise Parked(number)
+            raise Parked
 
     async def event(self, name: str, key: str, *, timeout_s: float) -> Any:
         """Wait, for free, for an event sent to this tenant; its payload. Raises ``TimeoutError``."""
@@ -192,7 +192,7 @@ class Run:
         wait = Wait(number, f"event: {name}", Cause.EVENT, key=f"{name}/{key}", wake_at=wake_at)
         found = await written(lambda: self._tools.execution.await_event(self.on, wait, name, key))
         if found is None:
-            raise Parked(number)
+            raise Parked
         if "payload" not in found:
             raise TimeoutError(f"No event {name}/{key} came within {timeout_s:g} s.")
         return found["payload"]
@@ -208,7 +208,7 @@ class Run:
         if others:
             raise others[0]
         if parked:
-            raise min(parked, key=lambda fault: fault.step)
+            raise parked[0]
         return list(results)
 
     async def progress(self, done: int, total: int, note: str = "") -> None:

@@ -35,15 +35,10 @@ from core.tenancy import ROLE_SCOPES, ActorKind, Policy, Role, TenantContext
 from core.workflows.definition import WorkflowDefinition
 from core.workflows.ending import executed
 from core.workflows.faults import describe
-from core.workflows.in_memory import (
-    Handler,
-    MoneyInMemory,
-    Question,
-    RecordsInMemory,
-    ReviewsInMemory,
-    ServicesInMemory,
-    WindowsInMemory,
-)
+from core.workflows.in_memory.money import MoneyInMemory
+from core.workflows.in_memory.outside import Handler, ServicesInMemory, WindowsInMemory
+from core.workflows.in_memory.records import RecordsInMemory
+from core.workflows.in_memory.reviews import Question, ReviewsInMemory
 from core.workflows.performing import Performer
 from core.workflows.run import Run
 from core.workflows.step import Rooms

@@ -78,7 +78,7 @@ async def test_open_runs_are_counted_wherever_they_stand_and_make_room_when_they
     first, second = await work.claim("w", 2)
     on = await work.executing(first, "w")
     await work.execution.arm_wait(on, Wait(1, "event: go", Cause.EVENT, key="go/1"))
-    await work.execution.park(on, resume_step=1)  # one parked, one executes, two are queued
+    await work.execution.park(on)  # one parked, one executes, two are queued
     with pytest.raises(QuotaExceeded, match=r"room for 1 more run now.*queued, executing or parked") as full:
         await work.submit(bank, 2)
     assert (full.value.details["quota"], full.value.retry_after_s) == ("open_runs", 900)

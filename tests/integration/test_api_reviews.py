@@ -36,7 +36,7 @@ async def asked(web: Web, submitter: TenantContext, pool: str = "general", terms
     on = Executing(acting, run_id, worker, claim.attempt, claim.budget_microusd, claim.batch_id, claim.thread_id)
     question: dict[str, Any] = {"title": "A case", "evidence": {}, "choices": ["approve", "decline"], "sla_s": 600}
     assert await platform.reviews.request(on, 1, pool=pool, **question, terms=terms or Terms()) is None
-    await platform.execution.park(on, 1)
+    await platform.execution.park(on)
     (review,) = await platform.reviews.find(submitter, of_run=run_id)
     return review.review_id
 

@@ -105,7 +105,7 @@ async def test_waits_and_reviews_are_shown_by_cause_and_pool_until_they_are_over
         on, 1, pool="compliance", title="Approve?", evidence={}, choices=["yes", "no"], sla_s=60
     )
     assert asked is None
-    assert await work.execution.park(on, 1) is RunState.WAITING
+    assert await work.execution.park(on) is RunState.WAITING
     counted = Counted(work)
     await counted.census.take()
     assert counted.value("runs_waiting", tenant="regional-bank", cause="review") == 1

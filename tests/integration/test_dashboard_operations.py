@@ -100,7 +100,7 @@ async def test_the_pulse_names_why_nothing_moves_and_how_long_the_oldest_run_is_
 
     rate = Wait(2, "credit-bureau", Cause.RATE, key="credit-bureau", wake_at=submitted + timedelta(hours=1))
     await work.execution.arm_wait(on, rate)
-    await work.execution.park(on, resume_step=2)
+    await work.execution.park(on)
     pulse = await data.pulse(work.db, union, tenants, work.clock.now())
     (tenant,) = pulse.tenants
     assert tenant.waiting == {"rate": 1}
@@ -119,7 +119,7 @@ async def test_a_parked_run_shows_when_it_queued_executed_and_waited(work: Work)
     await work.execution.finish_step(on, 1, attempt, {"secret": "result"}, model="offline-small")
     timer = Wait(2, "sleep", Cause.TIMER, wake_at=work.clock.now() + timedelta(minutes=1))
     await work.execution.arm_wait(on, timer)
-    await work.execution.park(on, resume_step=2)
+    await work.execution.park(on)
     work.clock.advance(61)
     await work.queue.wake_due()
     work.clock.advance(3)
@@ -241,7 +241,7 @@ async def test_uses_of_slots_are_forgotten_a_week_after_and_never_of_a_run_that_
     parked, *ended = await work.claim("w1", 3)
     on = await work.executing(parked, "w1")
     await work.execution.arm_wait(on, Wait(1, "approval", Cause.REVIEW))
-    await work.execution.park(on, 1)
+    await work.execution.park(on)
     for claim in ended:
         await work.finish(claim, "w1")
     work.clock.advance(7 * 86_400)

@@ -129,8 +129,8 @@ async def test_a_wake_up_between_arming_and_parking_is_not_lost(work: Work) -> N
     on = await work.executing(claim, "w")
     await work.execution.await_event(on, Wait(1, "event: go", Cause.EVENT, key="go/1"), "go", "1")
     assert await work.runs.send_event(ctx, "go", "1", {"x": 1})
-    assert await work.execution.park(on, 1) is RunState.QUEUED
-    assert [claim.resume_step for claim in await work.claim("w", 1)] == [1]
+    assert await work.execution.park(on) is RunState.QUEUED
+    assert [claim.attempt for claim in await work.claim("w", 1)] == [2]
 
 
 async def test_due_timers_wake_their_runs_at_the_head_of_the_lane(work: Work) -> None:
@@ -140,7 +140,7 @@ async def test_due_timers_wake_their_runs_at_the_head_of_the_lane(work: Work) ->
     on = await work.executing(claim, "w")
     wake_at = work.clock.advance(0)
     await work.execution.sleep(on, Wait(1, "sleep", Cause.TIMER, wake_at=wake_at))
-    assert await work.execution.park(on, 1) is RunState.WAITING
+    assert await work.execution.park(on) is RunState.WAITING
     assert (await work.runs.get(ctx, first.run_id)).cause is Cause.TIMER
     assert await work.queue.next_wake() == wake_at
     assert [woken.run_id for woken in await work.queue.wake_due()] == [first.run_id]
@@ -154,7 +154,7 @@ async def test_cancelling_queued_and_waiting_runs_acts_at_once(work: Work) -> No
     (claim,) = await work.claim("w", 1)
     on = await work.executing(claim, "w")
     await work.execution.arm_wait(on, Wait(1, "bureau", Cause.RATE))
-    await work.execution.park(on, 1)
+    await work.execution.park(on)
     for run in (parked, queued):
         assert (await work.runs.cancel(ctx, run.run_id)).state is RunState.CANCELLED
     assert await work.claim("w", 5) == []

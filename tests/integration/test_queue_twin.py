@@ -138,7 +138,7 @@ class Both:
             await self.work.execution.sleep(
                 on, Wait(claim.attempt, "sleep", Cause.TIMER, wake_at=self.work.clock.now() + timedelta(seconds=1))
             )
-            await self.work.execution.park(on, claim.attempt)
+            await self.work.execution.park(on)
             self.parked[run_id] = (claim.tenant_id, self.twin.slots[run_id].run)
             self.twin.release(run_id, worker, self.now)
             del self.held[run_id]

@@ -58,7 +58,7 @@ class Desk:
         on = Executing(acting, run.run_id, worker, claim.attempt, claim.budget_microusd, None, None)
         self.executing[run.run_id] = on
         assert await self.answer(run.run_id, terms, sla_s) is None
-        assert await self.platform.execution.park(on, 1) is RunState.WAITING
+        assert await self.platform.execution.park(on) is RunState.WAITING
         (review,) = await self.platform.reviews.find(self.ada, of_run=run.run_id)
         return review
 

@@ -96,7 +96,7 @@ async def test_a_parked_run_is_found_and_ended_with_what_it_had_asked_people(wor
     for claim in await work.claim("w", 3):
         on = await work.executing(claim, "w")
         await work.reviews.request(on, 1, pool="p", title="t", evidence={}, choices=["approve", "decline"], sla_s=3_600)
-        await work.execution.park(on, resume_step=1)
+        await work.execution.park(on)
     work.clock.advance(LIMIT_S)
     assert await durations.overlong() == []
     work.clock.advance(1)
@@ -120,7 +120,7 @@ async def test_a_run_that_was_woken_meanwhile_goes_on(work: Work) -> None:
     (claim,) = await work.claim("w", 1)
     on = await work.executing(claim, "w")
     await work.execution.arm_wait(on, Wait(1, "sleep", Cause.TIMER, wake_at=work.clock.now()))
-    await work.execution.park(on, resume_step=1)
+    await work.execution.park(on)
     work.clock.advance(LIMIT_S + 1)
     ((_, run_id),) = await Durations(work.db, work.bus, work.queue, work.clock).overlong()
     await work.queue.wake_due()

@@ -83,7 +83,7 @@ async def test_a_run_that_is_to_stop_neither_begins_a_step_nor_waits(work: Work,
     await work.runs.cancel(ctx, run.run_id)
     with pytest.raises(Cancelled):
         await work.execution.begin_step(on, 1, "pay", "step", estimate_microusd=1_000)
-    assert await work.execution.park(on, 2) is RunState.CANCELLED
+    assert await work.execution.park(on) is RunState.CANCELLED
     assert (await work.runs.get(ctx, run.run_id)).state is RunState.CANCELLED
     assert (await work.usage.balance(ctx, run.run_id)).reserved_microusd == 0
     assert await work.runs.send_event(ctx, "go", "1", {"x": 1})

@@ -319,7 +319,7 @@ async def test_what_a_dead_process_promised_comes_back_unless_its_run_may_still_
     await work.finish(claims[ended.run_id], "w", RunState.FAILED)
     on = await work.executing(claims[parked.run_id], "w")
     await work.execution.arm_wait(on, Wait(1, "timer", Cause.TIMER))
-    await work.execution.park(on, 1)
+    await work.execution.park(on)
     work.clock.advance(HOUR_S)
     await work.usage.reserve(ctx, "young", 10)
 

@@ -174,7 +174,7 @@ async def test_all_waiting_of_a_run_is_divided_by_cause_while_it_lasts_and_after
     on = await work.executing(claim, "w")
     wake_at = work.clock.now() + timedelta(seconds=11)
     await work.execution.arm_wait(on, Wait(1, "sleep", Cause.TIMER, wake_at=wake_at))
-    await work.execution.park(on, resume_step=1)
+    await work.execution.park(on)
     work.clock.advance(4)
     expected = {Cause.NO_WORKER: 3, Cause.CAP: 5, Cause.PAUSED: 7, Cause.SHARE: 2, Cause.TIMER: 4}
     assert (await work.runs.standing(bank, second)).waited_s == expected

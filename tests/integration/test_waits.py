@@ -71,7 +71,7 @@ async def test_an_event_sent_at_the_moment_in_which_a_run_begins_to_wait_is_not_
     await blocking.rollback()
     assert await sending
     found = await waiting
-    assert found == {"payload": {"x": 1}} or await work.execution.park(on, 1) is RunState.QUEUED
+    assert found == {"payload": {"x": 1}} or await work.execution.park(on) is RunState.QUEUED
     await owner.close()
     await watch.close()
 
@@ -81,7 +81,7 @@ async def test_cancelling_a_run_closes_its_review_and_a_retry_asks_again(
 ) -> None:
     run, on = await executing(work, ctx)
     assert await work.reviews.request(on, 1, **ASK) is None
-    assert await work.execution.park(on, 1) is RunState.WAITING
+    assert await work.execution.park(on) is RunState.WAITING
     (review,) = await work.reviews.open(ctx)
     await work.runs.cancel(ctx, run.run_id)
     assert await work.reviews.open(ctx) == []
@@ -92,7 +92,7 @@ async def test_cancelling_a_run_closes_its_review_and_a_retry_asks_again(
     await work.runs.retry(ctx, run.run_id)
     on = await claimed(work)
     assert await work.reviews.request(on, 1, **ASK) is None
-    assert await work.execution.park(on, 1) is RunState.WAITING
+    assert await work.execution.park(on) is RunState.WAITING
     (again,) = await work.reviews.open(ctx)
     await work.reviews.decide(ctx, again.review_id, "approve")
     on = await claimed(work)
@@ -115,17 +115,17 @@ async def test_a_retried_run_waits_again_for_what_its_cancellation_cut_off(work:
     timer = Wait(2, "sleep", Cause.TIMER, wake_at=wake_at)
     assert await work.execution.await_event(on, GO, "go", "1") is None
     assert not await work.execution.sleep(on, timer)
-    await work.execution.park(on, 1)
+    await work.execution.park(on)
     await work.runs.cancel(ctx, run.run_id)
     await work.runs.retry(ctx, run.run_id)
     on = await claimed(work)
     assert await work.execution.await_event(on, GO, "go", "1") is None, "it did not time out, it was cut off"
     assert not await work.execution.sleep(on, timer)
-    assert await work.execution.park(on, 1) is RunState.WAITING
+    assert await work.execution.park(on) is RunState.WAITING
     await work.runs.send_event(ctx, "go", "1", {"x": 1})
     on = await claimed(work)
     assert await work.execution.await_event(on, GO, "go", "1") == {"payload": {"x": 1}}
-    assert await work.execution.park(on, 2) is RunState.WAITING
+    assert await work.execution.park(on) is RunState.WAITING
     work.clock.advance(3_600)
     assert len(await work.queue.wake_due()) == 1
     on = await claimed(work)
@@ -140,7 +140,7 @@ async def test_a_wait_that_timed_out_says_so_however_often_it_is_asked_and_whate
     _, on = await executing(work, ctx)
     wait = Wait(1, "event: go", Cause.EVENT, key="go/1", wake_at=work.clock.now() + timedelta(seconds=5))
     assert await work.execution.await_event(on, wait, "go", "1") is None
-    await work.execution.park(on, 1)
+    await work.execution.park(on)
     work.clock.advance(5)
     await work.queue.wake_due()
     on = await claimed(work)

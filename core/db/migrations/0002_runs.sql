@@ -30,7 +30,6 @@ create table runs (
     progress         jsonb,
     policy_version   integer not null,
     attempt          integer not null default 0,
-    resume_step      integer,            -- engine step to rewind to when a wait is over
     cancel_requested boolean not null default false,
     worker_seconds   double precision not null default 0,
     event_seq        integer not null default 0,

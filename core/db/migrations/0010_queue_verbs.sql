@@ -136,8 +136,8 @@ end $$;
 -- few, so that a quiet tenant starts at once while others are backlogged.
 create function app.claim(p_worker text, p_max integer, p_headroom double precision, p_now timestamptz)
 returns table (run_id text, tenant_id text, user_id text, workflow text, version text, input jsonb,
-               attempt integer, resume_step integer, thread_id text, batch_id text, budget_microusd bigint,
-               submitted_at timestamptz, burst boolean)
+               attempt integer, thread_id text, batch_id text, budget_microusd bigint, submitted_at timestamptz,
+               burst boolean)
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -221,8 +221,8 @@ begin
     where r.run_id = any(claimed);
     update workers w set held = w.held + cardinality(claimed), heartbeat_at = p_now where w.worker_id = p_worker;
     return query
-        select r.run_id, r.tenant_id, r.user_id, r.workflow, r.version, r.input, r.attempt, r.resume_step,
-               r.thread_id, r.batch_id, r.budget_microusd, r.submitted_at, c.burst
+        select r.run_id, r.tenant_id, r.user_id, r.workflow, r.version, r.input, r.attempt, r.thread_id,
+               r.batch_id, r.budget_microusd, r.submitted_at, c.burst
         from unnest(claimed, bursts) with ordinality as c(run_id, burst, position)
         join runs r on r.run_id = c.run_id
         order by c.position;

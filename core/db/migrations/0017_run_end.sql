@@ -9,7 +9,7 @@ declare number integer;
 begin
     update runs r
     set state = p_state, cause = null, output = p_output, outcome = p_outcome, error = p_error, finished_at = p_now,
-        resume_step = null, event_seq = r.event_seq + 1
+        event_seq = r.event_seq + 1
     where r.tenant_id = app.tenant() and r.run_id = p_run_id and r.state = 'running'
     returning r.event_seq into number;
     if not found then return false; end if;

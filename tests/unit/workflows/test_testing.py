@@ -18,7 +18,7 @@ from core.tenancy import Policy, RateLimit
 from core.usage.model import usd
 from core.workflows import Run, Step, workflow
 from core.workflows import usd as money
-from core.workflows.in_memory import Question
+from core.workflows.in_memory.reviews import Question
 from core.workflows.loans import loan_approval, read_applications
 from core.workflows.testing import Waited, in_memory
 from tests.fixtures.applications import csv_file, good

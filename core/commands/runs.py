@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -13,16 +12,13 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from core.bootstrap import Platform, open_platform
-from core.embedded.servers import complete
-from core.errors import NotFound, SetupError
+from core.bootstrap import Platform
 from core.ids import RunId
 from core.queue.estimate import StartsIn
 from core.runs.history import History, RunLine, history, lines
 from core.runs.model import Cause, RunState
 from core.runs.timeline import Attempt, Entry, Phase
-from core.settings import Settings
-from core.tenancy import PLATFORM, ActorKind, Scope, TenantContext
+from core.tenancy import TenantContext
 from core.usage.model import format_usd
 
 _NONE = "–"
@@ -43,33 +39,6 @@ class RunReport:
 
     history: History
     starts_in: StartsIn | None
-
-
-@asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[tuple[Platform, TenantContext]]:
-    """The installation that these settings name, and the context of whoever operates this machine.
-
-    Raises ``SetupError`` when it has no operators yet, ``Unavailable`` when its Postgres does not answer.
-    """
-    async with installation(settings) as platform:
-        yield platform, await operator(platform)
-
-
-@asynccontextmanager
-async def installation(settings: Settings) -> AsyncIterator[Platform]:
-    """The installation that these settings name, for a command. Raises ``Unavailable`` without its Postgres."""
-    async with open_platform(complete(settings), process="cli") as platform:
-        yield platform
-
-
-async def operator(platform: Platform) -> TenantContext:
-    """The context of whoever operates this machine. Raises ``SetupError`` before there are any operators."""
-    try:
-        return await platform.tenants.context_for(
-            PLATFORM, actor_kind=ActorKind.SYSTEM, actor_id="cli", scopes=frozenset({Scope.PLATFORM_OPERATE})
-        )
-    except NotFound as error:
-        raise SetupError("This installation has no operators yet: `bailiwick person` adds the first.") from error
 
 
 async def show(platform: Platform, ctx: TenantContext, run_id: str, tenant_id: str | None) -> RunReport:

@@ -1,0 +1,178 @@
+"""Steps and waits in memory; see ``core.runs.execution``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from core.clock import FakeClock
+from core.errors import QuotaExceeded
+from core.runs.execution import Executing, Lost, Wait, ledger_key
+from core.runs.model import StepView
+from core.workflows.in_memory.money import MoneyInMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a step ended."""
+
+    name: str
+    result: Any
+    error: dict[str, Any] | None
+
+
+@dataclass(slots=True)
+class Record:
+    """Everything that is written about one run."""
+
+    attempts: list[StepView] = field(default_factory=list)
+    ended: dict[int, Ended] = field(default_factory=dict)
+    waits: dict[int, Wait] = field(default_factory=dict)
+    progress: dict[str, Any] | None = None
+
+    def newest(self, step: int) -> StepView | None:
+        """The newest attempt of a step."""
+        return next((one for one in reversed(self.attempts) if one.step == step), None)
+
+    def close(self, step: int, attempt: int, **changes: Any) -> bool:
+        """End an attempt; False when it was not open."""
+        for at, one in enumerate(self.attempts):
+            if (one.step, one.attempt, one.state) == (step, attempt, "started"):
+                self.attempts[at] = replace(one, **changes)
+                return True
+        return False
+
+
+class RecordsInMemory:
+    """What is written about runs. ``lose``: each step that ends is the last one of its execution."""
+
+    def __init__(self, clock: FakeClock, money: MoneyInMemory, *, lose: bool) -> None:
+        self.events: dict[str, Any] = {}
+        self._clock = clock
+        self._money = money
+        self._lose = lose
+        self._records: dict[str, Record] = {}
+
+    def of(self, run_id: str) -> Record:
+        """What is written about a run."""
+        return self._records.setdefault(run_id, Record())
+
+    async def recorded(self, on: Executing, step: int) -> Ended | None:
+        """How the step ended in an earlier execution of the run."""
+        return self.of(on.run_id).ended.get(step)
+
+    async def begin_step(self, on: Executing, step: int, name: str, kind: str, estimate_microusd: int = 0) -> int:
+        """Open an attempt and reserve its estimate. Raises ``QuotaExceeded`` and ``BudgetExceeded``."""
+        limit = on.ctx.policy.max_steps
+        if step > limit:
+            raise QuotaExceeded(f"A run has at most {limit} steps.", quota="max_steps", limit=limit)
+        newest = self.of(on.run_id).newest(step)
+        attempt = 1 if newest is None else newest.attempt + 1
+        if estimate_microusd:
+            self._money.reserve(on, ledger_key(on.run_id, step, attempt), estimate_microusd)
+        self._open(on, step, attempt, name, kind)
+        return attempt
+
+    async def finish_step(
+        self,
+        on: Executing,
+        step: int,
+        attempt: int,
+        result: Any,
+        *,
+        cost_microusd: int = 0,
+        model: str | None = None,
+        reserved: bool = True,
+    ) -> None:
+        """Record the result and settle the cost."""
+        self._close(on, step, attempt, "done", reserved, cost_microusd=cost_microusd, model=model)
+        record = self.of(on.run_id)
+        record.ended[step] = Ended(_named(record, step), result, None)
+        self._lost()
+
+    async def fail_step(
+        self,
+        on: Executing,
+        step: int,
+        attempt: int,
+        error: dict[str, Any],
+        *,
+        cost_microusd: int = 0,
+        reserved: bool = True,
+    ) -> None:
+        """Record a failed attempt and settle what it cost."""
+        self._close(on, step, attempt, "failed", reserved, cost_microusd=cost_microusd, error=error)
+
+    async def fail_for_good(self, on: Executing, step: int, name: str, kind: str, error: dict[str, Any]) -> None:
+        """Remember that the step is not tried again."""
+        record = self.of(on.run_id)
+        if record.newest(step) is None:
+            self._open(on, step, 1, name, kind)
+            record.close(step, 1, state="failed", error=error, finished_at=self._clock.now())
+        record.ended[step] = Ended(name, None, error)
+        self._lost()
+
+    async def arm_wait(self, on: Executing, wait: Wait) -> None:
+        """Write what the run parks on; a wait that is armed stays as it is."""
+        self.of(on.run_id).waits.setdefault(wait.step, wait)
+
+    async def sleep(self, on: Executing, wait: Wait) -> bool:
+        """Whether the timer has run out."""
+        over = self.waited(on, wait)
+        if over:
+            self.finish_wait(on, wait.step, None)
+        return over
+
+    async def await_event(self, on: Executing, wait: Wait, name: str, key: str) -> dict[str, Any] | None:
+        """``{"payload": …}`` of the event, ``{"timed_out": true}``, or None: the run must park."""
+        ended = self.of(on.run_id).ended.get(wait.step)
+        if ended is not None:
+            answer: dict[str, Any] = ended.result
+            return answer
+        over, sent = self.waited(on, wait), f"{name}/{key}" in self.events
+        if not over and not sent:
+            return None
+        result = {"payload": self.events[f"{name}/{key}"]} if sent else {"timed_out": True}
+        self.finish_wait(on, wait.step, result)
+        return result
+
+    async def progress(self, on: Executing, progress: dict[str, Any]) -> None:
+        """Say how far the run is."""
+        self.of(on.run_id).progress = progress
+
+    def waited(self, on: Executing, wait: Wait) -> bool:
+        """Arm a wait that is a step of its own, once; whether it is over."""
+        record = self.of(on.run_id)
+        newest = record.newest(wait.step)
+        if newest is None or newest.state == "failed":
+            self._open(on, wait.step, 1 if newest is None else newest.attempt + 1, wait.name, wait.cause.value)
+            record.waits[wait.step] = wait
+        elif newest.kind != wait.cause.value:
+            raise RuntimeError(f"Step {wait.step} was {newest.name} and is {wait.name} now: the order has changed.")
+        return wait.step not in record.waits
+
+    def finish_wait(self, on: Executing, step: int, result: Any) -> None:
+        """What was waited for is there."""
+        record = self.of(on.run_id)
+        record.waits.pop(step, None)
+        newest = record.newest(step)
+        if newest is not None and record.close(step, newest.attempt, state="done", finished_at=self._clock.now()):
+            record.ended[step] = Ended(newest.name, result, None)
+
+    def _open(self, on: Executing, step: int, attempt: int, name: str, kind: str) -> None:
+        view = StepView(step, attempt, name, kind, "started", 0, None, self._clock.now(), None, None)
+        self.of(on.run_id).attempts.append(view)
+
+    def _close(self, on: Executing, step: int, attempt: int, state: str, reserved: bool, **changes: Any) -> None:
+        now = self._clock.now()
+        if self.of(on.run_id).close(step, attempt, state=state, finished_at=now, **changes) and reserved:
+            self._money.settle(ledger_key(on.run_id, step, attempt), changes["cost_microusd"])
+
+    def _lost(self) -> None:
+        if self._lose:
+            raise Lost
+
+
+def _named(record: Record, step: int) -> str:
+    newest = record.newest(step)
+    return "" if newest is None else newest.name
