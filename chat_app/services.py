@@ -60,7 +60,7 @@ def chat_services(
     schedulable = [name for name in platform.workflows.names() if name != MEMORY_WORKFLOW]
     catalog = Catalog(
         (
-            *RunTools(platform.runs, platform.conversations).tools(),
+            *RunTools(platform.runs, platform.control, platform.conversations).tools(),
             *ReviewTools(platform.reviews).tools(),
             *MemoryTools(memory).tools(),
             *ScheduleTools(platform.schedules, schedulable, platform.clock).tools(),

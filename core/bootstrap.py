@@ -21,6 +21,7 @@ from core.redis.bus import Bus
 from core.redis.cache import Cache
 from core.redis.limits import Limits
 from core.reviews.service import ReviewService
+from core.runs.control import RunControl
 from core.runs.execution import RunExecution
 from core.runs.service import RunService
 from core.schedules.pollers import PollerService
@@ -46,6 +47,7 @@ class Platform:
     tenants: TenantService
     queue: QueueService
     runs: RunService
+    control: RunControl
     execution: RunExecution
     reviews: ReviewService
     usage: UsageService
@@ -99,6 +101,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
             tenants=tenants,
             queue=queue,
             runs=runs,
+            control=RunControl(db, bus, queue, runs, audit, clock),
             execution=execution,
             reviews=ReviewService(db, bus, queue, execution, audit, clock),
             usage=usage,

@@ -168,13 +168,13 @@ async def get_steps(run_id: Id, caller: Caller, services: Services) -> StepsOut:
 @router.post("/runs/{run_id}/cancel", **needs(Scope.RUNS_WRITE, NotFound, Conflict))
 async def cancel_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
     """Cancel: at once when it is queued or waits, before its next step when it executes. 409: it has ended."""
-    return RunOut.of(await services.platform.runs.cancel(caller, run_id))
+    return RunOut.of(await services.platform.control.cancel(caller, run_id))
 
 
 @router.post("/runs/{run_id}/retry", **needs(Scope.RUNS_WRITE, NotFound, Conflict))
 async def retry_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
     """Queue a failed or cancelled run again; finished steps are not repeated. 409: it is in another state."""
-    return RunOut.of(await services.platform.runs.retry(caller, run_id))
+    return RunOut.of(await services.platform.control.retry(caller, run_id))
 
 
 @router.post("/events", status_code=202, **needs(Scope.RUNS_WRITE, body=True))

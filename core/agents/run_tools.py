@@ -14,6 +14,7 @@ from core.agents.words import cause_in_words, counts_of, merged, shortest, waits
 from core.conversations.model import Batch
 from core.conversations.service import ConversationService
 from core.errors import InvalidInput, NotFound
+from core.runs.control import RunControl
 from core.runs.model import BatchProgress, RunRequest, RunView
 from core.runs.service import MAX_BATCH, RunService
 from core.tenancy import Scope, TenantContext
@@ -55,6 +56,7 @@ class RunTools:
     """What the tools about runs stand on."""
 
     runs: RunService
+    control: RunControl
     conversations: ConversationService
 
     def tools(self) -> tuple[Tool[Any], ...]:
@@ -173,7 +175,7 @@ class RunTools:
 
     async def cancel(self, turn: Turn, asked: OneRun) -> dict[str, Any]:
         """Cancel, at once or at the next step."""
-        return summary(await self.runs.cancel(turn.ctx, asked.run_id))
+        return summary(await self.control.cancel(turn.ctx, asked.run_id))
 
     async def declined(self, turn: Turn, _: Nothing) -> dict[str, Any]:
         """Reasons of refusals in this conversation's batches, else in the whole organisation."""

@@ -1,4 +1,4 @@
-"""Runs as people and programs use them: submit, look, cancel, retry, send an event.
+"""Runs as people and programs use them: submit, look, send an event. What people do to runs is in ``control``.
 
 Submission is one transaction: replays are answered, quota and load decide (``admission``), the runs and their queue
 entries are written, or nothing is. Workers are woken after the commit; a lost wake-up costs time, never a run.
@@ -246,47 +246,7 @@ class RunService:
     async def _cause_at(self, tx: Transaction, place: store.QueueRow) -> Cause:
         return queued_cause(place.paused, place.running, place.cap, await self._queue.live_slots_in(tx))
 
-    # Act ------------------------------------------------------------------------------------------------
-
-    async def cancel(self, ctx: TenantContext, run_id: str) -> RunView:
-        """Cancel a run: at once when it is queued or waits, at its next step when it executes.
-
-        Raises ``NotFound``; ``Conflict`` when it has ended.
-        """
-        ctx.require(Scope.RUNS_WRITE)
-        async with self._db.tenant_transaction(ctx) as tx:
-            was = await self._queue.cancel_in(tx, RunId(run_id))
-            if was is None:
-                raise NotFound("There is no such run.")
-            if RunState(was).final:
-                raise Conflict(f"The run has ended: {was}.", state=was)
-            now = self._clock.now()
-            kind = "cancel_requested" if was == RunState.RUNNING else "cancelled"
-            await store.append_event(tx, run_id, now, kind, {"actor": ctx.actor})
-            await self._audit.record(tx, ctx, "run.cancel", f"run:{run_id}", before={"state": was})
-        view = await self.get(ctx, run_id)
-        await self._publish(ctx, view)
-        await self._queue.signal_cancel()
-        return view
-
-    async def retry(self, ctx: TenantContext, run_id: str) -> RunView:
-        """Queue a failed or cancelled run again; steps that finished are not repeated.
-
-        Raises ``NotFound``; ``Conflict`` in any other state.
-        """
-        ctx.require(Scope.RUNS_WRITE)
-        before = await self.get(ctx, run_id)
-        async with self._db.tenant_transaction(ctx) as tx:
-            await self._queue.push_in(tx, [])  # locks the queue before the run, as everybody does
-            if not await store.retry(tx, run_id, self._clock.now()):
-                raise Conflict(f"Only a failed or cancelled run is retried; this one is {before.state}.")
-            await self._queue.push_in(tx, [RunId(run_id)], head=True)
-            await store.append_event(tx, run_id, self._clock.now(), "retried", {"actor": ctx.actor})
-            await self._audit.record(tx, ctx, "run.retry", f"run:{run_id}", before={"state": before.state})
-        await self._queue.signal_workers()
-        view = await self.get(ctx, run_id)
-        await self._publish(ctx, view)
-        return view
+    # Tell -----------------------------------------------------------------------------------------------
 
     async def send_event(self, ctx: TenantContext, name: str, key: str, payload: Any) -> bool:
         """Send an event to the runs that wait, or will wait, for it; False when it was sent before.
@@ -305,19 +265,6 @@ class RunService:
         if waiting:
             await self._queue.signal_workers()
         return sent
-
-    async def _publish(self, ctx: TenantContext, view: RunView) -> None:
-        await self._bus.publish(
-            ctx.tenant_id,
-            "run",
-            {
-                "run_id": view.run_id,
-                "state": view.state,
-                "cause": view.cause,
-                "batch_id": view.batch_id,
-                "thread_id": view.thread_id,
-            },
-        )
 
 
 def _encode_cursor(view: RunView) -> str:

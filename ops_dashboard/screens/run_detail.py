@@ -132,7 +132,7 @@ def _answered() -> None:
 def _confirm_cancel(run_id: str) -> None:
     st.write("It stops at its next step. What its finished steps did and cost stays. You can retry it later.")
     if st.button("Cancel the run", type="primary", key="confirm_cancel"):
-        session.act(lambda platform, who: platform.runs.cancel(who.ctx, run_id), "The run is being cancelled.")
+        session.act(lambda platform, who: platform.control.cancel(who.ctx, run_id), "The run is being cancelled.")
         _answered()
         st.rerun()
 
@@ -141,7 +141,7 @@ def _confirm_cancel(run_id: str) -> None:
 def _confirm_retry(run_id: str) -> None:
     st.write("It is queued again at the head of its lane. Finished steps are not repeated, nor paid again.")
     if st.button("Retry the run", type="primary", key="confirm_retry"):
-        session.act(lambda platform, who: platform.runs.retry(who.ctx, run_id), "The run is queued again.")
+        session.act(lambda platform, who: platform.control.retry(who.ctx, run_id), "The run is queued again.")
         _answered()
         st.rerun()
 

@@ -115,7 +115,7 @@ async def test_waits_and_reviews_are_shown_by_cause_and_pool_until_they_are_over
     await counted.census.take()
     assert counted.value("reviews_overdue", **pool) == 1
 
-    await work.runs.cancel(bank, run.run_id)
+    await work.control.cancel(bank, run.run_id)
     await counted.census.take()
     assert counted.value("reviews_open", **pool) is None
     assert counted.value("runs_waiting", tenant="regional-bank", cause="review") is None

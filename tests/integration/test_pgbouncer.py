@@ -87,7 +87,7 @@ async def test_runs_waits_reviews_schedules_and_cancellations_work_through_a_poo
             titles = {review.title: review.review_id for review in await reviews.open(site.reviewer)}
             await reviews.decide(site.reviewer, titles["Work 7"], "approve")
             for run in (parked, held):
-                await runs.cancel(site.admin, run.run_id)
+                await site.platform.control.cancel(site.admin, run.run_id)
             await site.runs_until([waits], lambda run: run.cause is Cause.EVENT)  # the leader ended its timer
             assert await runs.send_event(site.admin, "go", "3", {"x": 5})
             ended = await site.ended([*started, waits, reviewed, parked, held])

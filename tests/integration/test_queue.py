@@ -156,7 +156,7 @@ async def test_cancelling_queued_and_waiting_runs_acts_at_once(work: Work) -> No
     await work.execution.arm_wait(on, Wait(1, "bureau", Cause.RATE))
     await work.execution.park(on)
     for run in (parked, queued):
-        assert (await work.runs.cancel(ctx, run.run_id)).state is RunState.CANCELLED
+        assert (await work.control.cancel(ctx, run.run_id)).state is RunState.CANCELLED
     assert await work.claim("w", 5) == []
     assert await work.queue.faults() == []
 

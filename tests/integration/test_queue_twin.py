@@ -152,7 +152,7 @@ class Both:
         if self.twin.entries:
             run_id = self.rng.choice(sorted(self.twin.entries))
             ctx = next(one for one in self.contexts if one.tenant_id == self.twin.entries[run_id].tenant)
-            await self.work.runs.cancel(ctx, run_id)
+            await self.work.control.cancel(ctx, run_id)
             assert self.twin.cancel(run_id)
 
     async def change(self) -> None:

@@ -247,7 +247,7 @@ async def test_every_breach_escalates_within_a_second_by_a_computed_wake_up_and_
     await desk.platform.execution.end(
         desk.executing[failing.run_id], RunState.FAILED, error={"code": "x", "message": ""}
     )
-    await desk.platform.runs.retry(desk.ada, failing.run_id)
+    await desk.platform.control.retry(desk.ada, failing.run_id)
     await desk.reclaimed(failing.run_id)
     assert await desk.answer(failing.run_id) is None
     assert (await reviews.get(bob, failing.review_id)).state == "open"

@@ -53,7 +53,7 @@ async def test_a_run_that_executes_is_stopped_in_its_step_and_may_be_retried(sit
     assert run.finished_at is not None
     assert LIMIT_S <= (run.finished_at - run.started_at).total_seconds() < LIMIT_S + 5
     held.unlink()
-    (run,) = await site.ended([await site.platform.runs.retry(site.admin, run.run_id)])
+    (run,) = await site.ended([await site.platform.control.retry(site.admin, run.run_id)])
     assert run.state is RunState.SUCCEEDED
     lines = (tmp_path / "effects").read_text().splitlines()
     effects = [line for line in lines if not line.startswith("holding")]

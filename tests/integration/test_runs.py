@@ -106,7 +106,7 @@ async def test_a_transient_fault_is_retried_and_a_refusal_is_not(site: Site, log
     assert refused.state is RunState.FAILED
     assert refused.error is not None
     assert "work 0 is refused" in refused.error["message"]
-    again = await site.platform.runs.retry(site.admin, refused.run_id)
+    again = await site.platform.control.retry(site.admin, refused.run_id)
     (again,) = await site.ended([again])
     assert again.state is RunState.FAILED
     assert len(Path(log).read_text().split()) == 1  # the step that had finished was not repeated
@@ -155,11 +155,11 @@ async def test_cancelling_a_running_run_stops_its_step(site: Site, log: str, tmp
         return (Path(log).exists() and "holding" in Path(log).read_text()) or None
 
     await site.until(holding)
-    await site.platform.runs.cancel(site.admin, run.run_id)
+    await site.platform.control.cancel(site.admin, run.run_id)
     (ended,) = await site.ended([run])
     assert ended.state is RunState.CANCELLED
     with pytest.raises(Conflict):
-        await site.platform.runs.cancel(site.admin, run.run_id)
+        await site.platform.control.cancel(site.admin, run.run_id)
 
 
 @pytest.mark.usefixtures("worker")

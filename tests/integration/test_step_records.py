@@ -80,7 +80,7 @@ async def test_a_run_that_is_to_stop_neither_begins_a_step_nor_waits(work: Work,
     (claim,) = await work.claim("w", 1)
     on = await work.executing(claim, "w")
     assert await work.execution.await_event(on, GO, "go", "1") is None
-    await work.runs.cancel(ctx, run.run_id)
+    await work.control.cancel(ctx, run.run_id)
     with pytest.raises(Cancelled):
         await work.execution.begin_step(on, 1, "pay", "step", estimate_microusd=1_000)
     assert await work.execution.park(on) is RunState.CANCELLED
@@ -107,7 +107,7 @@ async def test_a_step_that_failed_for_good_fails_alike_until_the_run_is_retried(
         assert recorded.error == ERROR
     assert len(await work.runs.steps(ctx, run.run_id)) == 2
     await work.execution.end(on, RunState.FAILED, error=ERROR)
-    await work.runs.retry(ctx, run.run_id)
+    await work.control.retry(ctx, run.run_id)
     (claim,) = await work.claim("w", 1)
     on = await work.executing(claim, "w")
     assert await work.execution.recorded(on, 1) is None

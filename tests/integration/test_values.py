@@ -72,7 +72,7 @@ async def test_an_id_that_no_text_can_be_is_a_mistake_of_the_caller(work: Work, 
     for hostile in ("run_\x00", "\ud800"):
         for asked in (
             work.runs.get(ctx, hostile),
-            work.runs.cancel(ctx, hostile),
+            work.control.cancel(ctx, hostile),
             work.reviews.get(ctx, hostile),
             work.runs.send_event(ctx, hostile, "key", {}),
         ):

@@ -83,13 +83,13 @@ async def test_cancelling_a_run_closes_its_review_and_a_retry_asks_again(
     assert await work.reviews.request(on, 1, **ASK) is None
     assert await work.execution.park(on) is RunState.WAITING
     (review,) = await work.reviews.open(ctx)
-    await work.runs.cancel(ctx, run.run_id)
+    await work.control.cancel(ctx, run.run_id)
     assert await work.reviews.open(ctx) == []
     with pytest.raises(Conflict) as late:
         await work.reviews.decide(ctx, review.review_id, "approve")
     assert late.value.details["state"] == "cancelled"
 
-    await work.runs.retry(ctx, run.run_id)
+    await work.control.retry(ctx, run.run_id)
     on = await claimed(work)
     assert await work.reviews.request(on, 1, **ASK) is None
     assert await work.execution.park(on) is RunState.WAITING
@@ -101,7 +101,7 @@ async def test_cancelling_a_run_closes_its_review_and_a_retry_asks_again(
     await work.execution.end(on, RunState.FAILED, error={"code": "x", "message": "x"})
 
     # What was decided stays decided, also when the run is tried once more.
-    await work.runs.retry(ctx, run.run_id)
+    await work.control.retry(ctx, run.run_id)
     assert await work.reviews.request(await claimed(work), 1, **ASK) is not None
     owner = await asyncpg.connect(owner_dsn)
     assert await owner.fetchval("select count(*) from waits") == 0
@@ -116,8 +116,8 @@ async def test_a_retried_run_waits_again_for_what_its_cancellation_cut_off(work:
     assert await work.execution.await_event(on, GO, "go", "1") is None
     assert not await work.execution.sleep(on, timer)
     await work.execution.park(on)
-    await work.runs.cancel(ctx, run.run_id)
-    await work.runs.retry(ctx, run.run_id)
+    await work.control.cancel(ctx, run.run_id)
+    await work.control.retry(ctx, run.run_id)
     on = await claimed(work)
     assert await work.execution.await_event(on, GO, "go", "1") is None, "it did not time out, it was cut off"
     assert not await work.execution.sleep(on, timer)
@@ -170,7 +170,11 @@ async def test_cancelling_and_retrying_at_once_ends_in_one_of_the_two_and_no_dea
     run, on = await executing(work, ctx)
     await work.execution.end(on, RunState.FAILED, error={"code": "x", "message": "x"})
     for _ in range(5):
-        acts = [work.runs.retry(ctx, run.run_id), work.runs.cancel(ctx, run.run_id), work.runs.retry(ctx, run.run_id)]
+        acts = [
+            work.control.retry(ctx, run.run_id),
+            work.control.cancel(ctx, run.run_id),
+            work.control.retry(ctx, run.run_id),
+        ]
         for answer in await asyncio.gather(*acts, return_exceptions=True):
             assert isinstance(answer, RunView | Conflict)
     assert (await work.runs.get(ctx, run.run_id)).state in (RunState.QUEUED, RunState.CANCELLED)
