@@ -16,7 +16,7 @@ from typing import Any
 from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Database
-from core.errors import BailiwickError, Conflict, InvalidInput, QuotaExceeded
+from core.errors import BailiwickError, Conflict, InvalidInput
 from core.http import check_url
 from core.ids import PollerId, RunId, new_id
 from core.queue.model import Topic
@@ -25,6 +25,7 @@ from core.runs.model import RunRequest
 from core.runs.service import RunService
 from core.runs.submission import Catalog
 from core.schedules import store
+from core.schedules.editing import Editor, Rows
 from core.schedules.feed import Comparison
 from core.schedules.model import (
     CHANGE_FIELD,
@@ -36,7 +37,6 @@ from core.schedules.model import (
     Seen,
     check_interval,
     check_name,
-    check_version,
     describe,
     found,
     passes_by_itself,
@@ -47,6 +47,18 @@ from core.schedules.service import start_once
 from core.tenancy import Scope, TenantContext
 
 _WORD = "poller"
+
+
+_ROWS: Rows[PollerView] = Rows(
+    _WORD,
+    MAX_POLLERS,
+    key=lambda view: view.poller_id,
+    all=store.pollers,
+    one=store.poller,
+    insert=store.insert_poller,
+    update=lambda tx, before, after, now: store.update_poller(tx, after, now, forget=after.seen != before.seen),
+    delete=store.delete_poller,
+)
 
 
 class PollerService:
@@ -70,20 +82,17 @@ class PollerService:
         self._catalog = catalog
         self._clock = clock
         self._allowed = tuple(allowed_private_hosts)
+        self._editor = Editor(db, audit, clock, _ROWS, self._changed)
 
     # Look -----------------------------------------------------------------------------------------------
 
     async def list(self, ctx: TenantContext) -> Sequence[PollerView]:
         """All of the tenant's pollers, oldest first."""
-        ctx.require(Scope.SCHEDULES_READ)
-        async with self._db.tenant_transaction(ctx) as tx:
-            return await store.pollers(tx)
+        return await self._editor.list(ctx)
 
     async def get(self, ctx: TenantContext, poller_id: str) -> PollerView:
         """One poller. Raises ``NotFound`` for foreign and missing alike."""
-        ctx.require(Scope.SCHEDULES_READ)
-        async with self._db.tenant_transaction(ctx) as tx:
-            return found(await store.poller(tx, poller_id), _WORD)
+        return await self._editor.get(ctx, poller_id)
 
     # Edit -----------------------------------------------------------------------------------------------
 
@@ -102,37 +111,32 @@ class PollerService:
         The run's input is ``input`` with the news in field ``change`` (``FeedChange``). Raises ``Forbidden``,
         ``InvalidInput`` (name, address, interval, input), ``WorkflowUnknown``, ``QuotaExceeded`` at 200 pollers.
         """
-        ctx.require(Scope.SCHEDULES_WRITE)
-        ctx.require(Scope.RUNS_WRITE)
-        now = self._clock.now()
-        view = PollerView(
-            poller_id=PollerId(new_id("pol", now)),
-            name=check_name(name),
-            url=check_url(url, self._allowed),
-            interval_s=check_interval(interval_s),
-            workflow=workflow,
-            input=self._checked_input(workflow, input or {}),
-            paused=False,
-            version=1,
-            next_at=now,
-            failures=0,
-            last_status=None,
-            last_error=None,
-            last_polled_at=None,
-            last_changed_at=None,
-            last_run_id=None,
-            seen=Seen(),
-            user_id=ctx.user_id,
-            created_by=ctx.actor,
-            created_at=now,
-            updated_at=now,
-        )
-        async with self._db.tenant_transaction(ctx) as tx:
-            if not await store.insert_poller(tx, view):
-                raise QuotaExceeded(f"A tenant has at most {MAX_POLLERS} pollers.", quota="pollers")
-            await self._audit.record(tx, ctx, "poller.create", f"poller:{view.poller_id}", after=view.definition())
-        await self._changed(ctx, view.poller_id)
-        return view
+
+        def make(now: datetime) -> PollerView:
+            return PollerView(
+                poller_id=PollerId(new_id("pol", now)),
+                name=check_name(name),
+                url=check_url(url, self._allowed),
+                interval_s=check_interval(interval_s),
+                workflow=workflow,
+                input=self._checked_input(workflow, input or {}),
+                paused=False,
+                version=1,
+                next_at=now,
+                failures=0,
+                last_status=None,
+                last_error=None,
+                last_polled_at=None,
+                last_changed_at=None,
+                last_run_id=None,
+                seen=Seen(),
+                user_id=ctx.user_id,
+                created_by=ctx.actor,
+                created_at=now,
+                updated_at=now,
+            )
+
+        return await self._editor.add(ctx, make)
 
     async def edit(
         self,
@@ -150,7 +154,6 @@ class PollerService:
 
         Raises what ``create`` raises, ``NotFound``, and ``Conflict`` when ``version`` is not the current one.
         """
-        now = self._clock.now()
 
         def change(before: PollerView) -> PollerView:
             chosen = workflow or before.workflow
@@ -165,26 +168,21 @@ class PollerService:
                 seen=before.seen if address == before.url else Seen(),
             )
 
-        return await self._edit(ctx, poller_id, "poller.edit", change, now, version)
+        return await self._edit(ctx, poller_id, "edit", change, version)
 
     async def pause(self, ctx: TenantContext, poller_id: str) -> PollerView:
         """Do not look until it is resumed. Raises ``NotFound``."""
         change = lambda before: replace(before, paused=True)  # noqa: E731 - one field
-        return await self._edit(ctx, poller_id, "poller.pause", change, self._clock.now())
+        return await self._edit(ctx, poller_id, "pause", change)
 
     async def resume(self, ctx: TenantContext, poller_id: str) -> PollerView:
         """Look again, at once; what changed meanwhile counts. Raises ``NotFound``."""
         change = lambda before: replace(before, paused=False)  # noqa: E731 - one field
-        return await self._edit(ctx, poller_id, "poller.resume", change, self._clock.now())
+        return await self._edit(ctx, poller_id, "resume", change)
 
     async def delete(self, ctx: TenantContext, poller_id: str) -> None:
         """Remove a poller; its runs stay. Raises ``NotFound``."""
-        ctx.require(Scope.SCHEDULES_WRITE)
-        async with self._db.tenant_transaction(ctx) as tx:
-            before = found(await store.poller(tx, poller_id, lock=True), _WORD)
-            await store.delete_poller(tx, poller_id)
-            await self._audit.record(tx, ctx, "poller.delete", f"poller:{poller_id}", before=before.definition())
-        await self._changed(ctx, before.poller_id)
+        await self._editor.delete(ctx, poller_id)
 
     async def look_now(self, ctx: TenantContext, poller_id: str) -> None:
         """Look as soon as possible. Raises ``NotFound``; ``Conflict`` when it is paused."""
@@ -201,21 +199,15 @@ class PollerService:
         poller_id: str,
         act: str,
         change: Callable[[PollerView], PollerView],
-        now: datetime,
         version: int | None = None,
     ) -> PollerView:
-        ctx.require(Scope.SCHEDULES_WRITE)
-        async with self._db.tenant_transaction(ctx) as tx:
-            before = found(await store.poller(tx, poller_id, lock=True), _WORD)
-            check_version(before.version, version, _WORD)
+        def looking_at_once(before: PollerView) -> PollerView:
             after = change(before)
             if after == before:
                 return before
-            after = replace(after, next_at=None if after.paused else now)
-            await store.update_poller(tx, after, now, forget=after.seen != before.seen)
-            await self._audit.record(tx, ctx, act, f"poller:{poller_id}", before.definition(), after.definition())
-        await self._changed(ctx, before.poller_id)
-        return replace(after, version=before.version + 1, failures=0, updated_at=now)
+            return replace(after, next_at=None if after.paused else self._clock.now(), failures=0)
+
+        return await self._editor.edit(ctx, poller_id, act, looking_at_once, version)
 
     def _checked_input(self, workflow: str, document: Mapping[str, Any]) -> dict[str, Any]:
         """The part of the input that people write, checked together with a change such as a look would add."""
@@ -228,11 +220,11 @@ class PollerService:
             )
         return {key: value for key, value in checked.items() if key != CHANGE_FIELD}
 
-    async def _changed(self, ctx: TenantContext, poller_id: PollerId) -> None:
+    async def _changed(self, ctx: TenantContext, poller_id: str) -> None:
         await self._bus.signal(Topic.SCHEDULER)
         await self._tell(ctx, poller_id)
 
-    async def _tell(self, ctx: TenantContext, poller_id: PollerId) -> None:
+    async def _tell(self, ctx: TenantContext, poller_id: str) -> None:
         await self._bus.publish(ctx.tenant_id, "schedule", {"poller_id": poller_id})
 
     # What the scheduler saw -----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ wakes the scheduler, so it acts at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Database
-from core.errors import BailiwickError, IdempotencyConflict, InvalidInput, QuotaExceeded
+from core.errors import BailiwickError, IdempotencyConflict, InvalidInput
 from core.ids import RunId, ScheduleId, new_id
 from core.queue.model import Topic
 from core.redis.bus import Bus
@@ -25,13 +25,13 @@ from core.runs.model import RunRequest, RunView
 from core.runs.service import RunService
 from core.runs.submission import Catalog
 from core.schedules import store
+from core.schedules.editing import Editor, Rows
 from core.schedules.model import (
     MAX_SCHEDULES,
     Due,
     FireView,
     ScheduleView,
     check_name,
-    check_version,
     describe,
     found,
     passes_by_itself,
@@ -45,6 +45,16 @@ FIRING = frozenset({Scope.RUNS_WRITE})
 """Rights of the context in which the leading scheduler fires."""
 
 _WORD = "schedule"
+_ROWS: Rows[ScheduleView] = Rows(
+    _WORD,
+    MAX_SCHEDULES,
+    key=lambda view: view.schedule_id,
+    all=store.schedules,
+    one=store.schedule,
+    insert=store.insert_schedule,
+    update=lambda tx, _, after, now: store.update_schedule(tx, after, now),
+    delete=store.delete_schedule,
+)
 
 
 class ScheduleService:
@@ -65,20 +75,17 @@ class ScheduleService:
         self._audit = audit
         self._catalog = catalog
         self._clock = clock
+        self._editor = Editor(db, audit, clock, _ROWS, self._changed)
 
     # Look -----------------------------------------------------------------------------------------------
 
     async def list(self, ctx: TenantContext) -> Sequence[ScheduleView]:
         """All of the tenant's schedules, oldest first."""
-        ctx.require(Scope.SCHEDULES_READ)
-        async with self._db.tenant_transaction(ctx) as tx:
-            return await store.schedules(tx)
+        return await self._editor.list(ctx)
 
     async def get(self, ctx: TenantContext, schedule_id: str) -> ScheduleView:
         """One schedule. Raises ``NotFound`` for foreign and missing alike."""
-        ctx.require(Scope.SCHEDULES_READ)
-        async with self._db.tenant_transaction(ctx) as tx:
-            return found(await store.schedule(tx, schedule_id), _WORD)
+        return await self._editor.get(ctx, schedule_id)
 
     async def fires(self, ctx: TenantContext, schedule_id: str, limit: int = 50) -> Sequence[FireView]:
         """What became of its latest occurrences, newest first. Raises ``NotFound``."""
@@ -113,37 +120,30 @@ class ScheduleService:
         Raises ``Forbidden``, ``InvalidInput`` (name, cron, time zone, input; it never fires),
         ``WorkflowUnknown``, ``QuotaExceeded`` at 1,000 schedules.
         """
-        ctx.require(Scope.SCHEDULES_WRITE)
-        ctx.require(Scope.RUNS_WRITE)
-        now = self._clock.now()
-        timing = parse_cron(cron, timezone or ctx.policy.timezone)
-        view = ScheduleView(
-            schedule_id=ScheduleId(new_id("sch", now)),
-            name=check_name(name),
-            cron=timing.text,
-            timezone=timing.timezone,
-            workflow=workflow,
-            input=self._checked_input(workflow, input or {}),
-            paused=False,
-            version=1,
-            next_at=_first_fire(timing, now),
-            retry_at=None,
-            last_due_at=None,
-            last_run_id=None,
-            last_error=None,
-            user_id=ctx.user_id,
-            created_by=ctx.actor,
-            created_at=now,
-            updated_at=now,
-        )
-        async with self._db.tenant_transaction(ctx) as tx:
-            if not await store.insert_schedule(tx, view):
-                raise QuotaExceeded(f"A tenant has at most {MAX_SCHEDULES} schedules.", quota="schedules")
-            await self._audit.record(
-                tx, ctx, "schedule.create", f"schedule:{view.schedule_id}", after=view.definition()
+
+        def make(now: datetime) -> ScheduleView:
+            timing = parse_cron(cron, timezone or ctx.policy.timezone)
+            return ScheduleView(
+                schedule_id=ScheduleId(new_id("sch", now)),
+                name=check_name(name),
+                cron=timing.text,
+                timezone=timing.timezone,
+                workflow=workflow,
+                input=self._checked_input(workflow, input or {}),
+                paused=False,
+                version=1,
+                next_at=_first_fire(timing, now),
+                retry_at=None,
+                last_due_at=None,
+                last_run_id=None,
+                last_error=None,
+                user_id=ctx.user_id,
+                created_by=ctx.actor,
+                created_at=now,
+                updated_at=now,
             )
-        await self._changed(ctx, view.schedule_id)
-        return view
+
+        return await self._editor.add(ctx, make)
 
     async def edit(
         self,
@@ -178,12 +178,12 @@ class ScheduleService:
                 retry_at=None if moved else before.retry_at,
             )
 
-        return await self._edit(ctx, schedule_id, "schedule.edit", change, version)
+        return await self._editor.edit(ctx, schedule_id, "edit", change, version)
 
     async def pause(self, ctx: TenantContext, schedule_id: str) -> ScheduleView:
         """Fire nothing until it is resumed. Raises ``NotFound``."""
-        return await self._edit(
-            ctx, schedule_id, "schedule.pause", lambda before: replace(before, paused=True, next_at=None, retry_at=None)
+        return await self._editor.edit(
+            ctx, schedule_id, "pause", lambda before: replace(before, paused=True, next_at=None, retry_at=None)
         )
 
     async def resume(self, ctx: TenantContext, schedule_id: str) -> ScheduleView:
@@ -193,16 +193,11 @@ class ScheduleService:
         def change(before: ScheduleView) -> ScheduleView:
             return replace(before, paused=False, next_at=next_fire(before.timing, now)) if before.paused else before
 
-        return await self._edit(ctx, schedule_id, "schedule.resume", change)
+        return await self._editor.edit(ctx, schedule_id, "resume", change)
 
     async def delete(self, ctx: TenantContext, schedule_id: str) -> None:
         """Remove a schedule; its runs stay. Raises ``NotFound``."""
-        ctx.require(Scope.SCHEDULES_WRITE)
-        async with self._db.tenant_transaction(ctx) as tx:
-            before = found(await store.schedule(tx, schedule_id, lock=True), _WORD)
-            await store.delete_schedule(tx, schedule_id)
-            await self._audit.record(tx, ctx, "schedule.delete", f"schedule:{schedule_id}", before=before.definition())
-        await self._changed(ctx, before.schedule_id)
+        await self._editor.delete(ctx, schedule_id)
 
     async def run_now(self, ctx: TenantContext, schedule_id: str) -> RunView:
         """Start its run now, as the caller's; its times stay. Raises ``NotFound`` and what a submission raises."""
@@ -212,31 +207,10 @@ class ScheduleService:
         await self._audit.append(ctx, "schedule.run_now", f"schedule:{schedule_id}", after={"run_id": run.run_id})
         return run
 
-    async def _edit(
-        self,
-        ctx: TenantContext,
-        schedule_id: str,
-        act: str,
-        change: Callable[[ScheduleView], ScheduleView],
-        version: int | None = None,
-    ) -> ScheduleView:
-        ctx.require(Scope.SCHEDULES_WRITE)
-        now = self._clock.now()
-        async with self._db.tenant_transaction(ctx) as tx:
-            before = found(await store.schedule(tx, schedule_id, lock=True), _WORD)
-            check_version(before.version, version, _WORD)
-            after = change(before)
-            if after == before:
-                return before
-            await store.update_schedule(tx, after, now)
-            await self._audit.record(tx, ctx, act, f"schedule:{schedule_id}", before.definition(), after.definition())
-        await self._changed(ctx, before.schedule_id)
-        return replace(after, version=before.version + 1, updated_at=now)
-
     def _checked_input(self, workflow: str, document: Mapping[str, Any]) -> dict[str, Any]:
         return self._catalog.validate(self._catalog.resolve(workflow, None), document)
 
-    async def _changed(self, ctx: TenantContext, schedule_id: ScheduleId) -> None:
+    async def _changed(self, ctx: TenantContext, schedule_id: str) -> None:
         await self._bus.signal(Topic.SCHEDULER)
         await self._bus.publish(ctx.tenant_id, "schedule", {"schedule_id": schedule_id})
 

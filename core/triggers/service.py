@@ -11,7 +11,7 @@ postpones it, another is recorded and the trigger goes on with the next event.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -21,14 +21,15 @@ from pydantic import SecretStr
 from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Database
-from core.errors import BailiwickError, InvalidInput, QuotaExceeded, SetupError
+from core.errors import BailiwickError, InvalidInput, SetupError
 from core.ids import RunId, TenantId, TriggerId, new_id
 from core.queue.model import Topic
 from core.redis.bus import Bus
 from core.runs.model import RunRequest
 from core.runs.service import RunService
 from core.runs.submission import Catalog
-from core.schedules.model import check_name, check_version, describe, found, passes_by_itself, retry_delay
+from core.schedules.editing import Editor, Rows
+from core.schedules.model import check_name, describe, passes_by_itself, retry_delay
 from core.schedules.service import start_once
 from core.tenancy import Scope, TenantContext
 from core.triggers import store
@@ -54,7 +55,16 @@ from core.triggers.model import (
 STARTING = frozenset({Scope.RUNS_WRITE})
 """Rights of the context in which a trigger starts its runs."""
 
-_WORD = "trigger"
+_ROWS: Rows[TriggerView] = Rows(
+    "trigger",
+    MAX_TRIGGERS,
+    key=lambda view: view.trigger_id,
+    all=store.triggers,
+    one=store.trigger,
+    insert=store.insert_trigger,
+    update=lambda tx, _, after, now: store.update_trigger(tx, after, now),
+    delete=store.delete_trigger,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +96,17 @@ class TriggerService:
         self._catalog = catalog
         self._clock = clock
         self._secret_key = secret_key
+        self._editor = Editor(db, audit, clock, _ROWS, self._tell)
 
     # Look -----------------------------------------------------------------------------------------------
 
     async def list(self, ctx: TenantContext) -> Sequence[TriggerView]:
         """All of the tenant's triggers, oldest first."""
-        ctx.require(Scope.SCHEDULES_READ)
-        async with self._db.tenant_transaction(ctx) as tx:
-            return await store.triggers(tx)
+        return await self._editor.list(ctx)
 
     async def get(self, ctx: TenantContext, trigger_id: str) -> TriggerView:
         """One trigger. Raises ``NotFound`` for foreign and missing alike."""
-        ctx.require(Scope.SCHEDULES_READ)
-        async with self._db.tenant_transaction(ctx) as tx:
-            return found(await store.trigger(tx, trigger_id), _WORD)
+        return await self._editor.get(ctx, trigger_id)
 
     # Edit -----------------------------------------------------------------------------------------------
 
@@ -118,34 +125,28 @@ class TriggerService:
         The run's input is ``input`` with what came in field ``event`` (``TriggerEvent``). Raises ``Forbidden``,
         ``InvalidInput`` (name, event, input), ``WorkflowUnknown``, ``QuotaExceeded`` at 200 triggers.
         """
-        ctx.require(Scope.SCHEDULES_WRITE)
-        ctx.require(Scope.RUNS_WRITE)
-        now = self._clock.now()
-        view = TriggerView(
-            trigger_id=TriggerId(new_id("trg", now)),
-            kind=kind,
-            name=check_name(name),
-            event=check_event(kind, event),
-            workflow=workflow,
-            input=self._checked_input(workflow, input or {}),
-            paused=False,
-            version=1,
-            secret_version=1,
-            last_fired_at=None,
-            last_run_id=None,
-            last_error=None,
-            user_id=ctx.user_id,
-            created_by=ctx.actor,
-            created_at=now,
-            updated_at=now,
-        )
-        made = self._made(view)
-        async with self._db.tenant_transaction(ctx) as tx:
-            if not await store.insert_trigger(tx, view):
-                raise QuotaExceeded(f"A tenant has at most {MAX_TRIGGERS} triggers.", quota="triggers")
-            await self._audit.record(tx, ctx, "trigger.create", f"trigger:{view.trigger_id}", after=view.definition())
-        await self._tell(ctx, view.trigger_id)
-        return made
+
+        def make(now: datetime) -> TriggerView:
+            return TriggerView(
+                trigger_id=TriggerId(new_id("trg", now)),
+                kind=kind,
+                name=check_name(name),
+                event=check_event(kind, event),
+                workflow=workflow,
+                input=self._checked_input(workflow, input or {}),
+                paused=False,
+                version=1,
+                secret_version=1,
+                last_fired_at=None,
+                last_run_id=None,
+                last_error=None,
+                user_id=ctx.user_id,
+                created_by=ctx.actor,
+                created_at=now,
+                updated_at=now,
+            )
+
+        return self._made(await self._editor.add(ctx, make))
 
     async def edit(
         self,
@@ -173,17 +174,17 @@ class TriggerService:
                 input=self._checked_input(chosen, before.input if input is None else input),
             )
 
-        return await self._edit(ctx, trigger_id, "trigger.edit", change, version)
+        return await self._editor.edit(ctx, trigger_id, "edit", change, version)
 
     async def pause(self, ctx: TenantContext, trigger_id: str) -> TriggerView:
         """Start nothing until it is resumed: webhooks are refused, events pass by. Raises ``NotFound``."""
         change = lambda before: replace(before, paused=True)  # noqa: E731 - one field
-        return await self._edit(ctx, trigger_id, "trigger.pause", change)
+        return await self._editor.edit(ctx, trigger_id, "pause", change)
 
     async def resume(self, ctx: TenantContext, trigger_id: str) -> TriggerView:
         """Start runs again; nothing is made up for. Raises ``NotFound``."""
         change = lambda before: replace(before, paused=False)  # noqa: E731 - one field
-        return await self._edit(ctx, trigger_id, "trigger.resume", change)
+        return await self._editor.edit(ctx, trigger_id, "resume", change)
 
     async def rotate_secret(self, ctx: TenantContext, trigger_id: str) -> Made:
         """Another signing secret; the one before is useless at once.
@@ -196,37 +197,11 @@ class TriggerService:
                 raise InvalidInput("Only a webhook has a secret.")
             return replace(before, secret_version=before.secret_version + 1)
 
-        return self._made(await self._edit(ctx, trigger_id, "trigger.rotate_secret", change))
+        return self._made(await self._editor.edit(ctx, trigger_id, "rotate_secret", change))
 
     async def delete(self, ctx: TenantContext, trigger_id: str) -> None:
         """Remove a trigger; its runs stay. Raises ``NotFound``."""
-        ctx.require(Scope.SCHEDULES_WRITE)
-        async with self._db.tenant_transaction(ctx) as tx:
-            before = found(await store.trigger(tx, trigger_id, lock=True), _WORD)
-            await store.delete_trigger(tx, trigger_id)
-            await self._audit.record(tx, ctx, "trigger.delete", f"trigger:{trigger_id}", before=before.definition())
-        await self._tell(ctx, before.trigger_id)
-
-    async def _edit(
-        self,
-        ctx: TenantContext,
-        trigger_id: str,
-        act: str,
-        change: Callable[[TriggerView], TriggerView],
-        version: int | None = None,
-    ) -> TriggerView:
-        ctx.require(Scope.SCHEDULES_WRITE)
-        now = self._clock.now()
-        async with self._db.tenant_transaction(ctx) as tx:
-            before = found(await store.trigger(tx, trigger_id, lock=True), _WORD)
-            check_version(before.version, version, _WORD)
-            after = change(before)
-            if after == before:
-                return before
-            await store.update_trigger(tx, after, now)
-            await self._audit.record(tx, ctx, act, f"trigger:{trigger_id}", before.definition(), after.definition())
-        await self._tell(ctx, before.trigger_id)
-        return replace(after, version=before.version + 1, updated_at=now)
+        await self._editor.delete(ctx, trigger_id)
 
     def _checked_input(self, workflow: str, document: Mapping[str, Any]) -> dict[str, Any]:
         """The part of the input that people write, checked together with an event such as might come.
