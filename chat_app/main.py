@@ -23,9 +23,10 @@ from starlette.types import Scope
 from chat_app.api import PREFIX, ApiServices, Streams
 from chat_app.auth import Authenticator
 from chat_app.problems import HANDLED, answer, translate
-from chat_app.routes import memories, pollers, reviews, run_events, runs, schedules, tenant, triggers
+from chat_app.routes import blobs, memories, pollers, reviews, run_events, runs, schedules, tenant, triggers
 from chat_app.routes.pages import Docs, Pages, Site, wants_page
 from chat_app.security import Activity, Area, FrontDoor, HttpMetrics
+from core.blobs.model import MAX_BLOB_BYTES
 from core.bootstrap import Platform
 from core.conversations.model import MAX_CONTENT_BYTES
 from core.db.pool import Database
@@ -47,6 +48,7 @@ CHAT_POLICY = (
 AREAS = (
     # Strangers send these: no more is read of them than a run could take.
     Area(HOOKS, max_body_bytes=MAX_INPUT_BYTES),
+    Area(f"{PREFIX}/blobs", max_body_bytes=MAX_BLOB_BYTES),
     Area(f"{CHAT}/assets", cache="public, max-age=31536000, immutable"),
     Area(f"{CHAT}/public", cache="public, max-age=300"),
     # Files travel as multipart: a little more than the file itself.
@@ -83,7 +85,7 @@ def create_app(platform: Platform, memory: MemoryPort, tracer: Tracer, stopping:
         respond=respond,
         areas=AREAS,
     )
-    for room in (runs, run_events, reviews, schedules, pollers, triggers, memories, tenant):
+    for room in (runs, run_events, reviews, schedules, pollers, triggers, memories, blobs, tenant):
         app.include_router(room.router, prefix=PREFIX)
     app.include_router(triggers.hooks, prefix=PREFIX)
     app.include_router(tenant.keys, prefix=PREFIX)

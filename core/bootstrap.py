@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from core.audit.service import AuditService
+from core.blobs.service import BlobService
 from core.clock import Clock, SystemClock
 from core.conversations.service import ConversationService
 from core.db.pool import Database
@@ -52,6 +53,7 @@ class Platform:
     reviews: ReviewService
     usage: UsageService
     audit: AuditService
+    blobs: BlobService
     conversations: ConversationService
     schedules: ScheduleService
     pollers: PollerService
@@ -106,6 +108,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
             reviews=ReviewService(db, bus, queue, execution, audit, clock),
             usage=usage,
             audit=audit,
+            blobs=BlobService(db, audit, clock),
             conversations=ConversationService(db, audit, clock),
             schedules=ScheduleService(db, bus, runs, audit, workflows, clock),
             pollers=PollerService(

@@ -137,6 +137,8 @@ class Policy(BaseModel):
     review_sla_s: Annotated[int, Field(ge=1)] = 24 * 3600
     run_sla_s: Annotated[int, Field(ge=1)] = 24 * 3600
     audit_retention_days: Annotated[int, Field(ge=1)] = 7 * 365
+    blob_bytes: Annotated[int, Field(ge=0, description="Bytes of blobs that may be kept.")] = 1024**3
+    blob_retention_days: Annotated[int, Field(ge=1, le=36_500, description="How long a blob is kept.")] = 90
     timezone: str = "UTC"
 
     def allows_tool(self, name: str) -> bool:

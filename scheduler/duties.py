@@ -173,6 +173,7 @@ class LeaderDuties:
             await self._platform.usage.release_forsaken(_FORSAKEN_S)
             await self._platform.queue.forget_uses()
             await self._platform.queue.forget_flows()
+            await self._platform.blobs.purge()
             await forget_old_acts(self._platform.audit, self._platform.tenants)
             self._purged_at = now
 

@@ -242,7 +242,7 @@ async def open_worker(platform: Platform, *, engine_idle_s: float = ENGINE_IDLE_
     name = settings.worker_id or socket.gethostname()
     worker_id = WorkerId(f"{name}-{secrets.token_hex(4)}")
     async with open_memory(platform) as memory:
-        services = Services(settings, Rooms(platform.runs, platform.reviews, memory))
+        services = Services(settings, Rooms(platform.runs, platform.reviews, memory), platform.blobs)
         executor = RunExecutor(
             settings.required("database_engine_url"),
             worker_id,

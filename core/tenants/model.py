@@ -34,6 +34,8 @@ _OPERATOR_ONLY = (
     "regions",
     "rate_limits",
     "audit_retention_days",
+    "blob_bytes",
+    "blob_retention_days",
 )
 
 

@@ -3,6 +3,7 @@
 from core.workflows import Retry, Run, Step, usd, workflow
 """
 
+from core.blobs.model import BlobRef
 from core.runs.model import Lane
 from core.usage.model import usd
 from core.workflows.definition import WorkflowDefinition, hours, workflow
@@ -11,4 +12,4 @@ from core.workflows.retry import Retry
 from core.workflows.run import Run
 from core.workflows.step import Step
 
-__all__ = ["Lane", "Registry", "Retry", "Run", "Step", "WorkflowDefinition", "hours", "usd", "workflow"]
+__all__ = ["BlobRef", "Lane", "Registry", "Retry", "Run", "Step", "WorkflowDefinition", "hours", "usd", "workflow"]

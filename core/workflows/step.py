@@ -7,6 +7,7 @@ from typing import Protocol
 
 import httpx
 
+from core.blobs.model import Blob, BlobRef
 from core.ids import RunId
 from core.ports import MemoryPort
 from core.reviews.service import ReviewService
@@ -28,8 +29,25 @@ class Rooms:
     memory: MemoryPort
 
 
+class Blobs(Protocol):
+    """Large payloads by reference; see ``core.blobs.service.BlobService``."""
+
+    async def put(self, ctx: TenantContext, content: bytes, media_type: str) -> BlobRef:
+        """Keep content."""
+        ...
+
+    async def get(self, ctx: TenantContext, blob_id: str) -> Blob:
+        """A blob and its content."""
+        ...
+
+
 class Lent(Protocol):
     """What a step function may use."""
+
+    @property
+    def blobs(self) -> Blobs:
+        """Large payloads."""
+        ...
 
     @property
     def rooms(self) -> Rooms:
@@ -44,8 +62,9 @@ class Lent(Protocol):
 class Services:
     """One HTTP client per external service, shared by all runs of a process; and the platform's own rooms."""
 
-    def __init__(self, settings: Settings, rooms: Rooms) -> None:
+    def __init__(self, settings: Settings, rooms: Rooms, blobs: Blobs) -> None:
         self.rooms = rooms
+        self.blobs = blobs
         self._settings = settings
         self._clients: dict[str, httpx.AsyncClient] = {}
 
@@ -92,6 +111,18 @@ class Step:
     def http(self, service: str) -> httpx.AsyncClient:
         """The client of an external service: base address and timeouts are set."""
         return self.services.client(service)
+
+    async def keep(self, content: bytes, media_type: str) -> BlobRef:
+        """Keep what is too large for a result (256 KiB), up to 16 MiB; return the reference instead.
+
+        The same content is kept once, however often the step is tried. Raises ``InvalidInput``, ``PayloadTooLarge``
+        and ``QuotaExceeded``.
+        """
+        return await self.services.blobs.put(self.tenant, content, media_type)
+
+    async def read(self, ref: BlobRef) -> bytes:
+        """What a reference refers to. Raises ``NotFound`` for a blob that the tenant does not have (any more)."""
+        return (await self.services.blobs.get(self.tenant, ref.blob_id)).content
 
     @property
     def rooms(self) -> Rooms:

@@ -251,6 +251,12 @@ async def a_call_beyond_the_rate_limit_waits_for_its_window(place: Place, log: s
     assert effects(log) == ["1", "2"]
 
 
+async def a_large_file_goes_by_reference(place: Place, log: str) -> None:
+    seen = await place.seen(await place.start(samples.scanned, Work(log=log)))
+    assert (seen.state, seen.output["first"]) == (RunState.SUCCEEDED, "300005 bytes of application/pdf")
+    assert effects(log) == ["1"]
+
+
 SCENARIOS: list[Callable[[Place, str], Coroutine[Any, Any, None]]] = [
     steps_are_executed_once_and_in_order,
     a_step_that_refuses_fails_the_run_with_its_error,
@@ -261,6 +267,7 @@ SCENARIOS: list[Callable[[Place, str], Coroutine[Any, Any, None]]] = [
     partial(a_run_parks_before_the_step_it_cannot_afford, verdict="raise"),
     partial(a_run_parks_before_the_step_it_cannot_afford, verdict="stop"),
     a_call_beyond_the_rate_limit_waits_for_its_window,
+    a_large_file_goes_by_reference,
 ]
 
 

@@ -276,6 +276,8 @@ ADMINS = {
 }
 OPERATORS: dict[str, Any] = {
     "audit_retention_days": 1,
+    "blob_bytes": 1,
+    "blob_retention_days": 1,
     "budget_class": "gold",
     "budget_month_microusd": 10**12,
     "budget_run_microusd": 10**9,

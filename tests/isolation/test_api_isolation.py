@@ -55,6 +55,7 @@ async def owned(web: Web, http: httpx.AsyncClient) -> dict[str, str]:
         "poller_id": (await http.post("/api/v1/pollers", json=poller)).json()["poller_id"],
         "trigger_id": (await http.post("/api/v1/triggers", json=trigger)).json()["trigger"]["trigger_id"],
         "memory_id": memory.memory_id,
+        "blob_id": (await http.post("/api/v1/blobs", content=b"of the bank")).json()["blob_id"],
         "key_id": (await http.get("/api/v1/api-keys")).json()["keys"][0]["key_id"],
     }
 

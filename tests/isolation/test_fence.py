@@ -42,6 +42,7 @@ FUNCTIONS = {
     "audit_expired": May.REFUSE,
     "audit_pending": May.REFUSE,
     "audit_seal": May.REFUSE,
+    "blobs_purge": May.REFUSE,
     "budget_cover": May.OWN,
     "cancelled_here": May.REFUSE,
     "census": May.REFUSE,

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 import httpx
 
-from core.errors import InvalidInput
+from core.blobs.model import Blob, BlobRef, reference
+from core.errors import InvalidInput, NotFound
 from core.tenancy import RateLimit, TenantContext
 from core.workflows.step import Rooms
 
@@ -44,11 +45,30 @@ class WindowsInMemory:
         return (free - now).total_seconds()
 
 
+class BlobsInMemory:
+    """Large payloads; see ``core.blobs.service``."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Blob] = {}
+
+    async def put(self, ctx: TenantContext, content: bytes, media_type: str) -> BlobRef:  # noqa: ARG002 - one tenant
+        """Keep content; how to refer to it."""
+        ref = reference(content, media_type)
+        return self._kept.setdefault(ref.blob_id, Blob(ref, content)).ref
+
+    async def get(self, ctx: TenantContext, blob_id: str) -> Blob:  # noqa: ARG002 - there is one tenant
+        """A blob and its content. Raises ``NotFound``."""
+        if blob_id not in self._kept:
+            raise NotFound("There is no such blob.")
+        return self._kept[blob_id]
+
+
 class ServicesInMemory:
     """External services, each a function from request to response."""
 
     def __init__(self, handlers: Mapping[str, Handler], rooms: Rooms | None) -> None:
         self._rooms = rooms
+        self.blobs = BlobsInMemory()
         self._clients = {
             name: httpx.AsyncClient(transport=httpx.MockTransport(handler), base_url=f"http://{name}.test")
             for name, handler in handlers.items()

@@ -1,0 +1,1 @@
+"""Large payloads, kept once and passed by reference."""
