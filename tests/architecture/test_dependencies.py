@@ -28,6 +28,7 @@ ONLY_RUN = {
     "mypy": "`make lint` runs it",
     "pytest-asyncio": "a plugin of pytest",
     "pytest-timeout": "a plugin of pytest",
+    "pytest-xdist": "a plugin of pytest",
     "ruff": "`make lint` and `make fmt` run it",
     "types-psutil": "mypy reads it",
     "types-pyyaml": "mypy reads it",
