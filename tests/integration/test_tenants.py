@@ -16,10 +16,10 @@ from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from core.clock import FakeClock
-from core.errors import Conflict, Forbidden, InvalidInput, NotFound, RateLimited, Unauthenticated, WrongRegion
+from core.errors import Forbidden, InvalidInput, NotFound, RateLimited, Unauthenticated, WrongRegion
 from core.ids import TenantId, UserId
 from core.settings import Settings
-from core.tenancy import PLATFORM, Policy, RateLimit, Role, Scope, TenantContext, Tier
+from core.tenancy import PLATFORM, Policy, Role, Scope, TenantContext
 from core.tenants.model import LOCKOUT_FAILURES, LOCKOUT_WINDOW_S, SESSION_LIFETIME_S, Identity
 from core.tenants.service import TenantService
 from tests.fixtures.people import PEOPLE_PASSWORD
@@ -192,14 +192,10 @@ async def test_passwords_tried_at_once_cannot_outrun_the_lock(work: Work) -> Non
 # Keys -----------------------------------------------------------------------------------------------------
 
 
-async def admin_of(work: Work, tenant: str) -> TenantContext:
-    return (await work.people.login(f"ada@{tenant}.example", tenant, Role.ADMIN))[1].ctx
-
-
 async def test_a_key_works_whole_until_it_is_revoked_or_expires_and_for_its_tenant_only(
     work: Work, owner_dsn: str
 ) -> None:
-    bank, union = await admin_of(work, "bank"), await admin_of(work, "union")
+    bank, union = await work.people.admin("bank"), await work.people.admin("union")
     key = await work.tenants.issue_key(bank, "robot", (Scope.RUNS_READ,))
     ctx = await work.tenants.identify_key(key)
     assert (ctx.tenant_id, ctx.scopes, ctx.user_id) == ("bank", frozenset({Scope.RUNS_READ}), None)
@@ -233,7 +229,7 @@ async def test_a_key_works_whole_until_it_is_revoked_or_expires_and_for_its_tena
 
 
 async def test_secrets_are_compared_in_constant_time(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = await work.tenants.issue_key(await admin_of(work, "bank"), "robot", ())
+    key = await work.tenants.issue_key(await work.people.admin("bank"), "robot", ())
     compared: list[tuple[bytes, bytes]] = []
     compare = hmac.compare_digest
 
@@ -249,7 +245,7 @@ async def test_secrets_are_compared_in_constant_time(work: Work, monkeypatch: py
 
 
 async def test_nobody_hands_out_rights_they_do_not_have(work: Work) -> None:
-    bank = await admin_of(work, "bank")
+    bank = await work.people.admin("bank")
     _, mia = await work.people.login("mia@bank.example", "bank", Role.MEMBER)
     for ctx, scopes in ((bank, (Scope.PLATFORM_OPERATE,)), (mia.ctx, (Scope.RUNS_READ,))):
         with pytest.raises(Forbidden):
@@ -261,88 +257,11 @@ async def test_nobody_hands_out_rights_they_do_not_have(work: Work) -> None:
         await work.tenants.issue_key(robot, "another", (Scope.RUNS_WRITE,))
 
 
-# Acts of admins and operators -----------------------------------------------------------------------------
-
-# What an admin decides about their own organisation; everything else is agreed with the operator.
-ADMINS = {
-    "allowed_tools": ("search",),
-    "denied_tools": ("search",),
-    "review_sla_s": 60,
-    "reviewer_pool": "dedicated",
-    "run_sla_s": 60,
-    "timezone": "Europe/Berlin",
-    "user_cap": 2,
-    "workflow_caps": {"loan-approval": 2},
-}
-OPERATORS: dict[str, Any] = {
-    "audit_retention_days": 1,
-    "blob_bytes": 1,
-    "blob_retention_days": 1,
-    "budget_class": "gold",
-    "budget_month_microusd": 10**12,
-    "budget_run_microusd": 10**9,
-    "burst_credit_s": 600.0,
-    "burst_slots": 10,
-    "concurrency_cap": 1_000,
-    "daily_runs": 10**6,
-    "max_duration_s": 366 * 86_400,
-    "open_runs": 10**6,
-    "max_steps": 10_000,
-    "model_tier": "large",
-    "queue_depth": 10**6,
-    "rate_limits": {"credit-bureau": RateLimit(limit=1_000, window_s=1)},
-    "regions": ("eu-west-1",),
-    "tier": Tier.ENTERPRISE,
-    "weight": 100.0,
-}
-
-
-async def test_an_admin_changes_what_is_theirs_and_neither_weight_nor_cap_nor_budget(work: Work) -> None:
-    assert set(ADMINS) | set(OPERATORS) == set(Policy.model_fields), "say who decides about a new rule"
-    admin, operator = await admin_of(work, "bank"), await work.operator()
-    for name, value in OPERATORS.items():
-        with pytest.raises(Forbidden) as error:
-            await work.tenants.change_policy(admin, BANK, Policy.model_validate({name: value}))
-        assert error.value.details["fields"] == [name]
-    own = Policy.model_validate(ADMINS)
-    assert await work.tenants.change_policy(admin, BANK, own) == 2
-    assert (await work.tenants.tenant(BANK)).policy == own
-    assert await work.tenants.change_policy(operator, BANK, Policy.model_validate(OPERATORS)) == 3
-    for forbidden in (
-        work.tenants.pause(admin, BANK, True),
-        work.tenants.create_tenant(admin, TenantId("mine"), "Mine", "mine", "us-east-1", Policy()),
-    ):
-        with pytest.raises(Forbidden):
-            await forbidden
-    changes = [e for e in await work.audit.recent(admin) if e.act == "policy.change"]
-    assert [(e.actor, e.after["weight"]) for e in changes] == [(operator.actor, 100.0), (admin.actor, 1.0)]
-
-
-async def test_an_admin_who_looked_a_moment_ago_does_not_undo_what_the_operator_did_since(
-    work: Work, settings: Settings
-) -> None:
-    admin, operator = await admin_of(work, "bank"), await work.operator()
-    elsewhere = TenantService(work.db, work.bus, work.audit, work.clock, region=settings.region, region_urls={})
-    seen = (await work.tenants.tenant(BANK)).policy
-    await elsewhere.change_policy(operator, BANK, seen.model_copy(update={"concurrency_cap": 1}))
-    with pytest.raises(Forbidden):
-        await work.tenants.change_policy(admin, BANK, seen.model_copy(update={"run_sla_s": 60}))
-    work.clock.advance(1)
-    assert (await work.tenants.tenant(BANK)).policy.concurrency_cap == 1
-
-
-async def test_of_two_changes_of_a_policy_made_at_once_neither_is_lost_unseen(work: Work) -> None:
-    operator = await work.operator()
-    await admin_of(work, "bank")
-    changes = [work.tenants.change_policy(operator, BANK, Policy(concurrency_cap=10 + n)) for n in range(6)]
-    answers = await asyncio.gather(*changes, return_exceptions=True)
-    assert all(isinstance(answer, int | Conflict) for answer in answers)
-    versions = sorted(answer for answer in answers if isinstance(answer, int))
-    assert versions == list(range(2, 2 + len(versions)))
+# People ----------------------------------------------------------------------------------------------------
 
 
 async def test_people_are_added_and_changed_by_their_own_admin_or_an_operator_only(work: Work) -> None:
-    admin, other, operator = await admin_of(work, "bank"), await admin_of(work, "union"), await work.operator()
+    admin, other, operator = await work.people.admin("bank"), await work.people.admin("union"), await work.operator()
     _, mia = await work.people.login("mia@bank.example", "bank", Role.MEMBER)
     tenants = work.tenants
 
