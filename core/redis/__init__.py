@@ -4,6 +4,7 @@
 |---|---|---|
 | wake-ups | ``bus.signal`` / ``bus.listen`` | same-process listeners still wake; others re-check every second |
 | live events | ``bus.publish`` / ``bus.subscribe`` | readers get ``RESYNC`` every 5 s and at the return: read again |
+| news of runs | ``bus.news`` | as live events; a crash loses the last 15 ms: readers of executing runs look every 5 s |
 | rate limits | ``limits.take`` | ``Unavailable``: the caller parks and asks again; a limit is never exceeded |
 | cache | ``cache.get`` / ``cache.set`` | every get misses, every set does nothing |
 

@@ -25,6 +25,7 @@ from core.clock import Clock
 from core.errors import Unavailable
 from core.ids import TenantId
 from core.redis.connection import LOST, Connection
+from core.redis.news import News, Told
 
 RESYNC = "resync"
 """Kind of the event that says: events may be missing here, read again what you show."""
@@ -140,6 +141,7 @@ class Bus:
     def __init__(self, connection: Connection, clock: Clock) -> None:
         self.connection = connection
         self._clock = clock
+        self.news = News(self._publish_news)
         self._channels: dict[str, _Channel] = {}
         self._pubsub: PubSub | None = None
         self._gone = asyncio.Event()
@@ -152,7 +154,8 @@ class Bus:
         return cls(Connection.open(url, region=region), clock)
 
     async def close(self) -> None:
-        """Stop listening and close every connection."""
+        """Tell what is still to be told, stop listening and close every connection."""
+        await self.news.settled()
         if self._reader is not None:
             self._reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -176,11 +179,21 @@ class Bus:
         self, tenant_id: TenantId, kind: str, data: Sequence[dict[str, Any]], *, wake: str | None = None
     ) -> None:
         """Several events, and the signal of a topic, in one round trip. Never raises, as ``publish``."""
-        channel, at = self.connection.keys.events(tenant_id), self._clock.now().isoformat()
-        messages = [(channel, json.dumps({"kind": kind, "data": one, "at": at}).encode()) for one in data]
+        messages = self._messages({tenant_id: [(kind, one) for one in data]})
         if wake is not None:
             messages.insert(0, (self.connection.keys.topic(wake), b"1"))
         await self._send(*messages)
+
+    async def _publish_news(self, told: Told) -> None:
+        await self._send(*self._messages(told))
+
+    def _messages(self, told: Told) -> list[tuple[str, bytes]]:
+        at = self._clock.now().isoformat()
+        return [
+            (self.connection.keys.events(tenant_id), json.dumps({"kind": kind, "data": data, "at": at}).encode())
+            for tenant_id, events in told.items()
+            for kind, data in events
+        ]
 
     async def _send(self, *messages: tuple[str, bytes]) -> None:
         client = self.connection.client

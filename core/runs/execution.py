@@ -11,6 +11,7 @@ claim of it. A worker that lost the run (it was silent too long) writes nothing 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -24,7 +25,7 @@ from core.queue.model import Topic
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs import execution_store as store
-from core.runs.execution_store import StepEnd
+from core.runs.execution_store import Said, StepEnd
 from core.runs.model import Cause, RunState
 from core.runs.store import append_event, event_line
 from core.tenancy import TenantContext
@@ -91,9 +92,9 @@ class RunExecution:
         self._usage = usage
         self._clock = clock
 
-    async def started(self, on: Executing) -> None:
+    def started(self, on: Executing) -> None:
         """Tell the tenant's screens that the run executes; the claim has written it."""
-        await self._publish(on, RunState.RUNNING, None)
+        self._say(on, RunState.RUNNING, None)
 
     async def recorded(self, on: Executing, step: int) -> StepEnd | None:
         """How the step ended in an earlier execution of the run, None when it did not."""
@@ -127,6 +128,7 @@ class RunExecution:
                     run_id=on.run_id,
                     run_limit_microusd=on.budget_microusd,
                 )
+        self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
         return attempt
 
     async def finish_step(
@@ -189,6 +191,7 @@ class RunExecution:
                 await self._usage.settle_in(tx, ledger_key(on.run_id, step, attempt), cost_microusd, model)
             if not closed and not await store.still_ours(tx, on.held):
                 raise Lost
+        self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
 
     async def fail_for_good(self, on: Executing, step: int, name: str, kind: str, error: dict[str, Any]) -> None:
         """Remember that the step is not tried again: later executions of the run are told the same. Raises ``Lost``."""
@@ -230,7 +233,8 @@ class RunExecution:
             over = await self.begin_wait_in(tx, on, wait) is WaitPhase.OVER
             if over:
                 await self.finish_wait_in(tx, on, wait.step, None)
-            return over
+        self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
+        return over
 
     async def await_event(self, on: Executing, wait: Wait, name: str, key: str) -> dict[str, Any] | None:
         """``{"payload": …}`` of the event, ``{"timed_out": true}``, or None: the run must park."""
@@ -248,11 +252,14 @@ class RunExecution:
             await self.finish_wait_in(tx, on, wait.step, result)
             return result
 
-    async def progress(self, on: Executing, progress: dict[str, Any]) -> None:
-        """Say how far the run is."""
-        async with self._db.tenant_transaction(on.ctx) as tx:
-            await store.set_progress(tx, on.run_id, progress)
-        await self._publish(on, RunState.RUNNING, None, progress=progress)
+    async def tell(self, on: Executing, said: Sequence[Said], progress: dict[str, Any] | None) -> None:
+        """Write what the run says as its next events, and how far it is; nothing when it is somebody else's."""
+        async with self._db.tenant_statement(on.ctx) as tx:
+            await store.tell(tx, on.held, said, progress, self._clock.now())
+        if progress is None:
+            self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
+        else:
+            self._say(on, RunState.RUNNING, None, progress=progress)
 
     async def lasted_s(self, on: Executing) -> float:
         """Seconds since the run first got a slot."""
@@ -274,7 +281,7 @@ class RunExecution:
         async with self._db.tenant_statement(on.ctx) as tx:
             ended = await store.end(tx, on.run_id, on.worker_id, state, output, outcome, error, now)
         if ended:
-            await self._publish(on, state, None)
+            self._say(on, state, None)
         return ended
 
     async def park(self, on: Executing) -> RunState | None:
@@ -290,7 +297,7 @@ class RunExecution:
             cause = waits[0].cause if waits else None
             if cause is None:
                 state = RunState.QUEUED
-                await self._requeue(tx, on, now)
+                await self._requeue(tx, on, now, "woken")
             elif await store.park(tx, on.run_id, cause):
                 state = RunState.WAITING
                 await append_event(tx, on.run_id, now, "waiting", {"cause": cause, "step": waits[0].step})
@@ -303,7 +310,7 @@ class RunExecution:
             await self._queue.signal_workers()
         elif state is RunState.WAITING and any(wait.wake_at for wait in waits):
             await self._bus.signal(Topic.SCHEDULER)
-        await self._publish(on, state, cause)
+        self._say(on, state, cause)
         return state
 
     async def hand_back(self, on: Executing) -> bool:
@@ -311,17 +318,16 @@ class RunExecution:
         async with self._db.tenant_transaction(on.ctx) as tx:
             if await self._queue.release_in(tx, on.run_id, on.worker_id) is None:
                 return False
-            await self._requeue(tx, on, self._clock.now())
+            await self._requeue(tx, on, self._clock.now(), "handed_back")
         await self._queue.signal_workers()
+        self._say(on, RunState.QUEUED, None)
         return True
 
-    async def _requeue(self, tx: Transaction, on: Executing, now: datetime) -> None:
-        await store.requeue(tx, on.run_id, now)
+    async def _requeue(self, tx: Transaction, on: Executing, now: datetime, why: str) -> None:
+        await store.requeue(tx, on.run_id, now, why)
         await self._queue.push_in(tx, [on.run_id], head=True)
 
-    async def _publish(
-        self, on: Executing, state: RunState, cause: Cause | None, progress: dict[str, Any] | None = None
-    ) -> None:
+    def _say(self, on: Executing, state: RunState, cause: Cause | None, progress: dict[str, Any] | None = None) -> None:
         data: dict[str, Any] = {
             "run_id": on.run_id,
             "state": state,
@@ -331,4 +337,4 @@ class RunExecution:
         }
         if progress is not None:
             data["progress"] = progress
-        await self._bus.publish(on.ctx.tenant_id, "run", data)
+        self._bus.news.say(on.ctx.tenant_id, "run", data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -47,6 +48,14 @@ class Held:
     claim: int
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Something a run says while it executes: the kind of the event, and its content."""
+
+    kind: str
+    data: dict[str, Any]
+
+
 async def finish(tx: Transaction, run_id: str, state: RunState, now: datetime) -> None:
     """Put a running run into a final state."""
     await tx.execute(SQL["finish"], run_id, state.value, None, None, None, now)
@@ -77,14 +86,17 @@ async def park(tx: Transaction, run_id: str, cause: Cause) -> bool:
     return await tx.execute(SQL["park"], run_id, cause.value) == 1
 
 
-async def requeue(tx: Transaction, run_id: str, now: datetime) -> bool:
-    """Put a running run back into state 'queued'."""
-    return await tx.execute(SQL["requeue"], run_id, now) == 1
+async def requeue(tx: Transaction, run_id: str, now: datetime, why: str) -> bool:
+    """Put a running run back into state 'queued'; ``why`` is the kind of the event."""
+    return await tx.execute(SQL["requeue"], run_id, now, why) == 1
 
 
-async def set_progress(tx: Transaction, run_id: str, progress: dict[str, Any]) -> None:
-    """What the run says about how far it is."""
-    await tx.execute(SQL["set_progress"], run_id, progress)
+async def tell(
+    tx: Transaction, held: Held, said: Sequence[Said], progress: dict[str, Any] | None, now: datetime
+) -> None:
+    """What the run says, as its next events. ``progress`` None: it stays as it was."""
+    kinds, contents = [one.kind for one in said], [one.data for one in said]
+    await tx.execute(SQL["tell"], held.run_id, held.claim, now, kinds, contents, progress)
 
 
 async def began(tx: Transaction, run_id: str) -> datetime | None:
@@ -137,8 +149,9 @@ async def close_step(
 ) -> bool:
     """The attempt is done, or (with an error) failed; False when it was not open, or the run is not ours any more."""
     state = "done" if error is None else "failed"
-    data: dict[str, Any] = {"step": step, "attempt": attempt}
-    data |= {"cost_microusd": cost_microusd} if error is None else {"error": error}
+    data: dict[str, Any] = {"step": step, "attempt": attempt, "cost_microusd": cost_microusd}
+    data |= {} if model is None else {"model": model}
+    data |= {} if error is None else {"error": error}
     ended = (state, result, error, cost_microusd, model, now, data)
     return await tx.execute(SQL["close_step"], held.run_id, held.claim, step, attempt, *ended) == 1
 

@@ -145,9 +145,14 @@ update runs set state = 'waiting', cause = $2
 where tenant_id = app.tenant() and run_id = $1 and state = 'running' and not cancel_requested;
 
 -- name: requeue
--- The run goes on at once: its wait was over before it had parked.
-update runs set state = 'queued', cause = null, queued_at = $2
-where tenant_id = app.tenant() and run_id = $1 and state = 'running';
+-- The run goes on later: its wait was over before it had parked (woken), or its worker drains (handed_back).
+with run as (
+    update runs set state = 'queued', cause = null, queued_at = $2, event_seq = event_seq + 1
+    where tenant_id = app.tenant() and run_id = $1 and state = 'running'
+    returning event_seq
+)
+insert into run_events (tenant_id, run_id, seq, at, kind, data)
+select app.tenant(), $1, event_seq, $2, $3, '{}' from run;
 
 -- name: retry
 -- A failed or cancelled run starts over, keeping what its finished steps recorded. Its duration counts anew.
@@ -163,9 +168,16 @@ set state = 'failed', final = false,
     error = case when state = 'started' then $2 else error end, finished_at = coalesce(finished_at, $3)
 where run_id = $1 and (state = 'started' or final);
 
--- name: set_progress
--- What a run says about how far it is.
-update runs set progress = $2 where tenant_id = app.tenant() and run_id = $1;
+-- name: tell
+-- What an executing run says, as its next events, and how far it is; nothing when it is somebody else's.
+with run as (
+    update runs set event_seq = event_seq + cardinality($4::text[]), progress = coalesce($6, progress)
+    where tenant_id = app.tenant() and run_id = $1 and attempt = $2 and state = 'running'
+    returning event_seq
+)
+insert into run_events (tenant_id, run_id, seq, at, kind, data)
+select app.tenant(), $1, run.event_seq - cardinality($4::text[]) + said.position, $3, said.kind, said.data
+from run, unnest($4::text[], $5::jsonb[]) with ordinality as said (kind, data, position);
 
 -- name: recorded_step
 -- How a step ended, if it did: it finished once, or failed for good.

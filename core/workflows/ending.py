@@ -38,3 +38,5 @@ async def executed(run: Run, definition: WorkflowDefinition[Any, Any], document:
     except Exception as error:
         log.info("run.failed", run_id=run.id, error=type(error).__name__)
         return {"end": RunState.FAILED, "error": describe(error)}
+    finally:
+        await run.performer.teller.close()

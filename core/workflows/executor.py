@@ -78,7 +78,7 @@ class RunExecutor:
         self._executions[name] = (run, claim, definition)
         limit = asyncio.get_running_loop().call_later(left_s, run.expire)
         try:
-            await self._execution.started(on)
+            self._execution.started(on)
             end = await self.engine.execute(name)
         finally:
             limit.cancel()

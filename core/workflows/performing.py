@@ -30,6 +30,7 @@ from core.workflows.faults import Parked, describe, retryable, step_failed, writ
 from core.workflows.meter import StepMeter
 from core.workflows.retry import Retry
 from core.workflows.step import Step
+from core.workflows.telling import Teller
 from core.workflows.tools import Tools
 
 Result = TypeVar("Result")
@@ -64,6 +65,7 @@ class Performer:
         self.tools = tools
         self.cancelled = False
         self.asked = False
+        self.teller = Teller(tools.execution, on)
         self._on = on
         self._tasks: set[asyncio.Future[Any]] = set()
 
@@ -120,7 +122,7 @@ class Performer:
         reserved = work.estimate > 0
         attempt = await written(lambda: execution.begin_step(on, number, work.name, work.kind, work.estimate))
         meter = StepMeter(work.estimate)
-        step = Step(on.run_id, number, attempt, on.ctx, self.tools.services, meter)
+        step = Step(on.run_id, number, attempt, on.ctx, self.tools.services, meter, self.teller.emit)
         try:
             async with asyncio.timeout(work.timeout_s):
                 value = await self._interruptible(work.action(step))
@@ -128,12 +130,14 @@ class Performer:
             meter.settle_at_estimate()
         except (Exception, Cancelled) as error:
             what = describe(error) if isinstance(error, Exception) else {"code": "cancelled", "message": "Cancelled."}
+            await self.teller.write()
             await written(
                 lambda: execution.fail_step(
                     on, number, attempt, what, cost_microusd=meter.cost_microusd, reserved=reserved
                 )
             )
             raise
+        await self.teller.write()
         await written(
             lambda: execution.finish_step(
                 on, number, attempt, value, cost_microusd=meter.cost_microusd, model=meter.model, reserved=reserved

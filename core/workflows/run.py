@@ -212,9 +212,11 @@ class Run:
         return list(results)
 
     async def progress(self, done: int, total: int, note: str = "") -> None:
-        """Tell the user interfaces how far the run is. Not a step: repeated when the run is."""
-        told = {"done": done, "total": total, "note": note[:200]}
-        await written(lambda: self._tools.execution.progress(self.on, told))
+        """Tell whoever looks on how far the run is; of several in 50 ms the last one counts.
+
+        Not a step: repeated when the run is.
+        """
+        self.performer.teller.progress({"done": done, "total": total, "note": note[:200]})
 
     def outcome(self, word: str) -> None:
         """Name how the run ends, e.g. ``declined``: lists and summaries go by it."""

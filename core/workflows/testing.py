@@ -42,6 +42,7 @@ from core.workflows.in_memory.reviews import Question, ReviewsInMemory
 from core.workflows.performing import Performer
 from core.workflows.run import Run
 from core.workflows.step import Rooms
+from core.workflows.telling import heard
 from core.workflows.tools import AgentModels, Models, Tools
 
 In = TypeVar("In", bound=BaseModel)
@@ -119,6 +120,11 @@ class RunInMemory(Generic[Out]):
     def progress(self) -> dict[str, Any] | None:
         """What the run last said about how far it is."""
         return self._of.records.of(self.run_id).progress
+
+    @property
+    def said(self) -> list[tuple[int, int, Any]]:
+        """What its steps emitted, by step and attempt: values, and the text of each attempt put together."""
+        return heard(self._of.records.of(self.run_id).said)
 
     @property
     def questions(self) -> list[Question]:

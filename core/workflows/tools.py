@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +12,7 @@ from core.clock import Clock
 from core.ids import RunId
 from core.reviews.model import ONE_PERSON, Terms, Verdict
 from core.runs.execution import Executing, Wait
+from core.runs.execution_store import Said
 from core.runs.model import Cause
 from core.tenancy import RateLimit, TenantContext
 from core.usage.model import Balance
@@ -94,8 +95,8 @@ class Records(Protocol):
         """``{"payload": …}`` of the event, ``{"timed_out": true}``, or None: the run must park."""
         ...
 
-    async def progress(self, on: Executing, progress: dict[str, Any]) -> None:
-        """Say how far the run is."""
+    async def tell(self, on: Executing, said: Sequence[Said], progress: dict[str, Any] | None) -> None:
+        """Write what the run says as its next events, and (unless None) how far it is."""
         ...
 
 

@@ -11,11 +11,13 @@ from typing import Any, Protocol
 
 import pytest
 
+from core.runs.execution_store import Said
 from core.runs.model import Cause, RunRequest, RunState, RunView, StepView
 from core.settings import Settings
 from core.tenancy import Policy, RateLimit
 from core.usage.model import usd
 from core.workflows import WorkflowDefinition
+from core.workflows.telling import TEXT, VALUE, heard
 from core.workflows.testing import RunInMemory, in_memory
 from tests.fixtures import sample_workflows as samples
 from tests.fixtures.sample_workflows import Work
@@ -61,6 +63,10 @@ class Place(Protocol):
         """The run."""
         ...
 
+    async def said(self, run_id: str) -> list[tuple[int, int, Any]]:
+        """What its steps emitted."""
+        ...
+
 
 def told(steps: list[StepView]) -> list[tuple[int, int, str, str, str, int]]:
     """Attempts without their times."""
@@ -98,6 +104,9 @@ class InMemory:
             [(wait.step, wait.cause) for wait in run.waits] + waiting,
             run.cost_microusd,
         )
+
+    async def said(self, run_id: str) -> list[tuple[int, int, Any]]:
+        return self._runs[run_id].said
 
 
 class OnServers:
@@ -138,6 +147,10 @@ class OnServers:
             [(event.data["step"], Cause(event.data["cause"])) for event in events if event.kind == "waiting"],
             run.cost_microusd,
         )
+
+    async def said(self, run_id: str) -> list[tuple[int, int, Any]]:
+        events = await self._site.platform.runs.events(self._site.admin, run_id)
+        return heard(Said(event.kind, event.data) for event in events if event.kind in (TEXT, VALUE))
 
     async def _run(self, run_id: str) -> RunView:
         return await self._site.platform.runs.get(self._site.admin, run_id)
@@ -257,6 +270,15 @@ async def a_large_file_goes_by_reference(place: Place, log: str) -> None:
     assert effects(log) == ["1"]
 
 
+async def what_a_step_emits_is_heard_by_attempt(place: Place, log: str) -> None:
+    run_id = await place.start(samples.talking, Work(log=log, number=3))
+    assert (await place.seen(run_id)).state is RunState.SUCCEEDED
+    said = await place.said(run_id)
+    assert sorted(said, key=str) == sorted(
+        [(1, 1, "try 1: one tw"), (1, 1, {"number": 3}), (1, 2, "try 2: one two"), (1, 2, {"number": 3})], key=str
+    )
+
+
 SCENARIOS: list[Callable[[Place, str], Coroutine[Any, Any, None]]] = [
     steps_are_executed_once_and_in_order,
     a_step_that_refuses_fails_the_run_with_its_error,
@@ -268,6 +290,7 @@ SCENARIOS: list[Callable[[Place, str], Coroutine[Any, Any, None]]] = [
     partial(a_run_parks_before_the_step_it_cannot_afford, verdict="stop"),
     a_call_beyond_the_rate_limit_waits_for_its_window,
     a_large_file_goes_by_reference,
+    what_a_step_emits_is_heard_by_attempt,
 ]
 
 

@@ -59,7 +59,8 @@ async def test_a_batch_runs_to_its_end_and_every_step_once(site: Site, log: str)
     ]
     events = await site.platform.runs.events(site.admin, runs[0].run_id)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    assert [event.kind for event in events][0::5] == ["submitted", "succeeded"]
+    step = ["step_started", "step_done"]
+    assert [event.kind for event in events] == ["submitted", "claimed", *step, *step, "succeeded"]
 
 
 @pytest.mark.usefixtures("worker")

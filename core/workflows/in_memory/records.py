@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.clock import FakeClock
 from core.errors import QuotaExceeded
 from core.runs.execution import Executing, Lost, Wait, ledger_key
+from core.runs.execution_store import Said
 from core.runs.model import StepView
 from core.workflows.in_memory.money import MoneyInMemory
 
@@ -29,6 +31,7 @@ class Record:
     ended: dict[int, Ended] = field(default_factory=dict)
     waits: dict[int, Wait] = field(default_factory=dict)
     progress: dict[str, Any] | None = None
+    said: list[Said] = field(default_factory=list)
 
     def newest(self, step: int) -> StepView | None:
         """The newest attempt of a step."""
@@ -136,9 +139,11 @@ class RecordsInMemory:
         self.finish_wait(on, wait.step, result)
         return result
 
-    async def progress(self, on: Executing, progress: dict[str, Any]) -> None:
-        """Say how far the run is."""
-        self.of(on.run_id).progress = progress
+    async def tell(self, on: Executing, said: Sequence[Said], progress: dict[str, Any] | None) -> None:
+        """Write what the run says, and how far it is."""
+        record = self.of(on.run_id)
+        record.said += said
+        record.progress = progress or record.progress
 
     def waited(self, on: Executing, wait: Wait) -> bool:
         """Arm a wait that is a step of its own, once; whether it is over."""
