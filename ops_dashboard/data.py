@@ -18,111 +18,20 @@ from core.db.pool import Database, Row, Transaction
 from core.db.queries import Query, load_queries
 from core.ids import RunId
 from core.queue.estimate import StartsIn
-from core.queue.model import DEAD_AFTER_S, HEADROOM, IDLE_LOOK_S, reserved_slots
+from core.queue.model import IDLE_LOOK_S
 from core.queue.service import QueueService
-from core.runs.model import Cause, Lane, RunState, queued_cause
+from core.runs.model import Cause, Lane, RunState, Standstill, queued_cause
 from core.runs.waiting import ENDS_A_SLOT, Parking, Passage, by_cause
 from core.tenancy import PLATFORM, ActorKind, Scope, TenantContext
 from core.tenants.model import TenantView
 from ops_dashboard.figures import OTHERS, TOP
 from ops_dashboard.measures import Service
+from ops_dashboard.pulse import Pulse, TenantPulse, WorkerPulse
 
 SQL = load_queries(__file__)
 
 _ALIVE = timedelta(minutes=1)
 _ALIVE_IDLE = timedelta(seconds=IDLE_LOOK_S) + _ALIVE
-_IDLE_SPEAKS_S = IDLE_LOOK_S + 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class TenantPulse:
-    """One tenant now. Money in micro-USD; ``waiting`` counts parked runs by cause, ``lanes`` queued ones by lane.
-
-    ``debt_s``: worker-seconds used over the cap and not paid back yet; at ``burst_credit_s`` bursts end.
-    """
-
-    tenant_id: str
-    name: str
-    tier: str
-    weight: float
-    cap: int
-    paused: bool
-    draining: bool
-    burst_slots: int
-    burst_credit_s: float
-    debt_s: float
-    lanes: dict[str, int]
-    queued: int
-    queued_cause: str | None
-    running: int
-    waiting: dict[str, int]
-    oldest_queued_at: datetime | None
-    runs_today: int
-    daily_runs: int
-    month_limit_microusd: int
-    month_reserved_microusd: int
-    month_spent_microusd: int
-    reviews_open: int
-    reviews_overdue: int
-    review_next_due: datetime | None
-
-    @property
-    def bursting(self) -> int:
-        """Slots held over the cap."""
-        return max(0, self.running - self.cap)
-
-    @property
-    def waiting_total(self) -> int:
-        """Parked runs, whatever the cause."""
-        return sum(self.waiting.values())
-
-    @property
-    def causes(self) -> dict[str, int]:
-        """Everything that does not execute, by cause: parked and queued runs."""
-        queued = {self.queued_cause: self.queued} if self.queued and self.queued_cause else {}
-        return {**self.waiting, **queued}
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerPulse:
-    """One worker now; ``silent_s`` is the age of its last sign of life."""
-
-    worker_id: str
-    slots: int
-    held: int
-    draining: bool
-    started_at: datetime
-    silent_s: float
-
-    @property
-    def state(self) -> str:
-        """``busy``, ``idle``, ``draining`` or ``silent``: an idle worker speaks rarely, one that holds runs often."""
-        if self.silent_s > (DEAD_AFTER_S if self.held else _IDLE_SPEAKS_S):
-            return "silent"
-        if self.draining:
-            return "draining"
-        return "busy" if self.held else "idle"
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """What stands now. ``platform_cap``: slots that may be held at once, None: no cap, or not ours to see."""
-
-    at: datetime
-    tenants: tuple[TenantPulse, ...]
-    live_slots: int
-    platform_cap: int | None
-    workers: tuple[WorkerPulse, ...]
-
-    @property
-    def slots(self) -> int:
-        """Slots that may be held at once."""
-        return self.live_slots if self.platform_cap is None else min(self.live_slots, self.platform_cap)
-
-    @property
-    def headroom(self) -> int:
-        """Of those, the last ones are for tenants with nothing running."""
-        return reserved_slots(self.slots, HEADROOM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,21 +108,22 @@ async def pulse(db: Database, ctx: TenantContext, tenants: Iterable[TenantView],
     async with db.tenant_transaction(ctx) as tx:
         rows = {row["tenant_id"]: row for row in await tx.fetch(_query(ctx, "pulse"), now)}
         live_slots = int(await tx.fetchval(SQL["live_slots"], now - _ALIVE, now - _ALIVE_IDLE))
+        codes = await tx.fetchval(SQL["live_codes"], now - _ALIVE, now - _ALIVE_IDLE)
         workers = await tx.fetch(SQL["op_workers"]) if is_operator(ctx) else []
         platform_cap = await tx.fetchval(SQL["op_platform"]) if is_operator(ctx) else None
+    live_codes = None if codes is None else frozenset(codes)
     known = [(tenant, rows[tenant.tenant_id]) for tenant in tenants if tenant.tenant_id in rows]
     return Pulse(
         at=now,
-        tenants=tuple(_tenant(tenant, row, live_slots) for tenant, row in known),
+        tenants=tuple(_tenant(tenant, row, live_slots, live_codes) for tenant, row in known),
         live_slots=live_slots,
         platform_cap=platform_cap,
         workers=tuple(_worker(row, now) for row in workers),
     )
 
 
-def _tenant(tenant: TenantView, row: Row, live_slots: int) -> TenantPulse:
+def _tenant(tenant: TenantView, row: Row, live_slots: int, codes: frozenset[str] | None) -> TenantPulse:
     policy = tenant.policy
-    cause = queued_cause(row["paused"], row["running"], row["cap"], live_slots) if row["queued"] else None
     return TenantPulse(
         tenant_id=tenant.tenant_id,
         name=tenant.name,
@@ -227,7 +137,8 @@ def _tenant(tenant: TenantView, row: Row, live_slots: int) -> TenantPulse:
         debt_s=row["debt_s"],
         lanes={Lane(int(lane)).name.lower(): count for lane, count in sorted(row["lanes"].items())},
         queued=row["queued"],
-        queued_cause=cause,
+        codes=row["codes"],
+        standstill=Standstill(queued_cause(row["paused"], row["running"], row["cap"], live_slots), codes),
         running=row["running"],
         waiting=row["waiting"],
         oldest_queued_at=row["oldest_queued_at"],

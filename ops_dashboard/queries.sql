@@ -94,6 +94,10 @@ select * from app.op_wait_causes($1, $2);
 -- The cap of the whole platform.
 select * from app.op_platform();
 
+-- name: live_codes
+-- The code of workers that live.
+select app.live_codes($1, $2);
+
 -- name: live_slots
 -- Slots of the workers heard of since a moment.
 select app.live_slots($1, $2);

@@ -15,8 +15,9 @@ import streamlit as st
 from core.tenancy import TenantContext
 from ops_dashboard import data
 from ops_dashboard.bridge import bridge
-from ops_dashboard.data import Pulse, Window
+from ops_dashboard.data import Window
 from ops_dashboard.measures import Fairness, fairness
+from ops_dashboard.pulse import Pulse
 from ops_dashboard.session import Viewer
 
 

@@ -20,6 +20,7 @@ CAUSE_COLORS = {
     "cap": "#2f6fde",
     "paused": "#8a94a3",
     "no_worker": "#d1493f",
+    "no_code": "#c76a8f",
     "review": "#9b7fe0",
     "timer": "#1f9d74",
     "event": "#2b9fb3",

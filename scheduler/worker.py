@@ -5,6 +5,7 @@
 - Working: claims as many runs as it has free slots, executes each in a task, and sleeps until a wake-up
   (a submission, a release, a decision) when there is nothing to claim. While it holds runs it says every
   2 s that it lives; an idle worker asks Postgres nothing.
+- It says which code it has, and is given runs of that code only; a run of a version that no worker has stays queued.
 - Draining: claims nothing more and gives what it holds the deadline to finish.
 - Killed: nobody hears from it for 8 s, then the scheduler queues its runs again and another worker goes on
   after their last checkpoint.
@@ -66,6 +67,7 @@ class Worker:
         self._executor = executor
         self.worker_id = worker_id
         self._slots = platform.settings.worker_slots
+        self._codes = platform.workflows.codes()
         self._held: dict[str, asyncio.Task[None]] = {}
         self._freed = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -187,7 +189,9 @@ class Worker:
         now = asyncio.get_running_loop().time()
         if now - self._last_heartbeat < HEARTBEAT_S / 2:
             return len(self._held)
-        held = await self._platform.queue.heartbeat(self.worker_id, self._slots, draining=self._stopping.is_set())
+        held = await self._platform.queue.heartbeat(
+            self.worker_id, self._slots, draining=self._stopping.is_set(), codes=self._codes
+        )
         self._last_heartbeat = now
         return held
 

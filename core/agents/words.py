@@ -11,6 +11,7 @@ _QUEUED = {
     Cause.CAP: "your cap of {cap} at a time is in use",
     Cause.SHARE: "they start as soon as a slot is free",
     Cause.NO_WORKER: "no worker is running; please tell your operator",
+    Cause.NO_CODE: "no worker has the code of their version; please tell your operator",
     Cause.PAUSED: "your organisation is paused; please ask your operator",
 }
 _WAITING = {
@@ -24,6 +25,7 @@ _STATE_OF_CAUSE = {
     Cause.CAP: "your cap is in use",
     Cause.SHARE: "next free slot",
     Cause.NO_WORKER: "no worker is running",
+    Cause.NO_CODE: "no worker has the code of its version",
     Cause.PAUSED: "your organisation is paused",
     Cause.REVIEW: "a reviewer's decision",
     Cause.RATE: "rate limit",

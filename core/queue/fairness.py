@@ -35,6 +35,10 @@ move V, so when it took its present value it was <= v_m, and f claims at v_f <= 
 little weight that trickles would drive it away from the backlogged ones, and who comes back from being idle would wait
 until they have caught up.
 
+**Code.** A worker is given runs whose code it has. It passes over tenants of which it can execute nothing, and leaves
+a tenant's tenth claim to another worker with free slots when the oldest run is of code that only that one has. All of
+the above holds among tenants and runs that every claiming worker can execute.
+
 **Approximate.** The bound does not cover bursts. Estimates are means of the past: they decide how soon an error is
 noticed, never who pays for it.
 """
@@ -45,7 +49,7 @@ import heapq
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from core.queue.rows import Entry, Flow, Run, Slot, Start, Tenant, Terms, User, Worker
+from core.queue.rows import Entry, Flow, Reach, Run, Slot, Start, Tenant, Terms, User, Worker
 
 OLDEST_TURN = 10
 """Every so many claims of a tenant its oldest open run is taken."""
@@ -74,6 +78,10 @@ class _Order:
                 return tenant
             heapq.heappop(self._heap)
         return None
+
+
+def _by_virtual_time(tenant: Tenant) -> tuple[float, str]:
+    return tenant.virtual_time, tenant.tenant
 
 
 class FairQueue:
@@ -110,13 +118,16 @@ class FairQueue:
         tenant.virtual_time = max(tenant.virtual_time, self.virtual_time)
         self._file(tenant)
 
-    def heartbeat(self, worker_id: str, slots: int, now: int, *, draining: bool = False) -> int:
-        """A worker lives; how many slots it holds. A draining one claims nothing."""
+    def heartbeat(
+        self, worker_id: str, slots: int, now: int, *, draining: bool = False, codes: Collection[str] | None = None
+    ) -> int:
+        """A worker lives; how many slots it holds. A draining one claims nothing. ``codes`` None: it has all code."""
         worker = self.workers.get(worker_id)
         if worker is None:
             worker = self.workers[worker_id] = Worker(slots, now)
             self.no_worker_s, self.alive_until_us = self._no_worker_s(now), None
         worker.heard_us, worker.draining = now, draining
+        worker.codes = None if codes is None else frozenset(codes)
         return worker.held
 
     def leave(self, worker_id: str, now: int) -> bool:
@@ -137,7 +148,7 @@ class FairQueue:
         for position, run in enumerate(runs, 1):
             entry = Entry(run, name, now + position - (_RESUMED if head else 0), now, *clocks)
             self.entries[run.run_id] = entry
-            key = (run.lane, run.workflow, run.user, head)
+            key = (run.lane, run.workflow, run.code, run.user, head)
             flow = tenant.flows.setdefault(key, Flow(*key))
             heapq.heappush(flow.entries, (entry.rank, run.run_id))
             user = tenant.users.setdefault(run.user, User(tenant.user_clock))
@@ -156,13 +167,14 @@ class FairQueue:
             return []
         free, reserved = self._capacity(headroom, now)
         mine = min(limit, worker.slots - worker.held)
+        reach = Reach(worker.codes, self._elsewhere(worker, now))
         starts: list[Start] = []
         while len(starts) < mine and free > 0:
-            tenant = self._next(free, reserved, now)
+            tenant = self._next(free, reserved, now, reach)
             if tenant is None:
                 break
             before = tenant.virtual_time
-            start = self._start(tenant, worker_id, now)
+            start = self._start(tenant, worker_id, now, reach)
             if start is not None:
                 if free > reserved:  # not by the headroom: see the top
                     self.virtual_time = max(self.virtual_time, before)
@@ -232,14 +244,32 @@ class FairQueue:
             free = min(free, self.platform_cap - len(self.slots))
         return free, (max(1, math.ceil(total * headroom)) if total >= 2 else 0)
 
-    def _next(self, free: int, reserved: int, now: int) -> Tenant | None:
-        if free > reserved:
-            return self._order.first(self.tenants) or self._bursting(now)
-        newcomers = (self.tenants[name] for name in self._newcomers)
-        first = min(newcomers, key=lambda one: (one.virtual_time, one.tenant), default=None)
-        return first or self._modest(free)
+    def _elsewhere(self, worker: Worker, now: int) -> frozenset[str]:
+        """Code that this worker has not, and another that could execute a run at once has."""
+        if worker.codes is None:
+            return frozenset()
+        ready = (
+            one.codes
+            for one in self.workers.values()
+            if one.codes is not None and not one.draining and one.held < one.slots and one.heard_us > now - _ALIVE_US
+        )
+        return frozenset().union(*ready) - worker.codes
 
-    def _modest(self, free: int) -> Tenant | None:
+    def _next(self, free: int, reserved: int, now: int, reach: Reach) -> Tenant | None:
+        if free > reserved:
+            return self._first(reach) or self._bursting(now, reach)
+        newcomers = (one for name in self._newcomers if reach.to(one := self.tenants[name]))
+        first = min(newcomers, key=_by_virtual_time, default=None)
+        return first or self._modest(free, reach)
+
+    def _first(self, reach: Reach) -> Tenant | None:
+        """The eligible tenant with the least virtual time; who was passed over is looked for one by one."""
+        if not reach.passed:
+            return self._order.first(self.tenants)
+        eligible = (one for one in self.tenants.values() if one.eligible and reach.to(one))
+        return min(eligible, key=_by_virtual_time, default=None)
+
+    def _modest(self, free: int, reach: Reach) -> Tenant | None:
         """Of the tenants that are not ahead of the queue's virtual time, the one that holds the fewest slots."""
         first = self._order.first(self.tenants)
         if first is None or first.virtual_time > self.virtual_time:
@@ -247,27 +277,28 @@ class FairQueue:
         modest = (
             one
             for one in self.tenants.values()
-            if one.eligible and one.running < free and one.virtual_time <= self.virtual_time
+            if one.eligible and one.running < free and one.virtual_time <= self.virtual_time and reach.to(one)
         )
         return min(modest, key=lambda one: (one.running, one.virtual_time, one.tenant), default=None)
 
-    def _bursting(self, now: int) -> Tenant | None:
+    def _bursting(self, now: int, reach: Reach) -> Tenant | None:
         """Who may go beyond its cap. A debt grows with time: it is settled before it is believed."""
-        for tenant in sorted(
-            (self.tenants[name] for name in self._at_cap), key=lambda one: (one.virtual_time, one.tenant)
-        ):
-            if tenant.may_burst:
+        for tenant in sorted((self.tenants[name] for name in self._at_cap), key=_by_virtual_time):
+            if tenant.may_burst and reach.to(tenant):
                 tenant.settle(now)
                 if tenant.may_burst:
                     return tenant
         return None
 
-    def _start(self, tenant: Tenant, worker_id: str, now: int) -> Start | None:
-        """Give the tenant a slot; None when all it has queued is held back by caps inside it."""
-        flow = self._choose(tenant)
-        if flow is None:
+    def _start(self, tenant: Tenant, worker_id: str, now: int, reach: Reach) -> Start | None:
+        """Give the tenant a slot; None when what it has queued is held back by caps inside it, or is for others."""
+        flow = self._choose(tenant, reach)
+        if flow is None and not any(True for _ in tenant.open_flows()):
             tenant.blocked = True
             self._file(tenant)
+            return None
+        if flow is None or not reach.has(flow):
+            reach.passed.add(tenant.tenant)
             return None
         entry = self.entries[flow.entries[0][1]]
         run, user = entry.run, tenant.users[flow.user]
@@ -302,19 +333,23 @@ class FairQueue:
             no_worker_s=max(0.0, min(self.no_worker_s - entry.no_worker_s, waited_s - capped_s - paused_s)),
         )
 
-    def _choose(self, tenant: Tenant) -> Flow | None:
+    def _choose(self, tenant: Tenant, reach: Reach) -> Flow | None:
         def turn(one: Flow) -> tuple[int, bool, float, str, str]:
             return one.lane, not one.resumed, tenant.users[one.user].virtual_time, one.user, one.workflow
 
+        def head(one: Flow) -> int:
+            return one.entries[0][0]
+
         if (tenant.turn + 1) % OLDEST_TURN == 0:
-            return min(tenant.open_flows(), key=lambda one: (one.entries[0][0], *turn(one)), default=None)
-        return min(tenant.open_flows(), key=turn, default=None)
+            flows = tenant.open_flows(None if reach.codes is None else reach.codes | reach.elsewhere)
+            return min(flows, key=lambda one: (head(one), *turn(one), one.code), default=None)
+        return min(tenant.open_flows(reach.codes), key=lambda one: (*turn(one), head(one), one.code), default=None)
 
     def _take(self, tenant: Tenant, entry: Entry) -> None:
         """Out of the queue. Places of cancelled runs stay until they come first."""
         run = entry.run
         del self.entries[run.run_id]
-        key = (run.lane, run.workflow, run.user, entry.rank < 0)
+        key = (run.lane, run.workflow, run.code, run.user, entry.rank < 0)
         flow = tenant.flows[key]
         flow.queued -= 1
         tenant.queued -= 1

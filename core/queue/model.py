@@ -69,6 +69,11 @@ class Topic:
     CANCEL = "cancel"
 
 
+def code_of(workflow: str, version: str) -> str:
+    """What a worker must have to execute a run of this version; the database writes it alike."""
+    return f"{workflow}@{version}"
+
+
 def idle_look_s(now: datetime) -> float:
     """Seconds until the next idle look: at the next quarter of an hour that is a minute away or more.
 

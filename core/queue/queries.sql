@@ -10,7 +10,7 @@
 select app.queue_push($1, $2, $3);
 
 -- name: claim
--- Up to $2 runs for a worker.
+-- Up to $2 runs for a worker; a last row without a run when others are to be woken.
 select run_id, tenant_id, user_id, workflow, version, input, attempt, thread_id, batch_id,
        budget_microusd, submitted_at, burst
 from app.claim($1, $2, $3, $4);
@@ -37,7 +37,7 @@ select app.queue_cancel($1, $2);
 
 -- name: heartbeat
 -- A worker lives; the slots it holds.
-select app.worker_heartbeat($1, $2, $3, $4);
+select app.worker_heartbeat($1, $2, $3, $4, $5);
 
 -- name: leave
 -- A worker that holds nothing goes away; false when it does hold something.
@@ -50,6 +50,10 @@ select tenant_id, run_id, worker_id from app.recover($1, $2, $3, $4);
 -- name: live_slots
 -- Slots of workers heard of since $1, or since $2 if they hold nothing.
 select app.live_slots($1, $2);
+
+-- name: live_codes
+-- The code of the same workers.
+select app.live_codes($1, $2);
 
 -- name: depth
 -- Runs queued on the whole platform.

@@ -5,8 +5,10 @@ Moments are whole microseconds, as in the database; durations are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+
+from core.queue.model import code_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,12 @@ class Run:
     workflow: str = "job"
     user: str = ""
     lane: int = 1
+    version: str = "1"
+
+    @property
+    def code(self) -> str:
+        """What a worker must have to execute it."""
+        return code_of(self.workflow, self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +60,11 @@ class Start:
 
 @dataclass(slots=True)
 class Worker:
-    """A process that executes runs."""
+    """A process that executes runs. ``codes``: the code it has, None: whatever there is."""
 
     slots: int
     heard_us: int
+    codes: frozenset[str] | None = None
     draining: bool = False
     held: int = 0
 
@@ -96,10 +105,11 @@ class Slot:
 
 @dataclass(slots=True)
 class Flow:
-    """Runs of one user, workflow and lane of a tenant, by rank; resumed runs are flows of their own."""
+    """Runs of one user, version of a workflow and lane of a tenant, by rank; resumed runs are flows of their own."""
 
     lane: int
     workflow: str
+    code: str
     user: str
     resumed: bool
     entries: list[tuple[int, str]] = field(default_factory=list)
@@ -126,7 +136,7 @@ class Tenant:
     capped_s: float = 0.0
     paused_s: float = 0.0
     users: dict[str, User] = field(default_factory=dict)
-    flows: dict[tuple[int, str, str, bool], Flow] = field(default_factory=dict)
+    flows: dict[tuple[int, str, str, str, bool], Flow] = field(default_factory=dict)
     workflows: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -161,11 +171,36 @@ class Tenant:
             return self.capped_s + passed_s, self.paused_s
         return self.capped_s, self.paused_s
 
-    def open_flows(self) -> Iterator[Flow]:
-        """Flows whose head may start under the caps of users and workflows."""
+    def serves(self, codes: Collection[str]) -> bool:
+        """Whether something is queued that a worker with this code can execute."""
+        return any(flow.queued and flow.code in codes for flow in self.flows.values())
+
+    def open_flows(self, codes: Collection[str] | None = None) -> Iterator[Flow]:
+        """Flows whose head may start under the caps of users and workflows; None: whatever their code is."""
         caps, user_cap = self.terms.workflow_caps, self.terms.user_cap
         for flow in self.flows.values():
+            if codes is not None and flow.code not in codes:
+                continue
             if flow.queued == 0 or (user_cap is not None and self.users[flow.user].running >= user_cap):
                 continue
             if flow.workflow not in caps or self.workflows.get(flow.workflow, 0) < caps[flow.workflow]:
                 yield flow
+
+
+@dataclass(slots=True)
+class Reach:
+    """What the worker of one claim can execute, and whom it has passed over. ``codes`` None: everything."""
+
+    codes: frozenset[str] | None
+    elsewhere: frozenset[str]
+    passed: set[str] = field(default_factory=set)
+
+    def has(self, flow: Flow) -> bool:
+        """Whether the worker has the code of a flow."""
+        return self.codes is None or flow.code in self.codes
+
+    def to(self, tenant: Tenant) -> bool:
+        """Whether to ask a tenant; once one was passed over, only those that have something for this worker."""
+        if not self.passed or self.codes is None:
+            return True
+        return tenant.tenant not in self.passed and tenant.serves(self.codes)

@@ -3,12 +3,13 @@
 A worker goes ``absent`` → ``live`` (first heartbeat) → ``draining`` (claims nothing more) → ``absent``
 (leaves, holding nothing). One that falls silent for 8 s is dead: ``recover`` queues its runs again at the
 head of their lanes, and whatever it still tries to write about them is refused, because it owns no slot.
+A worker says which code it has and is given runs of that code; what no live worker has stays queued until one comes.
 Wake-ups travel through Redis; without it workers look by themselves every second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from core.clock import Clock
@@ -38,11 +39,15 @@ class QueueService:
         self._depth: tuple[datetime, int] | None = None
         self._rate: tuple[datetime, float] | None = None
         self._level: tuple[datetime, int, float | None] | None = None
+        self._codes: tuple[datetime, frozenset[str] | None] | None = None
 
     async def claim(self, worker_id: WorkerId, limit: int) -> list[Claim]:
-        """Up to ``limit`` runs that this worker must now execute."""
+        """Up to ``limit`` runs that this worker must now execute: such as it has the code of."""
         async with self._db.control_statement() as tx:
-            return await store.claim(tx, worker_id, limit, HEADROOM, self._clock.now())
+            claims, others_wanted = await store.claim(tx, worker_id, limit, HEADROOM, self._clock.now())
+        if others_wanted:
+            await self.signal_workers()
+        return claims
 
     async def push_in(self, tx: Transaction, run_ids: list[RunId], *, head: bool = False) -> None:
         """Queue runs in the caller's transaction. Call ``signal_workers`` after the commit."""
@@ -77,10 +82,15 @@ class QueueService:
         async with self._db.control_transaction() as tx:
             return await store.next_wake(tx)
 
-    async def heartbeat(self, worker_id: WorkerId, slots: int, *, draining: bool = False) -> int:
-        """Say that a worker lives and how many slots it has; how many of them hold runs."""
+    async def heartbeat(
+        self, worker_id: WorkerId, slots: int, *, draining: bool = False, codes: Sequence[str] | None = None
+    ) -> int:
+        """Say that a worker lives and how many slots it has; how many of them hold runs.
+
+        ``codes``: the code it has (``code_of``). It claims runs of that code and no others; None: whatever there is.
+        """
         async with self._db.control_transaction() as tx:
-            return await store.heartbeat(tx, worker_id, slots, draining, self._clock.now())
+            return await store.heartbeat(tx, worker_id, slots, draining, self._clock.now(), codes)
 
     async def leave(self, worker_id: WorkerId) -> bool:
         """A worker goes; False when it still holds runs (they are recovered later)."""
@@ -142,6 +152,13 @@ class QueueService:
         """Slots of all workers that live: heard of in the last minute, or idle and not due to speak yet."""
         now = self._clock.now()
         return await store.live_slots(tx, now - _ALIVE, now - _ALIVE_IDLE)
+
+    async def live_codes_in(self, tx: Transaction) -> frozenset[str] | None:
+        """The code of the same workers, at most a second old; None: one of them executes whatever there is."""
+        now = self._clock.now()
+        if self._codes is None or not timedelta(0) <= now - self._codes[0] < _DEPTH_TTL:
+            self._codes = (now, await store.live_codes(tx, now - _ALIVE, now - _ALIVE_IDLE))
+        return self._codes[1]
 
     async def depth_in(self, tx: Transaction) -> int:
         """Runs queued on the whole platform, at most a second old."""

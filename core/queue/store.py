@@ -19,9 +19,12 @@ async def push(tx: Transaction, run_ids: Sequence[str], head: bool, now: datetim
     return int(await tx.fetchval(SQL["push"], list(run_ids), head, now))
 
 
-async def claim(tx: Transaction, worker_id: WorkerId, limit: int, headroom: float, now: datetime) -> list[Claim]:
-    """Turn up to ``limit`` queue entries into slots of this worker, fairly."""
-    return [
+async def claim(
+    tx: Transaction, worker_id: WorkerId, limit: int, headroom: float, now: datetime
+) -> tuple[list[Claim], bool]:
+    """Turn up to ``limit`` queue entries into slots of this worker, fairly; whether to wake others for what is left."""
+    rows = await tx.fetch(SQL["claim"], worker_id, limit, headroom, now)
+    claims = [
         Claim(
             run_id=RunId(row["run_id"]),
             tenant_id=TenantId(row["tenant_id"]),
@@ -36,8 +39,10 @@ async def claim(tx: Transaction, worker_id: WorkerId, limit: int, headroom: floa
             submitted_at=row["submitted_at"],
             burst=row["burst"],
         )
-        for row in await tx.fetch(SQL["claim"], worker_id, limit, headroom, now)
+        for row in rows
+        if row["run_id"]
     ]
+    return claims, len(claims) < len(rows)
 
 
 async def release(tx: Transaction, run_id: str, worker_id: WorkerId, now: datetime) -> float | None:
@@ -69,9 +74,17 @@ async def cancel(tx: Transaction, run_id: str, now: datetime) -> str | None:
     return state
 
 
-async def heartbeat(tx: Transaction, worker_id: WorkerId, slots: int, draining: bool, now: datetime) -> int:
-    """Say that a worker lives; how many slots it holds."""
-    return int(await tx.fetchval(SQL["heartbeat"], worker_id, slots, draining, now))
+async def heartbeat(
+    tx: Transaction,
+    worker_id: WorkerId,
+    slots: int,
+    draining: bool,
+    now: datetime,
+    codes: Sequence[str] | None = None,
+) -> int:
+    """Say that a worker lives, and which code it has; how many slots it holds."""
+    known = None if codes is None else sorted(codes)
+    return int(await tx.fetchval(SQL["heartbeat"], worker_id, slots, draining, now, known))
 
 
 async def leave(tx: Transaction, worker_id: WorkerId, now: datetime) -> bool:
@@ -90,6 +103,12 @@ async def recover(
 async def live_slots(tx: Transaction, alive_since: datetime, idle_since: datetime) -> int:
     """Slots that are alive; workers that hold nothing speak seldom."""
     return int(await tx.fetchval(SQL["live_slots"], alive_since, idle_since))
+
+
+async def live_codes(tx: Transaction, alive_since: datetime, idle_since: datetime) -> frozenset[str] | None:
+    """The code of the same workers; None: one of them executes whatever there is."""
+    codes = await tx.fetchval(SQL["live_codes"], alive_since, idle_since)
+    return None if codes is None else frozenset(codes)
 
 
 async def set_platform_cap(tx: Transaction, cap: int | None) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from core.errors import InvalidInput, PayloadTooLarge
 from core.ids import RunId
+from core.queue.model import code_of
 
 MAX_INPUT_BYTES = 256 * 1024
 MAX_KEY_LENGTH = 200
@@ -45,17 +46,35 @@ class Lane(IntEnum):
 
 
 class Cause(StrEnum):
-    """Why a run does not execute right now. Queued: cap, share, no_worker, paused. Waiting: the others."""
+    """Why a run does not execute right now. Queued: cap, share, no_worker, no_code, paused. Waiting: the others."""
 
     CAP = "cap"
     SHARE = "share"
     NO_WORKER = "no_worker"
+    NO_CODE = "no_code"
     PAUSED = "paused"
     REVIEW = "review"
     TIMER = "timer"
     EVENT = "event"
     RATE = "rate"
     BUDGET = "budget"
+
+
+@dataclass(frozen=True, slots=True)
+class Standstill:
+    """Why the queued runs of a tenant have not started yet: ``cause``, unless no worker that lives has their code.
+
+    ``codes``: the code that workers have; None: one of them executes whatever there is.
+    """
+
+    cause: Cause
+    codes: frozenset[str] | None = None
+
+    def of(self, workflow: str, version: str) -> Cause:
+        """Why a run of this version has not started."""
+        if self.codes is None or code_of(workflow, version) in self.codes:
+            return self.cause
+        return self.cause if self.cause in (Cause.PAUSED, Cause.NO_WORKER) else Cause.NO_CODE
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,22 +186,25 @@ class BatchProgress:
         return self.succeeded + self.failed + self.cancelled
 
 
-def progress_of(batch_id: str, rows: Sequence[Mapping[str, Any]], cause: Cause) -> BatchProgress:
-    """Add up rows of state, cause, outcome, runs and cost; ``cause`` is why the queued ones wait."""
+def progress_of(batch_id: str, rows: Sequence[Mapping[str, Any]], standstill: Standstill) -> BatchProgress:
+    """Add up rows of state, cause, outcome, workflow, version, runs and cost; ``standstill``: why queued ones wait."""
     states = dict.fromkeys(RunState, 0)
     waiting: dict[str, int] = {}
+    queued: dict[str, int] = {}
     outcomes: dict[str, int] = {}
     for row in rows:
         states[RunState(row["state"])] += row["runs"]
         if row["state"] == RunState.WAITING:
             waiting[row["cause"]] = waiting.get(row["cause"], 0) + row["runs"]
+        if row["state"] == RunState.QUEUED:
+            cause = standstill.of(row["workflow"], row["version"])
+            queued[cause] = queued.get(cause, 0) + row["runs"]
         if row["outcome"]:
             outcomes[row["outcome"]] = outcomes.get(row["outcome"], 0) + row["runs"]
-    queued = states[RunState.QUEUED]
     return BatchProgress(
         batch_id=batch_id,
         total=sum(states.values()),
-        queued=queued,
+        queued=states[RunState.QUEUED],
         running=states[RunState.RUNNING],
         waiting_by_cause=waiting,
         succeeded=states[RunState.SUCCEEDED],
@@ -190,7 +212,7 @@ def progress_of(batch_id: str, rows: Sequence[Mapping[str, Any]], cause: Cause) 
         cancelled=states[RunState.CANCELLED],
         by_outcome=outcomes,
         cost_microusd=sum(row["cost_microusd"] for row in rows),
-        queued_by_cause={cause.value: queued} if queued else {},
+        queued_by_cause=queued,
     )
 
 

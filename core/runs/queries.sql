@@ -99,12 +99,12 @@ insert into run_events (tenant_id, run_id, seq, at, kind, data)
 select app.tenant(), $1, event_seq, $2, $3, $4 from counted;
 
 -- name: batch_counts
--- How far a batch is: one row per state, cause and outcome.
-select r.state, r.cause, r.outcome, count(*) as runs, coalesce(sum(b.spent_microusd), 0)::bigint as cost_microusd
+-- How far a batch is: one row per state, cause, outcome and version.
+select r.state, r.cause, r.outcome, r.workflow, r.version, count(*) as runs, coalesce(sum(b.spent_microusd), 0)::bigint as cost_microusd
 from runs r
 left join budget_accounts b on b.tenant_id = r.tenant_id and b.account = 'run:' || r.run_id
 where r.tenant_id = app.tenant() and r.batch_id = $1
-group by r.state, r.cause, r.outcome;
+group by r.state, r.cause, r.outcome, r.workflow, r.version;
 
 -- name: declined_reasons
 -- How often each reason was given for a refusal, over all runs or one batch.

@@ -40,6 +40,7 @@ from core.runs.model import (
     RunRequest,
     RunState,
     RunView,
+    Standstill,
     StepView,
     check_request,
     progress_of,
@@ -133,11 +134,11 @@ class RunService:
         known = await store.by_idempotency_keys(tx, keys) if keys else {}
         now = self._clock.now()
         fresh = [item for item in prepared if item[0].idempotency_key not in known]
-        cause = Cause.SHARE
+        standstill = Standstill(Cause.SHARE)
         if fresh:
             lowest = max(info.lane if request.lane is None else request.lane for request, info, _ in fresh)
             place = await self._door.admit_in(tx, ctx, Lane(lowest), len(fresh), now)
-            cause = await self._cause_at(tx, place)
+            standstill = await self._standstill_at(tx, place)
         run_ids: list[RunId] = []
         new: list[store.NewRun] = []
         for request, info, document in prepared:
@@ -150,7 +151,7 @@ class RunService:
             if await store.insert_runs(tx, ctx, new, now) < len(new):
                 raise Conflict("The same submission is under way.", retry_after_s=1.0)
             await self._queue.push_in(tx, [run.run_id for run in new])
-        return run_ids, [queued_view(ctx, run, cause, now) for run in new]
+        return run_ids, [queued_view(ctx, run, standstill, now) for run in new]
 
     # Look -----------------------------------------------------------------------------------------------
 
@@ -187,10 +188,10 @@ class RunService:
         limit = max(1, min(limit, 1_000))
         after = _decode_cursor(cursor) if cursor else None
         async with self._db.tenant_transaction(ctx) as tx:
-            cause = await self._queued_cause(tx)
+            standstill = await self._standstill(tx)
             views = await store.views(
                 tx,
-                cause,
+                standstill,
                 state=state,
                 workflow=workflow,
                 batch_id=batch_id,
@@ -218,10 +219,10 @@ class RunService:
         ctx.require(Scope.RUNS_READ)
         async with self._db.tenant_transaction(ctx) as tx:
             rows = await store.batch_counts(tx, batch_id)
-            cause = await self._queued_cause(tx)
+            standstill = await self._standstill(tx)
         if not rows:
             raise NotFound("There is no such batch.")
-        return progress_of(batch_id, [dict(row) for row in rows], cause)
+        return progress_of(batch_id, [dict(row) for row in rows], standstill)
 
     async def declined_summary(self, ctx: TenantContext, batch_id: str | None = None) -> Sequence[ReasonCount]:
         """Reasons of refused applications, most frequent first; of one batch or of all."""
@@ -231,7 +232,7 @@ class RunService:
 
     async def _views(self, ctx: TenantContext, run_ids: Sequence[str]) -> Sequence[RunView]:
         async with self._db.tenant_transaction(ctx) as tx:
-            found = await store.views_by_id(tx, await self._queued_cause(tx), run_ids)
+            found = await store.views_by_id(tx, await self._standstill(tx), run_ids)
         return [self._shown(ctx, view) for view in found]
 
     def _shown(self, ctx: TenantContext, view: RunView) -> RunView:
@@ -239,12 +240,13 @@ class RunService:
             return view
         return replace(view, input={}, output=None, error=None, progress=None)
 
-    async def _queued_cause(self, tx: Transaction) -> Cause:
+    async def _standstill(self, tx: Transaction) -> Standstill:
         place = await store.queue_row(tx)
-        return await self._cause_at(tx, place) if place.queued else Cause.SHARE
+        return await self._standstill_at(tx, place) if place.queued else Standstill(Cause.SHARE)
 
-    async def _cause_at(self, tx: Transaction, place: store.QueueRow) -> Cause:
-        return queued_cause(place.paused, place.running, place.cap, await self._queue.live_slots_in(tx))
+    async def _standstill_at(self, tx: Transaction, place: store.QueueRow) -> Standstill:
+        cause = queued_cause(place.paused, place.running, place.cap, await self._queue.live_slots_in(tx))
+        return Standstill(cause, await self._queue.live_codes_in(tx))
 
     # Tell -----------------------------------------------------------------------------------------------
 

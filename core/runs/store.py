@@ -18,6 +18,7 @@ from core.runs.model import (
     RunRequest,
     RunState,
     RunView,
+    Standstill,
     StepView,
 )
 from core.runs.waiting import Parking, Passage
@@ -101,7 +102,7 @@ async def queue_row(tx: Transaction) -> QueueRow:
     return QueueRow(0, 0, 0, False, False) if row is None else QueueRow(**row)
 
 
-def _view(row: Row, queued_cause: Cause) -> RunView:
+def _view(row: Row, standstill: Standstill) -> RunView:
     state = RunState(row["state"])
     cause = Cause(row["cause"]) if row["cause"] else None
     return RunView(
@@ -110,7 +111,7 @@ def _view(row: Row, queued_cause: Cause) -> RunView:
         version=row["version"],
         lane=Lane(row["lane"]),
         state=state,
-        cause=queued_cause if state is RunState.QUEUED else cause,
+        cause=standstill.of(row["workflow"], row["version"]) if state is RunState.QUEUED else cause,
         source=row["source"],
         batch_id=row["batch_id"],
         thread_id=row["thread_id"],
@@ -132,7 +133,7 @@ def _view(row: Row, queued_cause: Cause) -> RunView:
 
 async def views(
     tx: Transaction,
-    queued_cause: Cause,
+    standstill: Standstill,
     *,
     state: str | None,
     workflow: str | None,
@@ -144,12 +145,12 @@ async def views(
     """Runs that pass the filters, newest first."""
     moment, run_id = after or (None, None)
     rows = await tx.fetch(SQL["views"], state, workflow, batch_id, outcome, moment, run_id, limit)
-    return [_view(row, queued_cause) for row in rows]
+    return [_view(row, standstill) for row in rows]
 
 
-async def views_by_id(tx: Transaction, queued_cause: Cause, run_ids: Sequence[str]) -> list[RunView]:
+async def views_by_id(tx: Transaction, standstill: Standstill, run_ids: Sequence[str]) -> list[RunView]:
     """These runs of the tenant; unknown ids are left out."""
-    return [_view(row, queued_cause) for row in await tx.fetch(SQL["views_by_id"], list(run_ids))]
+    return [_view(row, standstill) for row in await tx.fetch(SQL["views_by_id"], list(run_ids))]
 
 
 async def steps(tx: Transaction, run_id: str) -> list[StepView]:
@@ -179,7 +180,7 @@ async def append_event(tx: Transaction, run_id: str, now: datetime, kind: str, d
 
 
 async def batch_counts(tx: Transaction, batch_id: str) -> list[Row]:
-    """Rows of state, cause, outcome, runs, cost_microusd."""
+    """Rows of state, cause, outcome, workflow, version, runs, cost_microusd."""
     return await tx.fetch(SQL["batch_counts"], batch_id)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from core.errors import BailiwickError, IdempotencyConflict
 from core.ids import RunId, new_id
-from core.runs.model import Cause, Lane, RunRequest, RunState, RunView
+from core.runs.model import Lane, RunRequest, RunState, RunView, Standstill
 from core.runs.store import NewRun
 from core.tenancy import TenantContext
 
@@ -55,7 +55,7 @@ def new_run(
     )
 
 
-def queued_view(ctx: TenantContext, run: NewRun, cause: Cause, now: datetime) -> RunView:
+def queued_view(ctx: TenantContext, run: NewRun, standstill: Standstill, now: datetime) -> RunView:
     """A new run as it stands when it enters the queue."""
     return RunView(
         run_id=run.run_id,
@@ -63,7 +63,7 @@ def queued_view(ctx: TenantContext, run: NewRun, cause: Cause, now: datetime) ->
         version=run.version,
         lane=run.lane,
         state=RunState.QUEUED,
-        cause=cause,
+        cause=standstill.of(run.request.workflow, run.version),
         source=run.request.source,
         batch_id=run.request.batch_id,
         thread_id=run.request.thread_id,

@@ -57,8 +57,10 @@ def workflow(
     The function takes ``run`` and one pydantic model, and returns anything pydantic can write as JSON.
     Raises ``TypeError`` at import when it does not.
     """
-    if not name or len(name) > MAX_NAME or not version:
-        raise TypeError(f"A workflow needs a version and a name of at most {MAX_NAME} characters.")
+    if not name or len(name) > MAX_NAME:
+        raise TypeError(f"A workflow needs a name of at most {MAX_NAME} characters.")
+    if not version or len(version) > MAX_NAME or "@" in version:
+        raise TypeError(f"Workflow {name} needs a version of at most {MAX_NAME} characters, without @.")
 
     def declare(function: Callable[[Run, In], Awaitable[Out]]) -> WorkflowDefinition[In, Out]:
         return WorkflowDefinition(

@@ -2,7 +2,7 @@
 
 The engine calls ``body`` with the name of an execution (a run and which claim of it); what it needs to know about the
 run is kept here between the claim and the end. ``body`` never raises what a workflow raised: it returns an end as JSON.
-A run whose code is not installed here fails with a clear error.
+The queue gives a worker only runs whose code it has: whatever is claimed is in the registry.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 from core.clock import Clock
 from core.engine import JSON, Engine
-from core.errors import WorkflowUnknown
 from core.ids import RunId, WorkerId
 from core.queue.model import Claim
 from core.redis.limits import Limits
@@ -63,11 +62,7 @@ class RunExecutor:
     async def execute(self, claim: Claim) -> None:
         """Execute one claimed run until its slot is given back."""
         on = await written(lambda: self._executing(claim))
-        definition = self._registry.find(claim.workflow, claim.version)
-        if definition is None:
-            missing = WorkflowUnknown(f"No worker here has workflow {claim.workflow} version {claim.version}.")
-            await self._execution.end(on, RunState.FAILED, error=describe(missing))
-            return
+        definition = self._registry.at(claim.workflow, claim.version)
         run = Run(on, claim.workflow, Performer(self._tools, on))
         lasted_s = 0.0 if claim.attempt == 1 else await written(lambda: self._execution.lasted_s(on))
         left_s = on.ctx.policy.max_duration_s - lasted_s

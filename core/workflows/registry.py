@@ -11,6 +11,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from core.errors import InvalidInput, SetupError, WorkflowUnknown
+from core.queue.model import code_of
 from core.runs.submission import WorkflowInfo
 from core.settings import Settings
 from core.workflows.definition import WorkflowDefinition
@@ -50,9 +51,13 @@ class Registry:
         """All workflows, by name."""
         return sorted(self._by_name)
 
-    def find(self, name: str, version: str) -> Definition | None:
-        """One definition; None when its code is not here."""
-        return self._by_name.get(name, {}).get(version)
+    def codes(self) -> list[str]:
+        """All versions of all workflows, in order, as a worker tells the queue what it can execute (``code_of``)."""
+        return sorted(code_of(name, version) for name, versions in self._by_name.items() for version in versions)
+
+    def at(self, name: str, version: str) -> Definition:
+        """One definition, whose code is here."""
+        return self._by_name[name][version]
 
     def is_private(self, name: str) -> bool:
         """Whether any version of it keeps input and output to the submitter. A name that is gone counts as private."""

@@ -12,8 +12,9 @@ from streamlit.delta_generator import DeltaGenerator
 from core.runs.model import Lane
 from core.usage.model import format_usd
 from ops_dashboard import figures, session, snapshots
-from ops_dashboard.data import Pulse, TenantPulse, Window
+from ops_dashboard.data import Window
 from ops_dashboard.measures import JAIN_FORMULA, Fairness, ratio
+from ops_dashboard.pulse import Pulse, TenantPulse
 from ops_dashboard.screens.tables import share_column, table
 from ops_dashboard.session import Viewer
 from ops_dashboard.snapshots import SPANS

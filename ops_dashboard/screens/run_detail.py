@@ -96,7 +96,7 @@ def _head(who: Viewer, shown: _Shown) -> None:
     color, icon = _STATE_BADGES[state]
     st.subheader(f"{row['workflow']} v{row['version']}", anchor=False)
     with st.container(horizontal=True, vertical_alignment="center"):
-        cause = row["cause"] if state is not RunState.QUEUED else _queued_cause(who, row["tenant_id"])
+        cause = row["cause"] if state is not RunState.QUEUED else _queued_cause(who, row)
         st.badge(f"{state}: {str(cause).replace('_', ' ')}" if cause else str(state), icon=icon, color=color)
         if row["outcome"]:
             st.badge(row["outcome"], color="gray")
@@ -110,8 +110,8 @@ def _head(who: Viewer, shown: _Shown) -> None:
             _ask("cancel", row["run_id"])
 
 
-def _queued_cause(who: Viewer, tenant_id: str) -> str | None:
-    return next((one.queued_cause for one in snapshots.pulse(who).tenants if one.tenant_id == tenant_id), None)
+def _queued_cause(who: Viewer, row: dict[str, Any]) -> str | None:
+    return snapshots.pulse(who).queued_cause(row["tenant_id"], row["workflow"], row["version"])
 
 
 def _calm(now: datetime) -> datetime:
@@ -172,7 +172,7 @@ def _waiting(detail: RunDetail) -> None:
         when = f"in about {duration(latest)}" if soonest == latest else f"in {duration(soonest)} to {duration(latest)}"
         st.info(f"Should start {'at once' if latest == 0 else when}, if nobody comes or goes.", icon=":material/timer:")
     elif detail.row["state"] == RunState.QUEUED:
-        st.info("Nobody can say when it starts: it is paused, or there is no worker.", icon=":material/timer_off:")
+        st.info("Nobody can say when it starts: it is paused, or no worker has its code.", icon=":material/timer_off:")
     if detail.waited:
         whole = duration(sum(detail.waited.values()))
         st.caption(f"Waited {whole} so far" if detail.row["finished_at"] is None else f"Waited {whole}")

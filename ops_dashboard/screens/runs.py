@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.runs.model import Cause, Lane, RunState, queued_cause
+from core.runs.model import Lane, RunState
 from core.usage.model import format_usd
 from ops_dashboard import data, session, snapshots
 from ops_dashboard.data import RunFilter
+from ops_dashboard.pulse import Pulse
 from ops_dashboard.screens import run_detail
 from ops_dashboard.screens.tables import height_of
 from ops_dashboard.session import Viewer
@@ -168,14 +169,10 @@ def _nothing(where: RunFilter) -> None:
 
 def _table(who: Viewer, rows: list[dict[str, Any]]) -> pd.DataFrame:
     pulse = snapshots.pulse(who)
-    queued = {
-        tenant.tenant_id: queued_cause(tenant.paused, tenant.running, tenant.cap, pulse.live_slots)
-        for tenant in pulse.tenants
-    }
     names = {tenant.tenant_id: tenant.name for tenant in pulse.tenants}
     columns: dict[str, list[Any]] = {
         "State": [[row["state"]] for row in rows],
-        "Cause": [_cause(row, queued.get(row["tenant_id"])) for row in rows],
+        "Cause": [_cause(row, pulse) for row in rows],
         "Workflow": [f"{row['workflow']} v{row['version']}" for row in rows],
         "Outcome": [row["outcome"] or row["error_code"] or NONE for row in rows],
         "Submitted": [moment(row["submitted_at"], who.timezone) for row in rows],
@@ -193,8 +190,9 @@ def _table(who: Viewer, rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _cause(row: dict[str, Any], queued: Cause | None) -> str:
-    cause = queued if row["state"] == RunState.QUEUED else row["cause"]
+def _cause(row: dict[str, Any], pulse: Pulse) -> str:
+    queued = row["state"] == RunState.QUEUED
+    cause = pulse.queued_cause(row["tenant_id"], row["workflow"], row["version"]) if queued else row["cause"]
     return str(cause).replace("_", " ") if cause else NONE
 
 

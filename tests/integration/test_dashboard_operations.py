@@ -92,7 +92,7 @@ async def test_the_pulse_names_why_nothing_moves_and_how_long_the_oldest_run_is_
     tenants = await work.tenants.list_tenants(await work.operator())
     pulse = await data.pulse(work.db, await work.operator(), tenants, work.clock.now())
     (tenant,) = pulse.tenants
-    assert (tenant.queued, tenant.running, tenant.queued_cause) == (2, 1, Cause.CAP)
+    assert (tenant.queued, tenant.running, tenant.queued_by_cause) == (2, 1, {Cause.CAP: 2})
     assert tenant.oldest_queued_at == submitted
     assert (tenant.runs_today, tenant.daily_runs) == (3, 20)
     assert (tenant.month_reserved_microusd, tenant.month_limit_microusd) == (2_500, Policy().budget_month_microusd)

@@ -23,8 +23,8 @@ insert into tenants (tenant_id, name, org_id, region, created_at)
 select 't' || t, 'T', 'o', 'us-east-1', now() from generate_series(1, $1) t;
 insert into queue_tenants (tenant_id, weight, cap, burst_slots, burst_credit_s, queued, virtual_time, clock_at)
 select 't' || t, 1, 3, t % 2, 1, 1, t, now() from generate_series(1, $1) t;
-insert into queue_flows (tenant_id, lane, workflow, user_key, fresh, queued, head_rank, virtual_time)
-select 't' || t, lane, 'w', 'u' || u, true, 1, t, t
+insert into queue_flows (tenant_id, lane, workflow, code, user_key, fresh, queued, head_rank, virtual_time)
+select 't' || t, lane, 'w', 'w@1', 'u' || u, true, 1, t, t
 from generate_series(1, $1) t, generate_series(0, 2) lane, generate_series(1, 9) u;
 insert into runs (run_id, tenant_id, workflow, version, lane, state, source, batch_id, idempotency_key, request_hash,
                   input, policy_version, budget_microusd, submitted_at, queued_at)
@@ -62,9 +62,14 @@ CLAIM = {
     "next tenant that may burst": "select * from queue_tenants q where q.may_burst "
     "order by q.virtual_time, q.tenant_id limit 1",
     "next flow": "select * from queue_flows f where f.tenant_id = 't7' and f.queued > 0 "
-    "order by f.lane, f.fresh, f.virtual_time, f.user_key, f.workflow limit 1",
+    "and f.code = any (array['v@1', 'w@1']) "
+    "order by f.lane, f.fresh, f.virtual_time, f.user_key, f.workflow, f.head_rank, f.code limit 1",
     "oldest flow": "select * from queue_flows f where f.tenant_id = 't7' and f.queued > 0 "
     "order by f.head_rank, f.lane limit 1",
+    "anything of some code": "select from queue_flows f where f.queued > 0 and f.code = any (array['v@1', 'v@2'])",
+    "tenant with some code": "select * from queue_tenants q "
+    "where q.eligible and app.serves(array['v@1'], array['t1'], q.tenant_id) "
+    "order by q.virtual_time, q.tenant_id limit 1",
     "flows of a user": "select * from queue_flows f where f.tenant_id = 't7' and f.user_key = 'u3'",
     "head of a flow": "select * from queue_entries e where e.flow_id = 7 order by e.rank, e.run_id limit 1",
     "what enters the queue": "select * from app.queue_pushed('t7', array['run_7_4', 'run_7_7'])",

@@ -13,7 +13,7 @@ import pytest
 from core.clock import FakeClock
 from core.ids import UserId, WorkerId
 from core.queue.fairness import FairQueue
-from core.queue.model import DEAD_AFTER_S, HEADROOM, Claim
+from core.queue.model import DEAD_AFTER_S, HEADROOM, Claim, code_of
 from core.queue.rows import Run, Terms
 from core.runs.execution import Wait
 from core.runs.model import Cause, Lane
@@ -24,6 +24,13 @@ from tests.fixtures.work import Work, work_in
 OPERATIONS = 260
 WORKERS = {"one": 8, "two": 6, "three": 4}
 WORKFLOWS = ("claim", "letter", "loan")
+VERSIONS = ("1", "2")
+CODES = {
+    "one": [code_of(name, version) for name in WORKFLOWS for version in VERSIONS],
+    "two": [code_of(name, "1") for name in WORKFLOWS],
+    "three": [code_of(name, "2") for name in ("letter", "loan")],
+}
+"""What each worker has: a fleet in the middle of a change."""
 LOST_S = 1e-9
 CLOCK_S = 1e-6
 """Clocks that began long ago are no finer than that."""
@@ -90,16 +97,17 @@ class Both:
         lane = self.rng.choice(list(Lane))
         count = self.rng.randint(1, 8)
         by = replace(ctx, user_id=UserId(f"usr_{user}") if user != "c" else None)
-        runs = await self.work.submit(by, count, workflow, lane=lane)
+        version = self.rng.choice(VERSIONS)
+        runs = await self.work.submit(by, count, workflow, lane=lane, version=version)
         self.twin.push(
-            ctx.tenant_id, [Run(one.run_id, workflow, by.user_id or "", lane.value) for one in runs], self.now
+            ctx.tenant_id, [Run(one.run_id, workflow, by.user_id or "", lane.value, version) for one in runs], self.now
         )
 
     async def claim(self) -> None:
         worker = self.rng.choice(list(WORKERS))
         count = self.rng.randint(1, 5)
-        claims = await self.work.claim(worker, count, WORKERS[worker])
-        self.twin.heartbeat(worker, WORKERS[worker], self.now)
+        claims = await self.work.claim(worker, count, WORKERS[worker], codes=CODES[worker])
+        self.twin.heartbeat(worker, WORKERS[worker], self.now, codes=CODES[worker])
         starts = self.twin.claim(worker, count, HEADROOM, self.now)
         assert [(one.run_id, one.tenant, one.burst) for one in starts] == [
             (one.run_id, one.tenant_id, one.burst) for one in claims
@@ -112,6 +120,7 @@ class Both:
             assert slot["capped_s"] == pytest.approx(start.capped_s, abs=CLOCK_S)
             assert slot["paused_s"] == pytest.approx(start.paused_s, abs=CLOCK_S)
         self.held |= {one.run_id: (one, worker) for one in claims}
+        assert {code_of(one.workflow, one.version) for one in claims} <= set(CODES[worker])
         self.claims += len(claims)
         self.bursts += sum(one.burst for one in claims)
 

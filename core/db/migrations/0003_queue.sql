@@ -23,6 +23,9 @@
 --   the least virtual time (the same queuing, unweighted). But every tenth claim of a tenant takes its oldest run,
 --   whatever its lane: with k older runs in its tenant a run starts within 10 (k + 1) claims of that tenant.
 --   Flows are passed over while their user, or their workflow, is at a cap of its own.
+-- Code: a worker says which code it has (workflow@version) and is given nothing else. It passes over tenants of which it
+--   can execute nothing, and does not mark them: others can. A tenant's tenth claim is left to another worker with free
+--   slots when its oldest run is of code that only that one has. What no worker has stays queued (cause no_code).
 --
 -- Each wait for a slot is accounted for by cause: clocks count the seconds in which a tenant was paused or at its
 -- cap, and those in which the platform had no worker. An entry keeps what the clocks showed when it was queued; at the
@@ -73,6 +76,7 @@ create table queue_flows (
     tenant_id    text not null references queue_tenants,
     lane         smallint not null,
     workflow     text not null,
+    code         text not null,        -- workflow@version
     user_key     text not null,        -- the user's id; '' for runs that nobody in particular submitted
     fresh        boolean not null,
     queued       integer not null default 0 check (queued >= 0),
@@ -80,10 +84,12 @@ create table queue_flows (
     running      integer not null default 0 check (running >= 0),
     user_cap     integer,              -- the tenant's, here to be held
     virtual_time double precision not null,
-    unique (tenant_id, user_key, lane, workflow, fresh)
+    unique (tenant_id, user_key, lane, code, fresh)
 );
-create index queue_flows_next on queue_flows (tenant_id, lane, fresh, virtual_time, user_key, workflow) where queued > 0;
+create index queue_flows_next on queue_flows (tenant_id, lane, fresh, virtual_time, user_key, workflow, head_rank)
+    where queued > 0;
 create index queue_flows_oldest on queue_flows (tenant_id, head_rank) where queued > 0;
+create index queue_flows_code on queue_flows (code) where queued > 0;
 select app.fence('queue_flows', 'select');
 
 -- Workflows with a cap of their own inside a tenant.
@@ -135,17 +141,20 @@ create table workers (
     started_at   timestamptz not null,
     heartbeat_at timestamptz not null,
     held         integer not null default 0 check (held between 0 and slots),
-    draining     boolean not null default false
+    draining     boolean not null default false,
+    codes        text[]                -- the code it has, in order; null: whatever there is
 );
 
 -- One row. The virtual time at which the last claim was made, the most slots that may be held on the whole platform
--- (null: as many as workers have), and the seconds in which there was no worker: until alive_until, when not null.
+-- (null: as many as workers have), the seconds in which there was no worker: until alive_until, when not null; and when
+-- a worker that passed over a tenant last woke the others.
 create table queue_platform (
     one          boolean primary key default true check (one),
     virtual_time double precision not null default 0,
     cap          integer check (cap >= 0),
     no_worker_s  double precision not null default 0,
-    alive_until  timestamptz
+    alive_until  timestamptz,
+    passed_at    timestamptz not null default 'epoch'
 );
 insert into queue_platform (alive_until) values ('epoch');
 

@@ -66,7 +66,7 @@ $$;
 create function app.pulse(p_now timestamptz)
 returns table (tenant_id text, queued integer, running integer, cap integer, weight double precision,
                paused boolean, draining boolean, burst_slots integer, burst_credit_s double precision,
-               debt_s double precision, lanes jsonb, oldest_queued_at timestamptz, waiting jsonb,
+               debt_s double precision, lanes jsonb, codes jsonb, oldest_queued_at timestamptz, waiting jsonb,
                runs_today integer, month_limit_microusd bigint, month_reserved_microusd bigint,
                month_spent_microusd bigint, reviews_open integer, reviews_overdue integer,
                review_next_due timestamptz)
@@ -75,7 +75,7 @@ language sql stable as $$
            coalesce(q.paused, false), coalesce(q.draining, false), coalesce(q.burst_slots, 0),
            coalesce(q.burst_credit_s, 0),
            coalesce(greatest(0, q.debt_s + (q.running - q.cap) * greatest(0, extract(epoch from p_now - q.clock_at))), 0),
-           coalesce(l.lanes, '{}'), oldest.queued_at, coalesce(w.waiting, '{}'),
+           coalesce(l.lanes, '{}'), coalesce(k.codes, '{}'), oldest.queued_at, coalesce(w.waiting, '{}'),
            coalesce(d.runs, 0), coalesce(b.limit_microusd, 0), coalesce(b.reserved_microusd, 0),
            coalesce(b.spent_microusd, 0), v.open, v.overdue, v.next_due
     from tenants t
@@ -97,6 +97,11 @@ language sql stable as $$
         from (select f.lane, sum(f.queued) as queued from queue_flows f
               where f.tenant_id = t.tenant_id and f.queued > 0 group by f.lane) c
     ) l on true
+    left join lateral (
+        select jsonb_object_agg(c.code, c.queued) as codes
+        from (select f.code, sum(f.queued) as queued from queue_flows f
+              where f.tenant_id = t.tenant_id and f.queued > 0 group by f.code) c
+    ) k on true
     left join lateral (
         select jsonb_object_agg(c.cause, c.count) as waiting
         from (select w.cause, count(*) as count from waits w where w.tenant_id = t.tenant_id group by w.cause) c
@@ -296,7 +301,7 @@ $$;
 create function app.op_pulse(p_now timestamptz)
 returns table (tenant_id text, queued integer, running integer, cap integer, weight double precision,
                paused boolean, draining boolean, burst_slots integer, burst_credit_s double precision,
-               debt_s double precision, lanes jsonb, oldest_queued_at timestamptz, waiting jsonb,
+               debt_s double precision, lanes jsonb, codes jsonb, oldest_queued_at timestamptz, waiting jsonb,
                runs_today integer, month_limit_microusd bigint, month_reserved_microusd bigint,
                month_spent_microusd bigint, reviews_open integer, reviews_overdue integer,
                review_next_due timestamptz)

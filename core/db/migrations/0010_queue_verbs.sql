@@ -11,8 +11,9 @@
 -- The runs of these ids that may enter the queue, in the order of the ids. From the ids to the rows, whatever the
 -- planner knows of the table: "offset 0" keeps it from reading all that the tenant has queued instead.
 create function app.queue_pushed(p_tenant text, p_run_ids text[])
-returns table (run_id text, lane smallint, workflow text, user_key text, "position" bigint) language sql stable as $$
-    select r.run_id, r.lane, r.workflow, coalesce(r.user_id, ''), u.position
+returns table (run_id text, lane smallint, workflow text, code text, user_key text, "position" bigint)
+language sql stable as $$
+    select r.run_id, r.lane, r.workflow, r.workflow || '@' || r.version, coalesce(r.user_id, ''), u.position
     from unnest(p_run_ids) with ordinality as u(run_id, position)
     cross join lateral (select * from runs r where r.run_id = u.run_id offset 0) r
     where r.tenant_id = p_tenant and r.state = 'queued'
@@ -43,29 +44,29 @@ begin
                       where g.tenant_id = f.tenant_id and g.user_key = f.user_key and g.queued > 0);
 
     with pushed as materialized (
-        select p.run_id, p.lane, p.workflow, p.user_key,
+        select p.run_id, p.lane, p.workflow, p.code, p.user_key,
                (extract(epoch from p_now) * 1e6)::bigint + p.position
                    - case when p_head then 1000000000000000000 else 0 end as rank
         from app.queue_pushed(tenant.tenant_id, p_run_ids) p
     ), flows as (
-        insert into queue_flows as f (tenant_id, lane, workflow, user_key, fresh, queued, head_rank, running, user_cap,
-                                      virtual_time)
-        select tenant.tenant_id, p.lane, p.workflow, p.user_key, not p_head, count(*), min(p.rank),
+        insert into queue_flows as f (tenant_id, lane, workflow, code, user_key, fresh, queued, head_rank, running,
+                                      user_cap, virtual_time)
+        select tenant.tenant_id, p.lane, p.workflow, p.code, p.user_key, not p_head, count(*), min(p.rank),
                coalesce(max(g.running), 0), tenant.user_cap, coalesce(max(g.virtual_time), tenant.user_clock)
         from pushed p
         left join lateral (select g.running, g.virtual_time from queue_flows g
                            where g.tenant_id = tenant.tenant_id and g.user_key = p.user_key limit 1) g on true
-        group by p.lane, p.workflow, p.user_key
-        on conflict (tenant_id, user_key, lane, workflow, fresh) do update
+        group by p.lane, p.workflow, p.code, p.user_key
+        on conflict (tenant_id, user_key, lane, code, fresh) do update
             set queued = f.queued + excluded.queued, head_rank = least(f.head_rank, excluded.head_rank)
-        returning f.flow_id, f.lane, f.workflow, f.user_key
+        returning f.flow_id, f.lane, f.code, f.user_key
     ), entries as (
         insert into queue_entries (run_id, tenant_id, flow_id, rank, capped_s, paused_s, no_worker_s)
         select p.run_id, tenant.tenant_id, f.flow_id, p.rank,
                tenant.capped_s + case when tenant.running >= tenant.cap and not tenant.paused then passed_s else 0 end,
                tenant.paused_s + case when tenant.paused then passed_s else 0 end, no_worker_s
         from pushed p
-        join flows f on f.lane = p.lane and f.workflow = p.workflow and f.user_key = p.user_key
+        join flows f on f.lane = p.lane and f.code = p.code and f.user_key = p.user_key
         returning 1
     )
     select count(*) into entered from entries;
@@ -79,29 +80,37 @@ begin
 end $$;
 select app.control('app.queue_push(text[], boolean, timestamptz)');
 
+-- Whether a tenant has something queued that a worker with this code can execute, as far as it was not passed over.
+create function app.serves(p_codes text[], p_passed text[], p_tenant text) returns boolean language sql stable as $$
+    select p_tenant <> all (p_passed) and exists (
+        select from queue_flows f where f.tenant_id = p_tenant and f.queued > 0 and f.code = any (p_codes))
+$$;
+
 -- Who may take a slot out of the headroom, when p_free slots are free; its row locked, all null when nobody may. The
--- queue's virtual time is p_clock.
-create function app.quiet_tenant(p_free integer, p_clock double precision) returns queue_tenants
-language plpgsql as $$
+-- queue's virtual time is p_clock. p_passed: tenants that this claim has passed over, for want of code among p_codes.
+create function app.quiet_tenant(p_free integer, p_clock double precision, p_codes text[], p_passed text[])
+returns queue_tenants language plpgsql as $$
 declare tenant queue_tenants%rowtype;
 begin
-    select * into tenant from queue_tenants q where q.eligible and q.newcomer
+    select * into tenant from queue_tenants q where q.eligible and q.newcomer and (p_passed = '{}' or app.serves(p_codes, p_passed, q.tenant_id))
     order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
     if found then return tenant; end if;
     -- Few are behind the clock: who is served goes ahead of it, and who came back from being idle is a newcomer.
     select * into tenant from queue_tenants q
     where q.eligible and q.virtual_time <= p_clock and q.running < p_free
+      and (p_passed = '{}' or app.serves(p_codes, p_passed, q.tenant_id))
     order by q.running, q.virtual_time, q.tenant_id limit 1 for update skip locked;
     return tenant;
 end $$;
 
 -- Who may go over its cap; its row locked, all null when nobody may.
-create function app.bursting_tenant(p_now timestamptz) returns queue_tenants
+create function app.bursting_tenant(p_now timestamptz, p_codes text[], p_passed text[]) returns queue_tenants
 language plpgsql as $$
 declare tenant queue_tenants%rowtype;
 begin
     loop
-        select * into tenant from queue_tenants q where q.may_burst
+        select * into tenant from queue_tenants q
+        where q.may_burst and (p_passed = '{}' or app.serves(p_codes, p_passed, q.tenant_id))
         order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
         if not found or tenant.clock_at = p_now then return tenant; end if;
         -- Its debt has grown since it was written: write what it is, and look again.
@@ -110,23 +119,26 @@ begin
     end loop;
 end $$;
 
--- The flow from which a tenant's next run is taken; all null when each is at a cap of its user or workflow.
-create function app.next_flow(p_tenant text, p_oldest boolean) returns queue_flows
+-- The flow from which a tenant's next run is taken; all null when each is at a cap of its user or workflow, or of code
+-- that is not among p_codes (null: any will do).
+create function app.next_flow(p_tenant text, p_oldest boolean, p_codes text[]) returns queue_flows
 language plpgsql as $$
 declare flow queue_flows%rowtype;
 begin
     if p_oldest then
         select * into flow from queue_flows f
         where f.tenant_id = p_tenant and f.queued > 0 and (f.user_cap is null or f.running < f.user_cap)
+          and (p_codes is null or f.code = any (p_codes))
           and not exists (select from queue_workflows w
                           where w.tenant_id = p_tenant and w.workflow = f.workflow and w.running >= w.cap)
-        order by f.head_rank, f.lane, f.fresh, f.virtual_time, f.user_key, f.workflow limit 1;
+        order by f.head_rank, f.lane, f.fresh, f.virtual_time, f.user_key, f.workflow, f.code limit 1;
     else
         select * into flow from queue_flows f
         where f.tenant_id = p_tenant and f.queued > 0 and (f.user_cap is null or f.running < f.user_cap)
+          and (p_codes is null or f.code = any (p_codes))
           and not exists (select from queue_workflows w
                           where w.tenant_id = p_tenant and w.workflow = f.workflow and w.running >= w.cap)
-        order by f.lane, f.fresh, f.virtual_time, f.user_key, f.workflow limit 1;
+        order by f.lane, f.fresh, f.virtual_time, f.user_key, f.workflow, f.head_rank, f.code limit 1;
     end if;
     return flow;
 end $$;
@@ -134,6 +146,8 @@ end $$;
 -- The one door through which a run starts. Claims up to p_max runs for a worker, fairly.
 -- p_headroom: share of all slots (at least one slot when there are two or more) that is kept for tenants that hold
 -- few, so that a quiet tenant starts at once while others are backlogged.
+-- A last row without a run says that tenants were passed over, and that it is time to wake other workers for them: a
+-- slot that this worker gave back may be what they waited for.
 create function app.claim(p_worker text, p_max integer, p_headroom double precision, p_now timestamptz)
 returns table (run_id text, tenant_id text, user_id text, workflow text, version text, input jsonb,
                attempt integer, thread_id text, batch_id text, budget_microusd bigint, submitted_at timestamptz,
@@ -150,6 +164,10 @@ declare
     free     integer;
     reserved integer;
     mine     integer;
+    known    text[];
+    others   text[];
+    oldest   boolean;
+    passed   text[] := '{}';
     claimed  text[] := '{}';
     bursts   boolean[] := '{}';
 begin
@@ -161,20 +179,33 @@ begin
     into free, total
     from (select *, not draining and heartbeat_at > p_now - interval '1 minute' as alive from workers) w;
     reserved := case when total >= 2 then greatest(1, ceil(total * p_headroom)) else 0 end;
-    select least(p_max, w.slots - w.held, free) into mine from workers w where w.worker_id = p_worker and not w.draining;
+    select least(p_max, w.slots - w.held, free), w.codes into mine, known
+    from workers w where w.worker_id = p_worker and not w.draining;
+    -- Code that this worker has not, and another that could execute a run at once has.
+    select array_agg(distinct c.code) into others
+    from workers w cross join unnest(w.codes) as c(code)
+    where w.codes <> known and not w.draining and w.held < w.slots and w.heartbeat_at > p_now - interval '1 minute'
+      and c.code <> all (known);
 
     while coalesce(mine, 0) > 0 loop
         if free > reserved then
-            select * into tenant from queue_tenants q where q.eligible
+            select * into tenant from queue_tenants q
+            where q.eligible and (passed = '{}' or app.serves(known, passed, q.tenant_id))
             order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
-            if not found then tenant := app.bursting_tenant(p_now); end if;
+            if not found then tenant := app.bursting_tenant(p_now, known, passed); end if;
         else
-            tenant := app.quiet_tenant(free, platform.virtual_time);
+            tenant := app.quiet_tenant(free, platform.virtual_time, known, passed);
         end if;
         exit when tenant.tenant_id is null;
-        flow := app.next_flow(tenant.tenant_id, (tenant.turn + 1) % 10 = 0);
-        if flow.flow_id is null then
+        oldest := (tenant.turn + 1) % 10 = 0;
+        flow := app.next_flow(tenant.tenant_id, oldest, case when oldest then known || others else known end);
+        if flow.flow_id is null and (known is null or (app.next_flow(tenant.tenant_id, false, null)).flow_id is null) then
             update queue_tenants q set blocked = true where q.tenant_id = tenant.tenant_id;
+            continue;
+        elsif flow.flow_id is null or flow.code <> all (known) then
+            passed := passed || tenant.tenant_id;
+            -- Nothing for this worker anywhere: do not look at every tenant.
+            exit when not exists (select from queue_flows f where f.queued > 0 and f.code = any (known));
             continue;
         end if;
 
@@ -213,7 +244,12 @@ begin
         mine := mine - 1;
         free := free - 1;
     end loop;
-    if claimed = '{}' then return; end if;
+    if passed <> '{}' and platform.passed_at <= p_now - interval '1 second' then
+        update queue_platform p set passed_at = p_now;
+    else
+        passed := '{}';
+    end if;
+    if claimed = '{}' and passed = '{}' then return; end if;
 
     update queue_platform p set virtual_time = platform.virtual_time;
     update runs r set state = 'running', cause = null, attempt = r.attempt + 1,
@@ -226,6 +262,10 @@ begin
         from unnest(claimed, bursts) with ordinality as c(run_id, burst, position)
         join runs r on r.run_id = c.run_id
         order by c.position;
+    if passed <> '{}' then
+        run_id := null;
+        return next;
+    end if;
 end $$;
 select app.control('app.claim(text, integer, double precision, timestamptz)');
 

@@ -8,24 +8,25 @@ create function app.cancelled_here(p_worker text) returns table (run_id text) la
 $$;
 select app.control('app.cancelled_here(text)');
 
--- A worker says that it lives, with how many slots. Returns how many it holds here: more than it knows of, if the
+-- A worker says that it lives, with how many slots and which code (null: whatever there is). Returns how many it holds here: more than it knows of, if the
 -- answer to a claim was lost with the connection. The first worker ends the time without one.
-create function app.worker_heartbeat(p_worker text, p_slots integer, p_draining boolean, p_now timestamptz)
-returns integer language plpgsql as $$
+create function app.worker_heartbeat(p_worker text, p_slots integer, p_draining boolean, p_now timestamptz,
+                                     p_codes text[]) returns integer language plpgsql as $$
 declare holds integer;
 begin
     perform app.outside();
-    update workers set heartbeat_at = p_now, draining = p_draining where worker_id = p_worker returning held into holds;
+    update workers set heartbeat_at = p_now, draining = p_draining, codes = p_codes where worker_id = p_worker
+    returning held into holds;
     if found then return holds; end if;
-    insert into workers (worker_id, slots, started_at, heartbeat_at, draining)
-    values (p_worker, p_slots, p_now, p_now, p_draining)
+    insert into workers (worker_id, slots, started_at, heartbeat_at, draining, codes)
+    values (p_worker, p_slots, p_now, p_now, p_draining, p_codes)
     on conflict (worker_id) do nothing;
     update queue_platform
     set no_worker_s = no_worker_s + greatest(0, extract(epoch from p_now - alive_until)), alive_until = null
     where alive_until is not null;
     return 0;
 end $$;
-select app.control('app.worker_heartbeat(text, integer, boolean, timestamptz)');
+select app.control('app.worker_heartbeat(text, integer, boolean, timestamptz, text[])');
 
 -- A worker left cleanly; it must hold nothing. With the last one begins the time without any.
 create function app.worker_leave(p_worker text, p_now timestamptz) returns boolean language plpgsql as $$
@@ -79,6 +80,15 @@ language sql stable as $$
     where not draining and heartbeat_at >= case when held = 0 then p_idle_since else p_alive_since end
 $$;
 select app.control('app.live_slots(timestamptz, timestamptz)');
+
+-- The code of workers that live, as for live_slots; null: one of them executes whatever there is.
+create function app.live_codes(p_alive_since timestamptz, p_idle_since timestamptz) returns text[]
+language sql stable as $$
+    select case when bool_or(w.codes is null) then null else coalesce(array_agg(distinct c.code), '{}') end
+    from workers w left join lateral unnest(w.codes) as c(code) on true
+    where not w.draining and w.heartbeat_at >= case when w.held = 0 then p_idle_since else p_alive_since end
+$$;
+select app.control('app.live_codes(timestamptz, timestamptz)');
 
 -- Runs queued on the whole platform: admission sheds load by it.
 create function app.queue_depth() returns bigint language sql stable as $$

@@ -156,7 +156,7 @@ language sql stable as $$
     ), turns as (
         -- A user's virtual time when the flow's turn comes: workflows of one user and lane go by name.
         select f.*, f.virtual_time + coalesce(sum(f.queued * f.cost_s) over (
-                   partition by f.user_key, f.lane, f.fresh order by f.workflow
+                   partition by f.user_key, f.lane, f.fresh order by f.workflow, f.head_rank
                    rows between unbounded preceding and 1 preceding), 0) as begins
         from flows f
     ), mine as (
@@ -166,7 +166,8 @@ language sql stable as $$
                    when t.earlier then t.queued
                    when not t.level then 0
                    when t.flow_id = o.flow_id then t.older
-                   when t.user_key = o.user_key then case when t.workflow < o.workflow then t.queued else 0 end
+                   when t.user_key = o.user_key then
+                       case when t.workflow < o.workflow then t.queued when t.workflow = o.workflow then t.older else 0 end
                    when t.user_key < o.user_key and m.turn >= t.begins
                        then least(t.queued, floor((m.turn - t.begins) / t.cost_s) + 1)
                    else least(t.queued, greatest(0, ceil((m.turn - t.begins) / t.cost_s)))

@@ -44,8 +44,8 @@ from unnest($1::text[]) t cross join generate_series(1, $2::integer) n;
 -- name: backlog_flows
 -- The flows of the same, and what their tenants count.
 with flows as (
-    insert into queue_flows (tenant_id, lane, workflow, user_key, fresh, queued, head_rank, virtual_time)
-    select t, 1, $3, '', true, $2, (extract(epoch from $4::timestamptz) * 1e6)::bigint + 1, 0 from unnest($1::text[]) t
+    insert into queue_flows (tenant_id, lane, workflow, code, user_key, fresh, queued, head_rank, virtual_time)
+    select t, 1, $3, $3 || '@1', '', true, $2, (extract(epoch from $4::timestamptz) * 1e6)::bigint + 1, 0 from unnest($1::text[]) t
 )
 update queue_tenants q set queued = q.queued + $2, virtual_time = greatest(q.virtual_time, p.virtual_time)
 from queue_platform p where q.tenant_id = any($1::text[]);

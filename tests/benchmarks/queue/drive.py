@@ -143,7 +143,8 @@ class _Drive:
             await store.heartbeat(self._tx, WORKER, self._scenario.slots, False, at)
         free = self._scenario.slots - len(self._ends)
         if free > 0 and self._queued > 0:
-            for claim in await store.claim(self._tx, WORKER, free, HEADROOM, at):
+            claims, _ = await store.claim(self._tx, WORKER, free, HEADROOM, at)
+            for claim in claims:
                 self._start(claim, now)
 
     def _start(self, claim: Claim, now: int) -> None:

@@ -103,7 +103,7 @@ async def _client(db: Database, worker: WorkerId, ends: float, back_every: int, 
         called = time.perf_counter()
         try:
             async with db.control_statement() as tx:
-                claims = await store.claim(tx, worker, 12, HEADROOM, CLOCK.now())
+                claims, _ = await store.claim(tx, worker, 12, HEADROOM, CLOCK.now())
         except Unavailable:
             seen.refused += 1
             continue
@@ -145,6 +145,6 @@ async def cost_of_a_claim(few: Settings, many: Settings, *, rounds: int = 60, ba
                 tx = Transaction(connection)
                 await store.heartbeat(tx, WorkerId("cost"), _SLOTS, False, CLOCK.now())
                 called = time.perf_counter()
-                claims = await store.claim(tx, WorkerId("cost"), batch, HEADROOM, CLOCK.now())
+                claims, _ = await store.claim(tx, WorkerId("cost"), batch, HEADROOM, CLOCK.now())
                 times.append((time.perf_counter() - called) / len(claims))
     return statistics.median(taken[0]), statistics.median(taken[1])

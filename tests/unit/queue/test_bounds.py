@@ -225,6 +225,24 @@ def test_a_user_who_submits_one_run_after_the_other_gains_nothing() -> None:
     assert abs(served["usr_long"] - served["usr_short"]) <= 10 + 1
 
 
+def test_versions_share_a_capped_tenant_by_age_while_workers_with_each_are_free() -> None:
+    queue = FairQueue()
+    queue.policy("bank", Terms(cap=1), 0)
+    codes = {"old": ["loan@1"], "new": ["loan@2"]}
+    queue.push("bank", [Run(f"new-{n}", "loan", version="2") for n in range(3)], 0)
+    queue.push("bank", [Run(f"old-{n}", "loan", version="1") for n in range(60)], SECOND)
+    served = []
+    for now in range(40):
+        for worker, known in codes.items():
+            queue.heartbeat(worker, 4, now * SECOND, codes=known)
+        # The older version's worker is always the first to ask.
+        claims = ((worker, start) for worker in codes for start in queue.claim(worker, 1, HEADROOM, now * SECOND))
+        worker, start = next(claims)
+        served.append(start.run_id)
+        queue.release(start.run_id, worker, now * SECOND)
+    assert [place for place, run_id in enumerate(served) if run_id.startswith("new")] == [9, 19, 29]
+
+
 def test_of_an_even_tie_the_first_by_name_starts() -> None:
     machine = Machine({"bee": 1.0, "ant": 1.0}, 1, lambda _: 1.0)
     for name in ("bee", "ant"):

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from core.queue.fairness import OLDEST_TURN, FairQueue
-from core.queue.model import HEADROOM
+from core.queue.model import HEADROOM, code_of
 from core.queue.rows import Entry, Run, Start, Tenant, Terms
 
 SECOND = 1_000_000
 TENANTS = ("ant", "bee", "cat")
 WORKERS = {"one": 4, "two": 2}
+CODES = {"one": None, "two": frozenset(code_of(name, "1") for name in ("claim", "letter", "loan"))}
+"""What each worker has: the second only the older version."""
 
 terms_of = st.builds(
     Terms,
@@ -27,7 +29,12 @@ terms_of = st.builds(
     user_cap=st.none() | st.integers(1, 3),
     workflow_caps=st.sampled_from([{}, {}, {"loan": 1}, {"letter": 0, "loan": 2}]),
 )
-run_of = st.tuples(st.sampled_from(["letter", "loan", "claim"]), st.sampled_from(["", "ada", "bob"]), st.integers(0, 2))
+run_of = st.tuples(
+    st.sampled_from(["letter", "loan", "claim"]),
+    st.sampled_from(["", "ada", "bob"]),
+    st.integers(0, 2),
+    st.sampled_from(["1", "1", "2"]),
+)
 
 
 def queued_of(queue: FairQueue, name: str) -> list[Entry]:
@@ -45,12 +52,19 @@ def may_start(queue: FairQueue, tenant: Tenant, run: Run) -> bool:
     )
 
 
-def able(queue: FairQueue, *, bursting: bool = False) -> list[Tenant]:
-    """Tenants of which something could start, most deserving first; ``bursting``: beyond their caps."""
+def has(worker: str, run: Run) -> bool:
+    """Whether a worker has the code of a run."""
+    codes = CODES[worker]
+    return codes is None or run.code in codes
+
+
+def able(queue: FairQueue, worker: str, *, bursting: bool = False) -> list[Tenant]:
+    """Tenants of which a worker could start something, most deserving first; ``bursting``: beyond their caps."""
     tenants = [
         tenant
         for tenant in queue.tenants.values()
-        if not tenant.paused and any(may_start(queue, tenant, one.run) for one in queued_of(queue, tenant.tenant))
+        if not tenant.paused
+        and any(has(worker, one.run) and may_start(queue, tenant, one.run) for one in queued_of(queue, tenant.tenant))
     ]
     if bursting:
         fit = [
@@ -64,9 +78,9 @@ def able(queue: FairQueue, *, bursting: bool = False) -> list[Tenant]:
     return sorted(fit, key=lambda one: (one.virtual_time, one.tenant))
 
 
-def run_due(queue: FairQueue, tenant: Tenant) -> str:
-    """The run that a tenant must start next, by looking at every queued one."""
-    fit = [one for one in queued_of(queue, tenant.tenant) if may_start(queue, tenant, one.run)]
+def run_due(queue: FairQueue, tenant: Tenant, worker: str) -> str:
+    """The run that a tenant must start next on a worker, by looking at every queued one."""
+    fit = [one for one in queued_of(queue, tenant.tenant) if has(worker, one.run) and may_start(queue, tenant, one.run)]
 
     def turn(one: Entry) -> tuple[int, bool, float, str, str]:
         run = one.run
@@ -191,7 +205,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def _hear(self) -> None:
         for worker, slots in WORKERS.items():
-            self.queue.heartbeat(worker, slots, self.now)
+            self.queue.heartbeat(worker, slots, self.now, codes=CODES[worker])
 
     def _due(self, worker: str) -> list[tuple[str, str, bool]]:
         """What a claim of one must give this worker: the promise of fairness, caps, headroom and no idle slots."""
@@ -202,21 +216,22 @@ class AnyOrder(RuleBasedStateMachine):
         if free <= 0 or queue.workers[worker].held == WORKERS[worker]:
             return []
         if total >= 2 and free <= math.ceil(total * HEADROOM):
-            fit = [one for one in able(queue) if one.newcomer] or sorted(
-                (one for one in able(queue) if one.running < free and one.virtual_time <= queue.virtual_time),
+            fit = [one for one in able(queue, worker) if one.newcomer] or sorted(
+                (one for one in able(queue, worker) if one.running < free and one.virtual_time <= queue.virtual_time),
                 key=lambda one: one.running,
             )
             burst = False
         else:
-            fit = able(queue)
+            fit = able(queue, worker)
             burst = not fit
-            fit = fit or able(queue, bursting=True)
-        return [(one.tenant, run_due(queue, one), burst) for one in fit[:1]]
+            fit = fit or able(queue, worker, bursting=True)
+        return [(one.tenant, run_due(queue, one, worker), burst) for one in fit[:1]]
 
     def _holds_its_caps(self, start: Start) -> None:
         tenant = self.queue.tenants[start.tenant]
         held = [slot.run for slot in self.queue.slots.values() if slot.tenant == start.tenant]
         run = self.queue.slots[start.run_id].run
+        assert has(self.queue.slots[start.run_id].worker, run)
         assert len(held) <= tenant.terms.cap + (tenant.terms.burst_slots if start.burst else 0)
         assert sum(one.user == run.user for one in held) <= (tenant.terms.user_cap or len(held))
         assert sum(one.workflow == run.workflow for one in held) <= tenant.terms.workflow_caps.get(
