@@ -3,7 +3,7 @@ PYTHON_FILES := chat_app core memory ops_dashboard scheduler tests
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint fmt lock clean bench-memory bench-queue
+.PHONY: help setup up test lint fmt lock clean bench-memory bench-queue chaos
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ lint: setup ## Check lint, types and import contracts
 fmt: setup ## Format, and mend what can be mended
 	@$(BIN)/ruff format $(PYTHON_FILES)
 	@$(BIN)/ruff check --fix $(PYTHON_FILES)
+
+chaos: setup ## Kill every process at random under 500 runs (12 minutes; SEED=7 repeats one); writes tests/benchmarks/results
+	@$(BIN)/python -m tests.durability.chaos $(SEED)
 
 bench-memory: setup ## Measure recall of memory on real conversations; writes tests/benchmarks/results
 	@$(BIN)/pytest -q -s tests/benchmarks/bench_memory.py

@@ -1,0 +1,1 @@
+"""What must survive: processes killed, frozen and restarted, for real."""
