@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.errors import Forbidden
 from core.ids import TenantId, UserId
@@ -99,6 +99,9 @@ class RateLimit(BaseModel):
     window_s: int = Field(ge=1, le=31 * 86_400)
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class Policy(BaseModel):
     """A tenant's versioned rules. Money in micro-USD, time in seconds."""
 
@@ -128,6 +131,9 @@ class Policy(BaseModel):
     rate_limits: dict[str, RateLimit] = Field(default_factory=dict)
     budget_run_microusd: Annotated[int, Field(ge=0)] = 100_000
     budget_month_microusd: Annotated[int, Field(ge=0)] = 100_000_000
+    budget_cheaper_at: Share = Field(0.8, description="Share of a budget over which a cheaper model answers.")
+    budget_skip_at: Share = Field(0.9, description="Share of a budget over which optional steps are skipped.")
+    budget_ask_at: Share = Field(1.0, description="Share of a budget over which people are asked, once a run.")
     budget_class: str = "default"
     model_tier: ModelTier = ModelTier.SMALL
     regions: tuple[str, ...] = Field((), description="Where data and model calls may go; empty: no constraint.")
@@ -140,6 +146,12 @@ class Policy(BaseModel):
     blob_bytes: Annotated[int, Field(ge=0, description="Bytes of blobs that may be kept.")] = 1024**3
     blob_retention_days: Annotated[int, Field(ge=1, le=36_500, description="How long a blob is kept.")] = 90
     timezone: str = "UTC"
+
+    @model_validator(mode="after")
+    def _ladder_ascends(self) -> Self:
+        if not self.budget_cheaper_at <= self.budget_skip_at <= self.budget_ask_at:
+            raise ValueError("The ladder ascends: budget_cheaper_at <= budget_skip_at <= budget_ask_at.")
+        return self
 
     def allows_tool(self, name: str) -> bool:
         """Denials win over allowances."""

@@ -29,7 +29,12 @@ CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"
 _BAR_COLORS = {"queue": STATE_COLORS["queued"], "slot": STATE_COLORS["running"], "wait": STATE_COLORS["waiting"]}
 _QUEUE_CAUSES = {"share_s": "share", "capped_s": "cap", "paused_s": "paused", "no_worker_s": "no_worker"}
 _WAITING_KINDS = {"review", "timer", "event", "rate", "budget"}
-_STEP_COLORS = {"done": STATE_COLORS["succeeded"], "failed": STATE_COLORS["failed"], "started": STATE_COLORS["running"]}
+_STEP_COLORS = {
+    "done": STATE_COLORS["succeeded"],
+    "failed": STATE_COLORS["failed"],
+    "started": STATE_COLORS["running"],
+    "skipped": STATE_COLORS["cancelled"],
+}
 
 
 def _base(title: str, height: int, **layout: object) -> go.Figure:

@@ -17,7 +17,7 @@ from core.usage.model import MICRO
 class Field:
     """A number of the policy. ``unit`` divides what is stored into what is shown (1,000,000: dollars).
 
-    ``optional``: it may be left empty.
+    ``optional``: it may be left empty. ``step``: of a number with a fraction.
     """
 
     name: str
@@ -25,10 +25,13 @@ class Field:
     unit: int = 1
     help: str = ""
     optional: bool = False
+    step: float | None = None
 
+
+_SHARE = "When a step would use more than this share of its run's or the month's budget,"
 
 QUOTAS = (
-    Field("weight", "Weight", help="Share of the slots among tenants that want more than they get."),
+    Field("weight", "Weight", help="Share of the slots among tenants that want more than they get.", step=0.5),
     Field("concurrency_cap", "Cap (runs at a time)", help="Runs of this tenant that hold a slot at the same time."),
     Field("burst_slots", "Slots over the cap", help="Lent while nobody else could use them; 0: no bursts."),
     Field(
@@ -45,6 +48,11 @@ BUDGETS = (
     Field("budget_run_microusd", "Budget of a run, USD", MICRO),
     Field("budget_month_microusd", "Budget of a month, USD", MICRO),
 )
+LADDER = (
+    Field("budget_cheaper_at", "A cheaper model from", help=f"{_SHARE} a cheaper model answers.", step=0.05),
+    Field("budget_skip_at", "Optional steps until", help=f"{_SHARE} optional steps are skipped.", step=0.05),
+    Field("budget_ask_at", "Without asking until", help=f"{_SHARE} people are asked, once a run.", step=0.05),
+)
 SERVICE_LEVELS = (
     Field("run_sla_s", "SLA of a run, hours", 3_600, "From submission to the end."),
     Field("review_sla_s", "SLA of a review, hours", 3_600, "Default; a workflow may ask for another."),
@@ -56,14 +64,14 @@ def shown(policy: Policy, field: Field) -> float | int | None:
     value = getattr(policy, field.name)
     if value is None:
         return None
-    return float(value) if field.name == "weight" else value if field.unit == 1 else value / field.unit
+    return float(value) if field.step else value if field.unit == 1 else value / field.unit
 
 
 def stored(field: Field, value: float | None) -> float | int | None:
     """What is written in the form, as it is stored; an empty field is 0 unless it may be empty."""
     if value is None:
         return None if field.optional else 0
-    return float(value) if field.name == "weight" else round(value * field.unit)
+    return float(value) if field.step else round(value * field.unit)
 
 
 def rate_limits(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:

@@ -36,6 +36,7 @@ from core.errors import BailiwickError, Unavailable
 from core.ids import WorkerId
 from core.queue.model import HEARTBEAT_S, IDLE_LOOK_S, Claim, Topic, idle_look_s
 from core.redis.bus import Signals
+from core.runs.rungs import Rungs
 from core.settings import Port, Settings
 from core.telemetry import configure_logging, serve_ops
 from core.workflows.executor import RunExecutor
@@ -255,6 +256,7 @@ async def open_worker(platform: Platform, *, engine_idle_s: float = ENGINE_IDLE_
             execution=platform.execution,
             reviews=platform.reviews,
             usage=platform.usage,
+            rungs=Rungs(platform.db, platform.audit, platform.clock),
             limits=platform.limits,
             models=platform.models,
             services=services,

@@ -171,7 +171,7 @@ def _told(entry: Entry, took: str, run: RunLine) -> tuple[str, str, str, str]:
             color = _COLORS[RunState(entry.name)]
             return f"[{color}]{entry.name}[/]", "", "", escape(why or "")
         case _:
-            return entry.name.replace("_", " "), "", "", ""
+            return entry.name.replace("_", " "), "", "", escape(entry.why)
 
 
 def _step(name: str, done: Attempt, took: str) -> tuple[str, str, str, str]:

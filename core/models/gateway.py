@@ -38,6 +38,7 @@ from core.models.model import (
     Endpoint,
     Names,
     allowed_endpoints,
+    cheapest_tier,
     tier_for,
     tier_named,
 )
@@ -89,12 +90,13 @@ class ModelGateway:
         run_id: RunId | None = None,
         tier: ModelTier | None = None,
         covered_microusd: int | None = None,
+        cheapest: bool = False,
     ) -> TenantModels:
         """The models of one tenant for one purpose (a short constant, e.g. ``chat``; shown in audit and metrics).
 
-        ``tier`` overrides what agents ask for, e.g. to degrade to small when the budget runs low; never above
-        the policy's. ``covered_microusd``: the caller's step has reserved this much and will settle
-        ``spent_microusd`` itself; without it each call reserves in the ledger.
+        ``tier`` overrides what agents ask for, never above the policy's; ``cheapest``: by the cheapest model that the
+        policy allows, when a budget runs low. ``covered_microusd``: the caller's step has reserved this much and will
+        settle ``spent_microusd`` itself; without it each call reserves in the ledger.
         """
         meter = Meter(self._books, ctx, purpose, run_id, covered_microusd)
         allowed = allowed_endpoints(tuple(self._routes), ctx.policy, ctx.region)
@@ -107,6 +109,8 @@ class ModelGateway:
             self._spawn,
             self._books.clock.now,
         )
+        if cheapest:
+            tier = cheapest_tier(self._names, ctx.policy, self._books.clock.now())
         return TenantModels(ctx, self._names, meter, transport, tier)
 
     async def settled(self) -> None:

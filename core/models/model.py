@@ -80,6 +80,9 @@ class Tokens:
     cached: int = 0
 
 
+_TYPICAL = Tokens(input=3_000, output=1_000)
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """Cost of a call in micro-USD, rounded up; ``known`` is false where the fallback was applied."""
@@ -119,6 +122,12 @@ def tier_for(policy: Policy, asked: ModelTier | None) -> ModelTier:
     if asked is None or (asked is ModelTier.LARGE and policy.model_tier is ModelTier.SMALL):
         return policy.model_tier
     return asked
+
+
+def cheapest_tier(names: Names, policy: Policy, now: datetime) -> ModelTier:
+    """The tier, among those the policy allows, whose model answers a typical call for the least."""
+    allowed = [tier for tier in ModelTier if tier_for(policy, tier) is tier]
+    return min(allowed, key=lambda tier: price_of(names.of(tier), _TYPICAL, now).microusd)
 
 
 def tier_named(name: str | None) -> ModelTier | None:

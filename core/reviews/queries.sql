@@ -1,6 +1,6 @@
 -- name: request
 -- Ask for a decision; asking again for the same run and step changes nothing, unless it was closed undecided and
--- ($16) the step begins anew.
+-- ($16) the step begins anew, or its decision was used.
 insert into reviews (review_id, tenant_id, run_id, step, pool, role, shared, priority, title, evidence, choices, form,
                      needed, of, fallback, chain, expiry, expiry_verdict, state, created_at, due_at, next_at)
 values ($1, app.tenant(), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $17, $18, 'open', $19, $20,
@@ -12,9 +12,13 @@ on conflict (run_id, step) do update
         fallback = excluded.fallback, chain = excluded.chain, level = 0, expiry = excluded.expiry,
         expiry_verdict = excluded.expiry_verdict, claims = '[]', votes = '[]', verdict = null, comment = null,
         answer = null, decided_by = null, created_at = excluded.created_at, due_at = excluded.due_at,
-        next_at = excluded.next_at, decided_at = null
-    where reviews.state = 'cancelled' or (reviews.state = 'expired' and $16)
+        next_at = excluded.next_at, decided_at = null, used = false
+    where reviews.state = 'cancelled' or (reviews.state = 'expired' and $16) or reviews.used
 returning review_id;
+
+-- name: used
+-- The decision at a step was acted on.
+update reviews set used = true where tenant_id = app.tenant() and run_id = $1 and step = $2 and state = 'decided';
 
 -- name: by_step
 -- The review a run asked for at a step.

@@ -129,6 +129,11 @@ class ReviewService:
             raise StepFailed(f"Nobody decided in time: {title}", step=wait.name, cause="review_expired")
         return verdict
 
+    async def used(self, ctx: TenantContext, run_id: str, step: int) -> None:
+        """The decision at this step was acted on: the next request at it asks anew."""
+        async with self._db.tenant_transaction(ctx) as tx:
+            await store.used(tx, run_id, step)
+
     async def cancel_of_run(self, ctx: TenantContext, run_id: str) -> None:
         """Close what a run that ended, or was cancelled, had asked."""
         async with self._db.tenant_transaction(ctx) as tx:

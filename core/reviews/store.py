@@ -88,6 +88,11 @@ async def request(tx: Transaction, new: NewReview, *, anew: bool) -> ReviewId | 
     return None if opened is None else ReviewId(opened)
 
 
+async def used(tx: Transaction, run_id: str, step: int) -> None:
+    """The decision at a step was acted on: the next request there asks anew."""
+    await tx.execute(SQL["used"], run_id, step)
+
+
 async def answered(tx: Transaction, run_id: str, step: int) -> tuple[ReviewState | None, Verdict | None]:
     """Where the review stands and its decision; it is locked, so none can slip in before the wait is armed."""
     row = await tx.fetchrow(SQL["by_step"], run_id, step)

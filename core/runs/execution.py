@@ -31,6 +31,9 @@ from core.runs.store import append_event, event_line
 from core.tenancy import TenantContext
 from core.usage.service import UsageService
 
+NO_TRY = ("cancelled", "budget_exceeded")
+"""Codes with which an attempt ends that says nothing about what was tried."""
+
 
 class Cancelled(BaseException):
     """Somebody cancelled the run."""
@@ -130,6 +133,12 @@ class RunExecution:
                 )
         self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
         return attempt
+
+    async def tries(self, on: Executing, step: int) -> int:
+        """Attempts of the step that failed since the run was submitted or retried; not those that only could not begin
+        (``NO_TRY``)."""
+        async with self._db.tenant_transaction(on.ctx) as tx:
+            return await store.tries(tx, on.run_id, step, NO_TRY)
 
     async def finish_step(
         self,

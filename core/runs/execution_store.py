@@ -135,6 +135,11 @@ async def begin_wait(
     await tx.execute(SQL["begin_wait"], run_id, step, attempt, name, kind, now)
 
 
+async def tries(tx: Transaction, run_id: str, step: int, no_try: Sequence[str]) -> int:
+    """Attempts of a step that failed since the run began, but for these codes."""
+    return int(await tx.fetchval(SQL["tries"], run_id, step, list(no_try)))
+
+
 async def close_step(
     tx: Transaction,
     held: Held,

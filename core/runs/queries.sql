@@ -181,12 +181,18 @@ from run, unnest($4::text[], $5::jsonb[]) with ordinality as said (kind, data, p
 
 -- name: recorded_step
 -- How a step ended, if it did: it finished once, or failed for good.
-select name, result, error from run_steps where run_id = $1 and step = $2 and (state = 'done' or final)
+select name, result, error from run_steps where run_id = $1 and step = $2 and (state in ('done', 'skipped') or final)
 order by attempt desc limit 1;
 
 -- name: newest_attempt
 -- The newest attempt of a step.
 select attempt, state, result from run_steps where run_id = $1 and step = $2 order by attempt desc limit 1;
+
+-- name: tries
+-- Attempts of a step that failed since the run first had a slot (a retry of the run begins anew), but for these codes.
+select count(*) from run_steps s join runs r on r.run_id = s.run_id
+where r.tenant_id = app.tenant() and s.run_id = $1 and s.step = $2 and s.state = 'failed'
+  and s.started_at >= r.started_at and coalesce(s.error ->> 'code', '') <> all ($3::text[]);
 
 -- name: still_ours
 -- One row, locked, while the run executes under this claim. Claim, release and recovery change that row first.

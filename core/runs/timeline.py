@@ -19,6 +19,7 @@ from itertools import zip_longest
 
 from core.runs.model import Cause, RunState
 from core.runs.waiting import ENDS_A_SLOT, SHORTEST_S, Parking, Passage, parked_for, queued_for
+from core.usage.ladder import Rung
 
 
 class Phase(StrEnum):
@@ -63,7 +64,7 @@ class Entry:
     """One line of a timeline.
 
     ``name``: of the step, the cause of a wait, the kind of what was told, the final state. ``ended`` None: it goes on.
-    ``waited``: seconds by cause, of a time in the queue or parked. ``attempt``: of a step.
+    ``waited``: seconds by cause, of a time in the queue or parked. ``attempt``: of a step. ``why``: of what was told.
     """
 
     phase: Phase
@@ -73,13 +74,18 @@ class Entry:
     waited: dict[Cause, float] = field(default_factory=dict)
     attempt: Attempt | None = None
     burst: bool = False
+    why: str = ""
 
     def lasted_s(self, now: datetime) -> float:
         """Seconds from its beginning to its end, or until now."""
         return max(0.0, ((self.ended or now) - self.began).total_seconds())
 
 
-_TOLD = frozenset({"cancel_requested", "retried"})
+_TOLD = frozenset(
+    {"cancel_requested", "retried"}
+    | {f"budget_{rung}" for rung in Rung if rung is not Rung.PARK}
+    | {"budget_raised", "budget_stopped"}
+)
 _ORDER = tuple(Phase)
 
 
@@ -101,7 +107,11 @@ def timeline(
         *_remembered(transitions, passages[0].queued_at if passages else None, now),
         *_passed(passages, parkings, now),
         *(Entry(Phase.STEP, each.name, each.started_at, each.finished_at, attempt=each) for each in attempts),
-        *(Entry(Phase.TOLD, each.kind, each.at, each.at) for each in transitions if each.kind in _TOLD),
+        *(
+            Entry(Phase.TOLD, each.kind, each.at, each.at, why=each.cause or "")
+            for each in transitions
+            if each.kind in _TOLD
+        ),
         *(
             Entry(Phase.END, each.kind, each.at, each.at)
             for each in transitions

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+from core.errors import BudgetExceeded
+
 MICRO = 1_000_000
 
 
@@ -31,6 +33,16 @@ def next_month(now: datetime, timezone: str) -> datetime:
     local = now.astimezone(ZoneInfo(timezone))
     year, month = divmod(local.year * 12 + local.month, 12)
     return datetime(year, month + 1, 1, tzinfo=ZoneInfo(timezone)).astimezone(UTC)
+
+
+def not_covered(account: str, limit_microusd: int, needed_microusd: int) -> BudgetExceeded:
+    """The error to raise when an account does not cover what is needed."""
+    return BudgetExceeded(
+        f"The {account}'s budget of {format_usd(limit_microusd)} does not cover {format_usd(needed_microusd)} more.",
+        account=account,
+        needed_microusd=needed_microusd,
+        limit_microusd=limit_microusd,
+    )
 
 
 @dataclass(frozen=True, slots=True)

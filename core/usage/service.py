@@ -13,10 +13,10 @@ from datetime import timedelta
 
 from core.clock import Clock
 from core.db.pool import Database, Transaction
-from core.errors import BudgetExceeded
 from core.tenancy import TenantContext
 from core.usage import store
-from core.usage.model import Balance, format_usd, month_of
+from core.usage.ladder import Accounts
+from core.usage.model import Balance, month_of, not_covered
 
 _BATCH = 500
 
@@ -73,12 +73,7 @@ class UsageService:
         )
         if lacking != "ok":
             whole = limit if lacking == "run" else policy.budget_month_microusd
-            raise BudgetExceeded(
-                f"The {lacking}'s budget of {format_usd(whole)} does not cover {format_usd(amount_microusd)} more.",
-                account=lacking,
-                needed_microusd=amount_microusd,
-                limit_microusd=whole,
-            )
+            raise not_covered(lacking, whole, amount_microusd)
 
     async def settle(self, ctx: TenantContext, key: str, amount_microusd: int, model: str | None = None) -> bool:
         """Replace the promise under ``key`` by what was spent; False when it was settled before."""
@@ -119,6 +114,12 @@ class UsageService:
         """The account of a run, or of the current month."""
         async with self._db.tenant_transaction(ctx) as tx:
             return await self.balance_in(tx, ctx, run_id)
+
+    async def accounts(self, ctx: TenantContext, run_id: str, limit_microusd: int) -> Accounts:
+        """What a run may spend from: its own account (at first ``limit_microusd``) and the month's."""
+        async with self._db.tenant_transaction(ctx) as tx:
+            own = await store.balance(tx, f"run:{run_id}")
+            return Accounts(own or Balance(limit_microusd, 0, 0), await self.balance_in(tx, ctx))
 
     async def balance_in(self, tx: Transaction, ctx: TenantContext, run_id: str | None = None) -> Balance:
         """The same, in the caller's transaction."""

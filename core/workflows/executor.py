@@ -19,6 +19,7 @@ from core.reviews.service import ReviewService
 from core.runs.duration import too_long
 from core.runs.execution import Executing, RunExecution
 from core.runs.model import RunState
+from core.runs.rungs import Rungs
 from core.tenancy import ROLE_SCOPES, ActorKind, Role
 from core.tenants.service import TenantService
 from core.usage.service import UsageService
@@ -44,6 +45,7 @@ class RunExecutor:
         execution: RunExecution,
         reviews: ReviewService,
         usage: UsageService,
+        rungs: Rungs,
         limits: Limits,
         models: Any,
         services: Services,
@@ -56,7 +58,7 @@ class RunExecutor:
         self._tenants = tenants
         self._execution = execution
         self._reviews = reviews
-        self._tools = Tools(execution, reviews, usage, limits, models, services, clock)
+        self._tools = Tools(execution, reviews, usage, rungs, limits, models, services, clock)
         self._executions: dict[str, tuple[Run, Claim, Definition]] = {}
 
     async def execute(self, claim: Claim) -> None:

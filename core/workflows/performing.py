@@ -2,6 +2,7 @@
 
     answered      its result, recorded now or in an earlier execution of the run
     StepFailed    it failed for good, now or in an earlier execution
+    None          it is optional and the budget runs low: recorded as skipped
     Parked        something must be waited for: a rate window, money; the wait is armed
     Cancelled     somebody cancelled the run
     Lost          another worker has the run
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn, TypeVar
@@ -25,7 +26,8 @@ from pydantic import TypeAdapter
 from core.errors import BudgetExceeded, PayloadTooLarge, Unavailable
 from core.runs.execution import Cancelled, Executing, Wait
 from core.runs.model import MAX_INPUT_BYTES, Cause
-from core.usage.model import format_usd, next_month
+from core.usage.ladder import Rung
+from core.workflows.budgeting import Budgeting, Priced
 from core.workflows.faults import Parked, describe, retryable, step_failed, written
 from core.workflows.meter import StepMeter
 from core.workflows.retry import Retry
@@ -35,7 +37,6 @@ from core.workflows.tools import Tools
 
 Result = TypeVar("Result")
 
-RAISE, STOP = "raise", "stop"
 _SHORT_WAIT_S = 0.5
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 _WITHOUT_REDIS_S = 5.0
@@ -47,7 +48,10 @@ async def _nothing(step: Step) -> None:  # noqa: ARG001 - the shape of an action
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a step does. ``service``: the name of the rate limit it is under; ``estimate`` in micro-USD."""
+    """What a step does. ``service``: the name of the rate limit it is under; ``estimate`` in micro-USD.
+
+    ``optional``: skipped when the budget runs low. ``cheaper``: a cheaper model may do it then; ``degraded``: it does.
+    """
 
     kind: str
     name: str
@@ -56,6 +60,9 @@ class Work:
     estimate: int
     service: str | None = None
     action: Callable[[Step], Awaitable[Any]] = _nothing
+    optional: bool = False
+    cheaper: bool = False
+    degraded: bool = False
 
 
 class Performer:
@@ -67,6 +74,7 @@ class Performer:
         self.asked = False
         self.teller = Teller(tools.execution, on)
         self._on = on
+        self._budgeting = Budgeting(tools, on, self._asking)
         self._tasks: set[asyncio.Future[Any]] = set()
 
     def cancel(self) -> None:
@@ -74,6 +82,9 @@ class Performer:
         self.cancelled = True
         for task in self._tasks:
             task.cancel()
+
+    def _asking(self) -> None:
+        self.asked = True
 
     async def perform(self, number: int, work: Work) -> Any:
         """The result of a step; the module says what it raises."""
@@ -93,21 +104,28 @@ class Performer:
             raise step_failed(work.name, what) from error
 
     async def _performed(self, number: int, work: Work) -> Any:
-        if work.service is not None:
-            await self._wait_for_turn(work.service, number)
+        step = Priced(number, work.name, work.kind, work.estimate, work.optional, work.cheaper)
+        taken = await self._budgeting.before(step)
+        if taken is not None and taken.rung is Rung.SKIP:
+            return None
         try:
-            return await self._attempts(number, work)
+            return await self._attempts(number, replace(work, degraded=taken is not None))
         except BudgetExceeded as error:
-            await self._find_money(number, work, error)
+            refusal = error
+        await self._budgeting.refused(step, refusal)
         return await self._performed(number, work)
 
     async def _attempts(self, number: int, work: Work) -> Any:
         retry = work.retry
-        if retry.attempts == 1:
+        left = retry.attempts
+        if left > 1 and self._on.claim > 1:
+            # A wait or a crash between two attempts gives no more of them.
+            left = max(1, left - await written(lambda: self.tools.execution.tries(self._on, number)))
+        if left == 1:
             return await self._attempt(number, work)
         async for attempt in stamina.retry_context(
             on=retryable,
-            attempts=retry.attempts,
+            attempts=left,
             timeout=None,
             wait_initial=retry.initial_s,
             wait_max=retry.max_s,
@@ -118,11 +136,13 @@ class Performer:
         raise AssertionError("stamina makes at least one attempt")
 
     async def _attempt(self, number: int, work: Work) -> Any:
+        if work.service is not None:
+            await self._wait_for_turn(work.service, number)
         execution, on = self.tools.execution, self._on
         reserved = work.estimate > 0
         attempt = await written(lambda: execution.begin_step(on, number, work.name, work.kind, work.estimate))
         meter = StepMeter(work.estimate)
-        step = Step(on.run_id, number, attempt, on.ctx, self.tools.services, meter, self.teller.emit)
+        step = Step(on.run_id, number, attempt, on.ctx, self.tools.services, meter, self.teller.emit, work.degraded)
         try:
             async with asyncio.timeout(work.timeout_s):
                 value = await self._interruptible(work.action(step))
@@ -174,45 +194,6 @@ class Performer:
                     Wait(number, service, Cause.RATE, key=service, wake_at=now + timedelta(seconds=wait_s))
                 )
             await self.tools.pause(wait_s)
-
-    async def _find_money(self, number: int, work: Work, error: BudgetExceeded) -> None:
-        """The run's budget: ask people whether to raise it. The month's: wait for the next one."""
-        account = error.details.get("account")
-        if account == "run":
-            return await self._ask_for_money(number, work, error)
-        if account == "month":
-            wake_at = next_month(self.tools.clock.now(), self._on.ctx.policy.timezone)
-            await self._park(Wait(number, work.name, Cause.BUDGET, key="month", wake_at=wake_at))
-        raise error
-
-    async def _ask_for_money(self, number: int, work: Work, error: BudgetExceeded) -> None:
-        on, usage = self._on, self.tools.usage
-        needed = int(error.details["needed_microusd"])
-        balance = await written(lambda: usage.balance(on.ctx, on.run_id))
-        evidence = {
-            "step": work.name,
-            "needed": format_usd(needed),
-            "spent": format_usd(balance.spent_microusd),
-            "budget": format_usd(int(error.details["limit_microusd"])),
-        }
-        self.asked = True
-        verdict = await written(
-            lambda: self.tools.reviews.request(
-                on,
-                number,
-                pool="budget",
-                title=f"{work.name} needs {format_usd(needed)} more than the run's budget",
-                evidence=evidence,
-                choices=[RAISE, STOP],
-                sla_s=on.ctx.policy.review_sla_s,
-                cause=Cause.BUDGET,
-            )
-        )
-        if verdict is None:
-            raise Parked
-        if verdict.verdict != RAISE:
-            raise error
-        await written(lambda: usage.cover(on.ctx, on.run_id, on.budget_microusd, needed))
 
     async def _park(self, wait: Wait) -> NoReturn:
         await written(partial(self.tools.execution.arm_wait, self._on, wait))

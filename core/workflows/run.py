@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints, overload
 
 from pydantic import BaseModel, TypeAdapter
 
 from core.reviews.model import ONE_PERSON, Terms, Verdict
 from core.runs.execution import Cancelled, Executing, Wait
 from core.runs.model import Cause
-from core.tenancy import TenantContext
+from core.tenancy import ModelTier, TenantContext
 from core.workflows.faults import Parked, written
 from core.workflows.performing import Performer, Work
 from core.workflows.retry import Retry
@@ -75,6 +75,32 @@ class Run:
 
     # Steps ----------------------------------------------------------------------------------------------
 
+    @overload
+    async def step(
+        self,
+        function: Callable[[Step, Arg], Awaitable[Result]],
+        argument: Arg,
+        *,
+        retry: Retry = ...,
+        timeout_s: float = ...,
+        estimate: int = ...,
+        name: str | None = ...,
+        optional: Literal[False] = ...,
+    ) -> Result: ...
+
+    @overload
+    async def step(
+        self,
+        function: Callable[[Step, Arg], Awaitable[Result]],
+        argument: Arg,
+        *,
+        retry: Retry = ...,
+        timeout_s: float = ...,
+        estimate: int = ...,
+        name: str | None = ...,
+        optional: Literal[True],
+    ) -> Result | None: ...
+
     async def step(
         self,
         function: Callable[[Step, Arg], Awaitable[Result]],
@@ -84,14 +110,45 @@ class Run:
         timeout_s: float = 60.0,
         estimate: int = 0,
         name: str | None = None,
-    ) -> Result:
+        optional: bool = False,
+    ) -> Result | None:
         """Execute ``function(step, argument)`` once and remember its result.
 
         ``estimate`` (micro-USD) is reserved first. Retried are faults that may pass: timeouts, connection
-        faults, HTTP 408/425/429/5xx and our own retryable errors. Raises ``StepFailed`` when it failed for
-        good.
+        faults, HTTP 408/425/429/5xx and our own retryable errors. ``optional``: None, and nothing done, when the
+        budget runs low (the policy's ``budget_skip_at``). Raises ``StepFailed`` when it failed for good.
         """
-        return await self._function(function, argument, Work("step", name or "", retry, timeout_s, estimate))
+        return await self._function(
+            function, argument, Work("step", name or "", retry, timeout_s, estimate, optional=optional)
+        )
+
+    @overload
+    async def call(
+        self,
+        service: str,
+        function: Callable[[Step, Arg], Awaitable[Result]],
+        argument: Arg,
+        *,
+        retry: Retry = ...,
+        timeout_s: float = ...,
+        estimate: int = ...,
+        name: str | None = ...,
+        optional: Literal[False] = ...,
+    ) -> Result: ...
+
+    @overload
+    async def call(
+        self,
+        service: str,
+        function: Callable[[Step, Arg], Awaitable[Result]],
+        argument: Arg,
+        *,
+        retry: Retry = ...,
+        timeout_s: float = ...,
+        estimate: int = ...,
+        name: str | None = ...,
+        optional: Literal[True],
+    ) -> Result | None: ...
 
     async def call(
         self,
@@ -103,9 +160,10 @@ class Run:
         timeout_s: float = 60.0,
         estimate: int = 0,
         name: str | None = None,
-    ) -> Result:
+        optional: bool = False,
+    ) -> Result | None:
         """Like ``step``, under the tenant's rate limit for ``service``: beyond it the run waits for free."""
-        work = Work("call", name or "", retry, timeout_s, estimate, service=service)
+        work = Work("call", name or "", retry, timeout_s, estimate, service=service, optional=optional)
         return await self._function(function, argument, work)
 
     async def agent(
@@ -117,11 +175,14 @@ class Run:
         retry: Retry = _ONCE,
         timeout_s: float = 120.0,
         max_turns: int = 10,
+        optional: bool = False,
+        cheaper: bool = True,
     ) -> Any:
         """Run an agent to its final output, on a model that the tenant's policy allows.
 
         ``estimate`` (micro-USD) is reserved first and never exceeded; the real cost is settled with the
-        result. Raises ``StepFailed``.
+        result. ``optional``: None, and nothing done, when the budget runs low; before that, and unless ``cheaper`` is
+        False, the cheapest model that the policy allows answers. Raises ``StepFailed``.
         """
         from core.workflows.agent_step import run_agent  # the SDK takes half a second to import
 
@@ -130,15 +191,20 @@ class Run:
 
         async def action(step: Step) -> Any:
             models = self._tools.models.for_tenant(
-                self.on.ctx, f"workflow:{self.workflow}", run_id=self.on.run_id, covered_microusd=estimate
+                self.on.ctx,
+                f"workflow:{self.workflow}",
+                run_id=self.on.run_id,
+                covered_microusd=estimate,
+                cheapest=step.degraded,
             )
             try:
                 return output.dump_python(await run_agent(agent, text, step, models, max_turns), mode="json")
             finally:
                 step.meter.charge(models.spent_microusd, models.model_name())
 
-        value = await self._perform(Work("agent", agent.name, retry, timeout_s, estimate, action=action))
-        return output.validate_python(value)
+        choice = cheaper and self.tenant.policy.model_tier is ModelTier.LARGE and agent.model != ModelTier.SMALL
+        work = Work("agent", agent.name, retry, timeout_s, estimate, action=action, optional=optional, cheaper=choice)
+        return _read(output, await self._perform(work), work)
 
     # Waits ----------------------------------------------------------------------------------------------
 
@@ -239,17 +305,24 @@ class Run:
         self._number += 1
         return self._number
 
-    async def _function(self, function: Callable[[Step, Arg], Awaitable[Result]], argument: Arg, work: Work) -> Result:
+    async def _function(
+        self, function: Callable[[Step, Arg], Awaitable[Result]], argument: Arg, work: Work
+    ) -> Result | None:
         result: TypeAdapter[Result] = _returned_by(function)
 
         async def action(step: Step) -> Any:
             return result.dump_python(await function(step, argument), mode="json")
 
         title = work.name or str(getattr(function, "__name__", work.kind))
-        return result.validate_python(await self._perform(replace(work, name=title, action=action)))
+        return _read(result, await self._perform(replace(work, name=title, action=action)), work)
 
     async def _perform(self, work: Work) -> Any:
         return await self.performer.perform(self._next(), work)
+
+
+def _read(result: TypeAdapter[Result], value: Any, work: Work) -> Result | None:
+    """A recorded result; an optional step that was skipped has none."""
+    return None if work.optional and value is None else result.validate_python(value)
 
 
 @lru_cache(1_000)

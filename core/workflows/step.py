@@ -94,7 +94,7 @@ class Step:
     """One attempt of a step.
 
     ``idempotency_key`` is the same in every attempt of the step: give it to whatever has an effect, because
-    after a crash the step may be executed again.
+    after a crash the step may be executed again. ``degraded``: the budget runs low and a cheaper way is asked for.
     """
 
     run_id: RunId
@@ -104,6 +104,7 @@ class Step:
     services: Lent
     meter: StepMeter
     teller: Callable[[int, int, Any], None] = _unheard
+    degraded: bool = False
 
     def emit(self, said: Any) -> None:
         """Let whoever looks on hear something now: a piece of text, or a JSON value of at most 8 KiB.

@@ -39,6 +39,7 @@ from core.workflows.in_memory.money import MoneyInMemory
 from core.workflows.in_memory.outside import Handler, ServicesInMemory, WindowsInMemory
 from core.workflows.in_memory.records import RecordsInMemory
 from core.workflows.in_memory.reviews import Question, ReviewsInMemory
+from core.workflows.in_memory.rungs import Climbed, RungsInMemory
 from core.workflows.performing import Performer
 from core.workflows.run import Run
 from core.workflows.step import Rooms
@@ -74,6 +75,7 @@ class _NoModels:
         *,
         run_id: RunId | None = None,  # noqa: ARG002
         covered_microusd: int | None = None,  # noqa: ARG002
+        cheapest: bool = False,  # noqa: ARG002
     ) -> AgentModels:
         raise InvalidInput("The workflow runs an agent: give it a model as in_memory(..., models=...).")
 
@@ -130,6 +132,11 @@ class RunInMemory(Generic[Out]):
     def questions(self) -> list[Question]:
         """What people were asked, decided or not."""
         return self._of.reviews.of(self.run_id)
+
+    @property
+    def rungs(self) -> list[Climbed]:
+        """What the degradation ladder did to it, in order."""
+        return self._of.rungs.of(self.run_id)
 
     @property
     def waits_for(self) -> list[tuple[int, Cause]]:
@@ -283,8 +290,9 @@ class InMemory(Generic[In, Out]):
         money = MoneyInMemory(self.clock)
         self.records = RecordsInMemory(self.clock, money, lose=replay)
         self.reviews = ReviewsInMemory(self.clock, self.records)
+        self.rungs = RungsInMemory(self.records)
         self.tools = Tools(
-            self.records, self.reviews, money, WindowsInMemory(), models, services, self.clock, self._pause
+            self.records, self.reviews, money, self.rungs, WindowsInMemory(), models, services, self.clock, self._pause
         )
         self._answers = reviews
 

@@ -15,7 +15,7 @@ from core.runs.execution import Executing, Wait
 from core.runs.execution_store import Said
 from core.runs.model import Cause
 from core.tenancy import RateLimit, TenantContext
-from core.usage.model import Balance
+from core.usage.ladder import AccountKind, Accounts, Taken
 from core.workflows.step import Lent
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class Records(Protocol):
 
     async def begin_step(self, on: Executing, step: int, name: str, kind: str, estimate_microusd: int = 0) -> int:
         """Open an attempt and reserve its estimate; the attempt's number."""
+        ...
+
+    async def tries(self, on: Executing, step: int) -> int:
+        """Attempts of the step that failed since the run was submitted or retried."""
         ...
 
     async def finish_step(
@@ -119,16 +123,40 @@ class Reviews(Protocol):
         """The decision; None: it is asked for and the run's wait is armed."""
         ...
 
+    async def used(self, ctx: TenantContext, run_id: str, step: int) -> None:
+        """The decision was acted on: the next request at this step asks anew."""
+        ...
+
 
 class Money(Protocol):
     """The account of a run; see ``core.usage.service.UsageService``."""
 
-    async def balance(self, ctx: TenantContext, run_id: str | None = None) -> Balance:
-        """What is left of it."""
+    async def accounts(self, ctx: TenantContext, run_id: str, limit_microusd: int) -> Accounts:
+        """What the run may spend from."""
         ...
 
     async def cover(self, ctx: TenantContext, run_id: str, limit_microusd: int, amount_microusd: int) -> None:
         """The run's limit now covers this amount more."""
+        ...
+
+
+class Ladder(Protocol):
+    """What the degradation ladder did to runs; see ``core.runs.rungs.Rungs``."""
+
+    async def taken(self, on: Executing, step: int, name: str, taken: Taken) -> None:
+        """The step is on this rung."""
+        ...
+
+    async def skip(self, on: Executing, step: int, name: str, kind: str, taken: Taken) -> None:
+        """The step is skipped, for good."""
+        ...
+
+    async def answered(self, on: Executing, step: int, name: str, taken: Taken, verdict: str, by: str) -> None:
+        """Somebody who was asked has answered."""
+        ...
+
+    async def agreed(self, ctx: TenantContext, run_id: str) -> frozenset[AccountKind]:
+        """The accounts about which people said to go on."""
         ...
 
 
@@ -169,6 +197,7 @@ class Models(Protocol):
         *,
         run_id: RunId | None = None,
         covered_microusd: int | None = None,
+        cheapest: bool = False,
     ) -> AgentModels:
         """The models of one tenant for one purpose."""
         ...
@@ -181,6 +210,7 @@ class Tools:
     execution: Records
     reviews: Reviews
     usage: Money
+    rungs: Ladder
     limits: Windows
     models: Models
     services: Lent

@@ -15,7 +15,7 @@ from core.tenants.model import TenantView
 from core.usage.model import format_usd
 from ops_dashboard import policies, session, snapshots
 from ops_dashboard.measures import ratio
-from ops_dashboard.policies import BUDGETS, INSIDE, QUOTAS, SERVICE_LEVELS, Field
+from ops_dashboard.policies import BUDGETS, INSIDE, LADDER, QUOTAS, SERVICE_LEVELS, Field
 from ops_dashboard.screens import api_keys
 from ops_dashboard.screens.forms import zone_input
 from ops_dashboard.session import Viewer
@@ -107,6 +107,7 @@ def _editor(who: Viewer, tenant: TenantView) -> None:
     with st.container(border=True):
         st.markdown("##### Budgets")
         fields |= _numbers(policy, BUDGETS, key, editable=who.operator)
+        fields |= _numbers(policy, LADDER, key, editable=True)
     with st.container(border=True):
         st.markdown("##### Rate limits of external services")
         limits = _rate_limits(policy, key, editable=who.operator)
@@ -127,7 +128,7 @@ def _numbers(policy: Policy, asked: Sequence[Field], key: str, *, editable: bool
             field.label,
             min_value=int(field.optional) if whole else 0.0,
             value=before,
-            step=1 if whole else 0.5,
+            step=1 if whole else field.step or 0.5,
             key=f"{field.name}_{key}",
             help=field.help or None,
             disabled=not editable,

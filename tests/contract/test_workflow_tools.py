@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,10 @@ from tests.fixtures import sample_workflows as samples
 from tests.fixtures.sample_workflows import Work
 from tests.fixtures.workers import Site, site_in, working
 
-POLICY = Policy(rate_limits={"bureau": RateLimit(limit=1, window_s=3)})
+POLICY = Policy(
+    rate_limits={"bureau": RateLimit(limit=1, window_s=3), "busy": RateLimit(limit=1, window_s=1)},
+    budget_run_microusd=usd("0.50"),
+)
 FOR_PEOPLE = (Cause.REVIEW, Cause.EVENT, Cause.BUDGET)
 DAY_S = 86_400.0
 
@@ -42,6 +45,7 @@ class Seen:
     steps: list[tuple[int, int, str, str, str, int]]
     waits: list[tuple[int, Cause]]
     cost_microusd: int
+    rungs: list[tuple[int, str]] = field(default_factory=list)
 
 
 class Place(Protocol):
@@ -103,6 +107,7 @@ class InMemory:
             told(run.steps),
             [(wait.step, wait.cause) for wait in run.waits] + waiting,
             run.cost_microusd,
+            [(rung.step, f"budget_{rung.what}") for rung in run.rungs],
         )
 
     async def said(self, run_id: str) -> list[tuple[int, int, Any]]:
@@ -146,6 +151,7 @@ class OnServers:
             told(list(steps)),
             [(event.data["step"], Cause(event.data["cause"])) for event in events if event.kind == "waiting"],
             run.cost_microusd,
+            [(event.data["step"], event.kind) for event in events if event.kind.startswith("budget_")],
         )
 
     async def said(self, run_id: str) -> list[tuple[int, int, Any]]:
@@ -224,7 +230,7 @@ async def a_review_parks_the_run_until_it_is_decided(place: Place, log: str, def
 
 
 async def a_timer_passes_and_an_event_brings_its_payload(place: Place, log: str) -> None:
-    sleep_s = DAY_S if isinstance(place, InMemory) else 0.05
+    sleep_s = DAY_S if isinstance(place, InMemory) else 0.5
     run_id = await place.start(samples.waits, Work(log=log, number=3, sleep_s=sleep_s))
     waits = [(2, Cause.TIMER), (3, Cause.EVENT)]
     seen = await place.seen(run_id)
@@ -254,6 +260,30 @@ async def a_run_parks_before_the_step_it_cannot_afford(place: Place, log: str, v
         assert seen.error is not None
         assert seen.error["message"] == "Step effect: The run's budget of $0.10 does not cover $0.12 more."
         assert seen.steps[2:] == [(3, 1, "effect", "step", "failed", 0)]
+
+
+async def a_replan_loop_climbs_the_ladder_and_never_overruns(place: Place, log: str) -> None:
+    run_id = await place.start(samples.replan, Work(log=log))
+    seen = await place.seen(run_id)
+    assert (seen.waits_for, seen.waits, seen.cost_microusd) == (Cause.BUDGET, [(8, Cause.BUDGET)], usd("0.50"))
+    assert seen.steps[-1] == (7, 1, "note", "step", "skipped", 0)
+    assert seen.rungs == [(7, "budget_skip"), (8, "budget_ask")]
+    await place.answer(run_id, "raise")
+    seen = await place.seen(run_id)
+    assert (seen.state, seen.cost_microusd, seen.output["verdict"]) == (RunState.SUCCEEDED, usd("0.58"), None)
+    assert seen.rungs[2:] == [(8, "budget_raised")]
+    assert effects(log) == ["1", "2", "3", "4", "5", "6", "8"]
+
+
+async def every_attempt_of_a_call_takes_a_turn_and_waiting_gives_no_more_attempts(place: Place, log: str) -> None:
+    seen = await place.seen(await place.start(samples.turns, Work(log=log)))
+    assert (seen.state, seen.output["first"]) == (RunState.SUCCEEDED, "3")
+    assert seen.waits == [(1, Cause.RATE), (1, Cause.RATE)]
+    assert [(attempt, state) for _, attempt, _, _, state, _ in seen.steps] == [
+        (1, "failed"),
+        (2, "failed"),
+        (3, "done"),
+    ]
 
 
 async def a_call_beyond_the_rate_limit_waits_for_its_window(place: Place, log: str) -> None:
@@ -288,6 +318,8 @@ SCENARIOS: list[Callable[[Place, str], Coroutine[Any, Any, None]]] = [
     a_timer_passes_and_an_event_brings_its_payload,
     partial(a_run_parks_before_the_step_it_cannot_afford, verdict="raise"),
     partial(a_run_parks_before_the_step_it_cannot_afford, verdict="stop"),
+    a_replan_loop_climbs_the_ladder_and_never_overruns,
+    every_attempt_of_a_call_takes_a_turn_and_waiting_gives_no_more_attempts,
     a_call_beyond_the_rate_limit_waits_for_its_window,
     a_large_file_goes_by_reference,
     what_a_step_emits_is_heard_by_attempt,

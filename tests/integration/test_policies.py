@@ -29,6 +29,9 @@ async def work(settings: Settings) -> AsyncIterator[Work]:
 # What an admin decides about their own organisation; everything else is agreed with the operator.
 ADMINS = {
     "allowed_tools": ("search",),
+    "budget_ask_at": 0.7,
+    "budget_cheaper_at": 0.5,
+    "budget_skip_at": 0.6,
     "denied_tools": ("search",),
     "review_sla_s": 60,
     "reviewer_pool": "dedicated",

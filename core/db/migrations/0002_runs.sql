@@ -96,7 +96,7 @@ create table run_steps (
     attempt          integer not null,
     name             text not null,
     kind             text not null,   -- step, call, agent, review, sleep, event
-    state            text not null check (state in ('started', 'done', 'failed')),
+    state            text not null check (state in ('started', 'done', 'failed', 'skipped')),
     result           jsonb,
     error            jsonb,
     final            boolean not null default false,   -- failed for good: not tried again unless the run is retried

@@ -2,6 +2,7 @@
 --
 --     open --(enough votes)--> decided        open --(the run ends)--> cancelled --(retried)--> open
 --     open --(time is up, action "fail")--> expired --(retried)--> open
+--     decided --(acted on, and the step needs another decision: money)--> open
 --
 -- Whoever changes a review locks its row first, and after it the queue: so the first final vote wins exactly once.
 -- Claims and votes live in the row they belong to: one lock, one write. At next_at somebody must hear that nobody
@@ -30,6 +31,7 @@ create table reviews (
     claims         jsonb not null default '[]',
     votes          jsonb not null default '[]',
     state          text not null check (state in ('open', 'decided', 'cancelled', 'expired')),
+    used           boolean not null default false,     -- the decision was acted on
     verdict        text,
     comment        text,
     answer         jsonb,                  -- the form, filled in

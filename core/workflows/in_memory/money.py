@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from core.clock import FakeClock
-from core.errors import BudgetExceeded
 from core.runs.execution import Executing
 from core.tenancy import TenantContext
-from core.usage.model import Balance, format_usd, month_of
+from core.usage.ladder import Accounts
+from core.usage.model import Balance, month_of, not_covered
 
 
 class MoneyInMemory:
@@ -32,12 +32,7 @@ class MoneyInMemory:
             ("run", run, on.budget_microusd),
         ):
             if self._accounts[account].left_microusd < amount:
-                raise BudgetExceeded(
-                    f"The {name}'s budget of {format_usd(limit)} does not cover {format_usd(amount)} more.",
-                    account=name,
-                    needed_microusd=amount,
-                    limit_microusd=limit,
-                )
+                raise not_covered(name, limit, amount)
         self._reserved[key] = ((month, run), amount)
         self._add((month, run), reserved=amount)
 
@@ -61,6 +56,11 @@ class MoneyInMemory:
             return self._accounts.get(f"run:{run_id}", Balance(ctx.policy.budget_run_microusd, 0, 0))
         month = month_of(self._clock.now(), ctx.policy.timezone)
         return self._accounts.get(f"month:{month}", Balance(ctx.policy.budget_month_microusd, 0, 0))
+
+    async def accounts(self, ctx: TenantContext, run_id: str, limit_microusd: int) -> Accounts:
+        """What a run may spend from."""
+        own = self._accounts.get(f"run:{run_id}", Balance(limit_microusd, 0, 0))
+        return Accounts(own, await self.balance(ctx))
 
     async def cover(self, ctx: TenantContext, run_id: str, limit_microusd: int, amount_microusd: int) -> None:  # noqa: ARG002 - the shape of the ledger
         """The run's limit now covers this amount more."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.clock import FakeClock
 from core.errors import QuotaExceeded
-from core.runs.execution import Executing, Lost, Wait, ledger_key
+from core.runs.execution import NO_TRY, Executing, Lost, Wait, ledger_key
 from core.runs.execution_store import Said
 from core.runs.model import StepView
 from core.workflows.in_memory.money import MoneyInMemory
@@ -76,6 +76,11 @@ class RecordsInMemory:
         self._open(on, step, attempt, name, kind)
         return attempt
 
+    async def tries(self, on: Executing, step: int) -> int:
+        """Attempts of the step that failed."""
+        attempts = [one for one in self.of(on.run_id).attempts if (one.step, one.state) == (step, "failed")]
+        return len([one for one in attempts if (one.error or {}).get("code") not in NO_TRY])
+
     async def finish_step(
         self,
         on: Executing,
@@ -105,6 +110,15 @@ class RecordsInMemory:
     ) -> None:
         """Record a failed attempt and settle what it cost."""
         self._close(on, step, attempt, "failed", reserved, cost_microusd=cost_microusd, error=error)
+
+    def skip(self, on: Executing, step: int, name: str, kind: str) -> None:
+        """The step is not performed, and answers with None."""
+        newest = self.of(on.run_id).newest(step)
+        attempt = 1 if newest is None else newest.attempt + 1
+        self._open(on, step, attempt, name, kind)
+        self.of(on.run_id).close(step, attempt, state="skipped", finished_at=self._clock.now())
+        self.of(on.run_id).ended[step] = Ended(name, None, None)
+        self._lost()
 
     async def fail_for_good(self, on: Executing, step: int, name: str, kind: str, error: dict[str, Any]) -> None:
         """Remember that the step is not tried again."""

@@ -24,17 +24,19 @@ from core.reviews.model import (
 )
 from core.runs.execution import Executing, Wait
 from core.runs.model import Cause
+from core.tenancy import TenantContext
 from core.workflows.in_memory.records import RecordsInMemory
 
 
 @dataclass(slots=True)
 class Question:
-    """A review that a run asked for. ``case`` is where it stands."""
+    """A review that a run asked for. ``case`` is where it stands; ``used``: its decision was acted on."""
 
     step: int
     title: str
     evidence: dict[str, Any]
     case: Case
+    used: bool = False
 
     @property
     def open(self) -> bool:
@@ -77,6 +79,8 @@ class ReviewsInMemory:
         due_at = self._clock.now() + timedelta(seconds=sla_s)
         asked = self._asked.setdefault(on.run_id, {})
         case = Case(tuple(choices), terms, pool, terms.role, due_at, due_at)
+        if step in asked and asked[step].used:
+            del asked[step]
         case = asked.setdefault(step, Question(step, title, evidence, case)).case
         if case.state is ReviewState.OPEN:
             await self._records.arm_wait(on, wait)
@@ -86,6 +90,10 @@ class ReviewsInMemory:
         if cause is Cause.REVIEW:
             self._records.finish_wait(on, step, {"verdict": case.verdict})
         return Verdict(case.verdict, case.comment or "", case.decided_by or "", case.answer)
+
+    async def used(self, ctx: TenantContext, run_id: str, step: int) -> None:  # noqa: ARG002 - the shape of the room
+        """The decision was acted on: the next request at this step asks anew."""
+        self._asked[run_id][step].used = True
 
     def decide(self, run_id: str, question: Question, cast: Vote, who: Decider) -> None:
         """One more vote. Raises ``InvalidInput`` and ``Conflict`` as for people."""
