@@ -97,6 +97,8 @@ class RunOut(BaseModel):
     submitted_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    held: bool = Field(description="Somebody paused it; while it executes, it goes on until its next step.")
+    forked_from: str | None = Field(description="The run whose first steps it was given.")
 
     @classmethod
     def of(cls, view: RunView) -> Self:

@@ -1,4 +1,4 @@
-"""What people do to runs that are under way or have ended: cancel, retry."""
+"""What people do to runs that are under way or have ended, one at a time: cancel, pause, resume, retry."""
 
 from __future__ import annotations
 
@@ -6,69 +6,63 @@ from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Database
 from core.errors import Conflict, NotFound
-from core.ids import RunId
 from core.queue.service import QueueService
 from core.redis.bus import Bus
-from core.runs import store
-from core.runs.model import RunState, RunView
+from core.runs.acts import Act, Acts
+from core.runs.model import RunView
 from core.runs.service import RunService
 from core.tenancy import Scope, TenantContext
 
 
 class RunControl:
-    """Acts on the runs of one region. Every act is audited with who did it."""
+    """Acts on the runs of one region. Every act is an event of the run, and audited with who did it."""
 
     def __init__(
         self, db: Database, bus: Bus, queue: QueueService, runs: RunService, audit: AuditService, clock: Clock
     ) -> None:
         self._db = db
         self._bus = bus
-        self._queue = queue
         self._runs = runs
-        self._audit = audit
-        self._clock = clock
+        self._acts = Acts(queue, audit, clock)
 
     async def cancel(self, ctx: TenantContext, run_id: str) -> RunView:
         """Cancel a run: at once when it is queued or waits, at its next step when it executes.
 
         Raises ``NotFound``; ``Conflict`` when it has ended.
         """
-        ctx.require(Scope.RUNS_WRITE)
-        async with self._db.tenant_transaction(ctx) as tx:
-            was = await self._queue.cancel_in(tx, RunId(run_id))
-            if was is None:
-                raise NotFound("There is no such run.")
-            if RunState(was).final:
-                raise Conflict(f"The run has ended: {was}.", state=was)
-            now = self._clock.now()
-            kind = "cancel_requested" if was == RunState.RUNNING else "cancelled"
-            await store.append_event(tx, run_id, now, kind, {"actor": ctx.actor})
-            await self._audit.record(tx, ctx, "run.cancel", f"run:{run_id}", before={"state": was})
-        view = await self._runs.get(ctx, run_id)
-        await self._publish(ctx, view)
-        await self._queue.signal_cancel()
-        return view
+        return await self._act(ctx, Act.CANCEL, run_id)
+
+    async def pause(self, ctx: TenantContext, run_id: str) -> RunView:
+        """Hold a run until it is resumed: at once when it is queued or waits, before its next step when it executes.
+
+        What it waits for may end meanwhile (reviews are decided, timers run out), and its duration counts on. Raises
+        ``NotFound``; ``Conflict`` when it has ended, is paused already or is being cancelled.
+        """
+        return await self._act(ctx, Act.PAUSE, run_id)
+
+    async def resume(self, ctx: TenantContext, run_id: str) -> RunView:
+        """Let a paused run go on: from the head of its lane, unless it still waits for what it waited for.
+
+        Raises ``NotFound``; ``Conflict`` when it is not paused.
+        """
+        return await self._act(ctx, Act.RESUME, run_id)
 
     async def retry(self, ctx: TenantContext, run_id: str) -> RunView:
         """Queue a failed or cancelled run again; steps that finished are not repeated.
 
         Raises ``NotFound``; ``Conflict`` in any other state.
         """
-        ctx.require(Scope.RUNS_WRITE)
-        before = await self._runs.get(ctx, run_id)
-        async with self._db.tenant_transaction(ctx) as tx:
-            await self._queue.push_in(tx, [])  # locks the queue before the run, as everybody does
-            if not await store.retry(tx, run_id, self._clock.now()):
-                raise Conflict(f"Only a failed or cancelled run is retried; this one is {before.state}.")
-            await self._queue.push_in(tx, [RunId(run_id)], head=True)
-            await store.append_event(tx, run_id, self._clock.now(), "retried", {"actor": ctx.actor})
-            await self._audit.record(tx, ctx, "run.retry", f"run:{run_id}", before={"state": before.state})
-        await self._queue.signal_workers()
-        view = await self._runs.get(ctx, run_id)
-        await self._publish(ctx, view)
-        return view
+        return await self._act(ctx, Act.RETRY, run_id)
 
-    async def _publish(self, ctx: TenantContext, view: RunView) -> None:
+    async def _act(self, ctx: TenantContext, act: Act, run_id: str) -> RunView:
+        ctx.require(Scope.RUNS_WRITE)
+        async with self._db.tenant_transaction(ctx) as tx:
+            outcome = await self._acts.perform_in(tx, ctx, act, run_id)
+        if outcome is None:
+            raise NotFound("There is no such run.")
+        if outcome.refusal is not None:
+            raise Conflict(outcome.refusal, state=outcome.was)
+        view = await self._runs.get(ctx, run_id)
         await self._bus.publish(
             ctx.tenant_id,
             "run",
@@ -80,3 +74,5 @@ class RunControl:
                 "thread_id": view.thread_id,
             },
         )
+        await self._acts.signal(act)
+        return view

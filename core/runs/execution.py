@@ -25,7 +25,7 @@ from core.queue.model import Topic
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs import execution_store as store
-from core.runs.execution_store import Said, StepEnd
+from core.runs.execution_store import Said, Standing, StepEnd
 from core.runs.model import Cause, RunState
 from core.runs.store import append_event, event_line
 from core.tenancy import TenantContext
@@ -37,6 +37,10 @@ NO_TRY = ("cancelled", "budget_exceeded")
 
 class Cancelled(BaseException):
     """Somebody cancelled the run."""
+
+
+class Paused(BaseException):
+    """Somebody paused the run: nothing more begins, it parks."""
 
 
 class Lost(BaseException):
@@ -108,18 +112,22 @@ class RunExecution:
         """Open an attempt and reserve its estimate; the attempt's number.
 
         What earlier attempts reserved and never settled is given back first. Raises ``BudgetExceeded``,
-        ``QuotaExceeded`` beyond the policy's steps per run, ``Cancelled`` and ``Lost``; nothing is written then.
+        ``QuotaExceeded`` beyond the policy's steps per run, ``Cancelled``, ``Paused`` and ``Lost``; nothing is written
+        then.
         """
         if step > on.ctx.policy.max_steps:
             raise QuotaExceeded(
                 f"A run has at most {on.ctx.policy.max_steps} steps.", quota="max_steps", limit=on.ctx.policy.max_steps
             )
         async with self._db.tenant_transaction(on.ctx) as tx:
-            ours, attempt = await store.begin_step(tx, on.held, step, name, kind, self._clock.now())
-            if not ours:
-                raise Lost
-            if not attempt:
-                raise Cancelled
+            stands, attempt = await store.begin_step(tx, on.held, step, name, kind, self._clock.now())
+            match stands:
+                case None:
+                    raise Lost
+                case Standing.TO_STOP:
+                    raise Cancelled
+                case Standing.HELD:
+                    raise Paused
             if attempt > 1:
                 await self._usage.abandon_in(tx, f"{on.run_id}/{step}/")
             if estimate_microusd:
@@ -218,11 +226,17 @@ class RunExecution:
         await store.arm_wait(tx, on.run_id, wait.step, wait.cause, wait.key, wait.wake_at, self._clock.now())
 
     async def begin_wait_in(self, tx: Transaction, on: Executing, wait: Wait) -> WaitPhase:
-        """Arm a wait that is a step of its own, once; how far it is. In the caller's transaction. Raises ``Lost``."""
-        if not await store.still_ours(tx, on.held):
+        """Arm a wait that is a step of its own, once; how far it is. In the caller's transaction.
+
+        Raises ``Lost``, and ``Paused`` before a wait that has not begun.
+        """
+        stands = await store.still_ours(tx, on.held)
+        if stands is None:
             raise Lost
         newest = await store.newest_attempt(tx, on.run_id, wait.step)
         if newest is None or newest.state == "failed":
+            if stands is Standing.HELD:
+                raise Paused
             attempt = 1 if newest is None else newest.number + 1
             await store.begin_wait(tx, on.run_id, wait.step, attempt, wait.name, wait.cause.value, self._clock.now())
             await self.arm_wait_in(tx, on, wait)
@@ -296,22 +310,21 @@ class RunExecution:
     async def park(self, on: Executing) -> RunState | None:
         """Give the slot back and wait; the state from then on, None: the run is not ours any more.
 
-        ``queued``: the wait is over already. ``cancelled``: somebody wants the run to stop.
+        ``queued``: the wait is over already. ``waiting``: somebody, who may have paused the run, ends its wait.
+        ``cancelled``: somebody wants the run to stop.
         """
         now = self._clock.now()
         async with self._db.tenant_transaction(on.ctx) as tx:
             if await self._queue.release_in(tx, on.run_id, on.worker_id) is None:
                 return None
             waits = await store.open_waits(tx, on.run_id)
-            cause = waits[0].cause if waits else None
-            if cause is None:
-                state = RunState.QUEUED
-                await self._requeue(tx, on, now, "woken")
-            elif await store.park(tx, on.run_id, cause):
+            if not waits:
+                state, cause = await self._requeue(tx, on, now, "woken")
+            elif cause := await store.park(tx, on.run_id, waits[0].cause):
                 state = RunState.WAITING
                 await append_event(tx, on.run_id, now, "waiting", {"cause": cause, "step": waits[0].step})
             else:
-                state, cause = RunState.CANCELLED, None
+                state = RunState.CANCELLED
                 for wait in waits:
                     await store.disarm_wait(tx, on.run_id, wait.step)
                 await store.finish(tx, on.run_id, state, now)
@@ -323,18 +336,19 @@ class RunExecution:
         return state
 
     async def hand_back(self, on: Executing) -> bool:
-        """Give the slot back and queue the run again at the head of its lane (a worker that drains)."""
+        """Give the slot back and queue the run again at the head of its lane (a worker drains); a paused one waits."""
         async with self._db.tenant_transaction(on.ctx) as tx:
             if await self._queue.release_in(tx, on.run_id, on.worker_id) is None:
                 return False
-            await self._requeue(tx, on, self._clock.now(), "handed_back")
+            state, cause = await self._requeue(tx, on, self._clock.now(), "handed_back")
         await self._queue.signal_workers()
-        self._say(on, RunState.QUEUED, None)
+        self._say(on, state, cause)
         return True
 
-    async def _requeue(self, tx: Transaction, on: Executing, now: datetime, why: str) -> None:
-        await store.requeue(tx, on.run_id, now, why)
-        await self._queue.push_in(tx, [on.run_id], head=True)
+    async def _requeue(self, tx: Transaction, on: Executing, now: datetime, why: str) -> tuple[RunState, Cause | None]:
+        """Where the run stands from then on, and what for."""
+        state = await store.requeue(tx, on.run_id, now, why)
+        return state, None if state is RunState.QUEUED else Cause.PAUSED
 
     def _say(self, on: Executing, state: RunState, cause: Cause | None, progress: dict[str, Any] | None = None) -> None:
         data: dict[str, Any] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from core.db.pool import Transaction
@@ -38,6 +39,14 @@ class StepEnd:
     name: str
     result: Any
     error: dict[str, Any] | None
+
+
+class Standing(StrEnum):
+    """What people want of a run that executes."""
+
+    GOES_ON = "goes on"
+    HELD = "held"
+    TO_STOP = "to stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +90,15 @@ async def open_waits(tx: Transaction, run_id: str) -> list[OpenWait]:
     return [OpenWait(r["step"], Cause(r["cause"]), r["wake_at"]) for r in rows]
 
 
-async def park(tx: Transaction, run_id: str, cause: Cause) -> bool:
-    """Put a running run into state 'waiting'."""
-    return await tx.execute(SQL["park"], run_id, cause.value) == 1
+async def park(tx: Transaction, run_id: str, cause: Cause) -> Cause | None:
+    """Put a running run into state 'waiting'; for what it waits (a held one for people), None: it is to stop."""
+    waits: str | None = await tx.fetchval(SQL["park"], run_id, cause.value)
+    return None if waits is None else Cause(waits)
 
 
-async def requeue(tx: Transaction, run_id: str, now: datetime, why: str) -> bool:
-    """Put a running run back into state 'queued'; ``why`` is the kind of the event."""
-    return await tx.execute(SQL["requeue"], run_id, now, why) == 1
+async def requeue(tx: Transaction, run_id: str, now: datetime, why: str) -> RunState:
+    """Put a running run back into the queue, ``why`` is the kind of the event; a held one into state 'waiting'."""
+    return RunState(await tx.fetchval(SQL["requeue"], run_id, now, why))
 
 
 async def tell(
@@ -117,15 +127,24 @@ async def newest_attempt(tx: Transaction, run_id: str, step: int) -> Attempt | N
     return None if row is None else Attempt(row["attempt"], row["state"])
 
 
-async def still_ours(tx: Transaction, held: Held) -> bool:
-    """Whether this claim of the run still stands; if so it does until the end of the transaction."""
-    return await tx.fetchrow(SQL["still_ours"], held.run_id, held.claim) is not None
+async def still_ours(tx: Transaction, held: Held) -> Standing | None:
+    """Whether this claim of the run still stands; if so it does until the end of the transaction. None: it does not."""
+    row = await tx.fetchrow(SQL["still_ours"], held.run_id, held.claim)
+    if row is None:
+        return None
+    return Standing.HELD if row["held"] else Standing.GOES_ON
 
 
-async def begin_step(tx: Transaction, held: Held, step: int, name: str, kind: str, now: datetime) -> tuple[bool, int]:
-    """An attempt begins: whether the run is still ours, and the attempt's number, 0 when the run is to stop."""
+async def begin_step(
+    tx: Transaction, held: Held, step: int, name: str, kind: str, now: datetime
+) -> tuple[Standing | None, int]:
+    """An attempt begins: how the run stands (None: not ours any more), and the attempt's number, 0: it does not."""
     row = await tx.fetchrow(SQL["begin_step"], held.run_id, held.claim, step, name, kind, now)
-    return (False, 0) if row is None else (True, row["attempt"] or 0)
+    if row is None:
+        return None, 0
+    if row["attempt"] is not None:
+        return Standing.GOES_ON, row["attempt"]
+    return (Standing.HELD if row["held"] else Standing.TO_STOP), 0
 
 
 async def begin_wait(

@@ -18,7 +18,7 @@ SQL = load_queries(__file__, "history.sql")
 
 @dataclass(frozen=True, slots=True)
 class RunLine:
-    """One run without its content. Money in micro-USD; ``attempt``: how often it had a slot."""
+    """One run without its content. Money in micro-USD; ``attempt``: how often it had a slot; ``held``: it is paused."""
 
     run_id: str
     tenant_id: str
@@ -38,6 +38,8 @@ class RunLine:
     submitted_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    held: bool
+    forked_from: str | None
 
 
 @dataclass(frozen=True, slots=True)

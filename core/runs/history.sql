@@ -4,13 +4,13 @@
 -- name: run_rows
 -- Runs, newest first: of a tenant, in a state, of a workflow, with an id; null does not filter; at most $5.
 select run_id, tenant_id, workflow, version, lane, state, cause, source, batch_id, outcome, error_code, attempt,
-       worker_seconds, cost_microusd, budget_microusd, submitted_at, started_at, finished_at
+       worker_seconds, cost_microusd, budget_microusd, submitted_at, started_at, finished_at, held, forked_from
 from app.run_rows($1, null, $2, $3, null, null, $4, null, null, $5);
 
 -- name: op_run_rows
 -- The same, all tenants.
 select run_id, tenant_id, workflow, version, lane, state, cause, source, batch_id, outcome, error_code, attempt,
-       worker_seconds, cost_microusd, budget_microusd, submitted_at, started_at, finished_at
+       worker_seconds, cost_microusd, budget_microusd, submitted_at, started_at, finished_at, held, forked_from
 from app.op_run_rows($1, null, $2, $3, null, null, $4, null, null, $5);
 
 -- name: step_rows

@@ -46,7 +46,10 @@ class Lane(IntEnum):
 
 
 class Cause(StrEnum):
-    """Why a run does not execute right now. Queued: cap, share, no_worker, no_code, paused. Waiting: the others."""
+    """Why a run does not execute right now.
+
+    Queued: cap, share, no_worker, no_code, paused (the tenant). Waiting: the others, and paused (the run).
+    """
 
     CAP = "cap"
     SHARE = "share"
@@ -99,7 +102,11 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as its tenant sees it. Money in micro-USD, times in UTC."""
+    """A run as its tenant sees it. Money in micro-USD, times in UTC.
+
+    ``held``: somebody paused it; while it executes it goes on until its next step. ``forked_from``: the run whose first
+    steps it was given.
+    """
 
     run_id: RunId
     workflow: str
@@ -123,6 +130,8 @@ class RunView:
     submitted_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    held: bool
+    forked_from: RunId | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ select count(*) from runs where tenant_id = app.tenant() and finished_at > $1;
 -- Runs, newest first, after a cursor (submitted_at, run_id). Every filter is optional.
 select r.run_id, r.workflow, r.version, r.lane, r.state, r.cause, r.source, r.batch_id, r.thread_id, r.user_id,
        r.input, r.output, r.outcome, r.error, r.progress, r.attempt, r.worker_seconds, r.budget_microusd,
-       r.submitted_at, r.started_at, r.finished_at, coalesce(b.spent_microusd, 0) as cost_microusd
+       r.submitted_at, r.started_at, r.finished_at, r.held, r.forked_from, coalesce(b.spent_microusd, 0) as cost_microusd
 from runs r
 left join budget_accounts b on b.tenant_id = r.tenant_id and b.account = 'run:' || r.run_id
 where r.tenant_id = app.tenant()
@@ -66,7 +66,7 @@ limit $7;
 -- These runs.
 select r.run_id, r.workflow, r.version, r.lane, r.state, r.cause, r.source, r.batch_id, r.thread_id, r.user_id,
        r.input, r.output, r.outcome, r.error, r.progress, r.attempt, r.worker_seconds, r.budget_microusd,
-       r.submitted_at, r.started_at, r.finished_at, coalesce(b.spent_microusd, 0) as cost_microusd
+       r.submitted_at, r.started_at, r.finished_at, r.held, r.forked_from, coalesce(b.spent_microusd, 0) as cost_microusd
 from runs r
 left join budget_accounts b on b.tenant_id = r.tenant_id and b.account = 'run:' || r.run_id
 where r.tenant_id = app.tenant() and r.run_id = any($1)
@@ -86,7 +86,7 @@ select seq, at, kind, data from run_events where run_id = $1 and seq > $2 order 
 select queued_at, claimed_at, released_at, burst, capped_s, paused_s, no_worker_s from app.passage_rows($1, $2);
 
 -- name: parkings
--- How each time in a slot ended, oldest first: when the run parked, its cause.
+-- When a run was parked, and what for, and when it ended; oldest first.
 select at, kind, data ->> 'cause' as cause from run_events
 where run_id = $1 and kind in ('waiting', 'succeeded', 'failed', 'cancelled') order by seq;
 
@@ -140,33 +140,16 @@ select case when app.release($1, $7, $6) is null then false else app.run_finish(
 select step, cause, wake_at from waits where run_id = $1 order by since, step;
 
 -- name: park
--- The run waits. One that somebody wants to stop does not wait.
-update runs set state = 'waiting', cause = $2
-where tenant_id = app.tenant() and run_id = $1 and state = 'running' and not cancel_requested;
+-- The run waits; for what, from then on. One that somebody wants to stop does not wait. A held one looks again what it
+-- waits for when it is resumed: the hold may have stopped a step beside the one that waits.
+update runs set state = 'waiting', cause = case when held then 'paused' else $2 end, ready = held
+where tenant_id = app.tenant() and run_id = $1 and state = 'running' and not cancel_requested
+returning cause;
 
 -- name: requeue
--- The run goes on later: its wait was over before it had parked (woken), or its worker drains (handed_back).
-with run as (
-    update runs set state = 'queued', cause = null, queued_at = $2, event_seq = event_seq + 1
-    where tenant_id = app.tenant() and run_id = $1 and state = 'running'
-    returning event_seq
-)
-insert into run_events (tenant_id, run_id, seq, at, kind, data)
-select app.tenant(), $1, event_seq, $2, $3, '{}' from run;
-
--- name: retry
--- A failed or cancelled run starts over, keeping what its finished steps recorded. Its duration counts anew.
-update runs set state = 'queued', cause = null, error = null, output = null, outcome = null, finished_at = null,
-                started_at = null,
-                cancel_requested = false, queued_at = $2
-where tenant_id = app.tenant() and run_id = $1 and state in ('failed', 'cancelled');
-
--- name: open_steps
--- Attempts that a cancellation or failure cut off have failed, and none has for good: the retried run begins new ones.
-update run_steps
-set state = 'failed', final = false,
-    error = case when state = 'started' then $2 else error end, finished_at = coalesce(finished_at, $3)
-where run_id = $1 and (state = 'started' or final);
+-- The run goes on later: its wait was over before it had parked (woken), or its worker drains (handed_back). A held one
+-- goes on when it is resumed. The state from then on.
+select app.queue_again($1, 'running', $3, $2);
 
 -- name: tell
 -- What an executing run says, as its next events, and how far it is; nothing when it is somebody else's.
@@ -196,21 +179,22 @@ where r.tenant_id = app.tenant() and s.run_id = $1 and s.step = $2 and s.state =
 
 -- name: still_ours
 -- One row, locked, while the run executes under this claim. Claim, release and recovery change that row first.
-select attempt from runs
+select held from runs
 where tenant_id = app.tenant() and run_id = $1 and attempt = $2 and state = 'running' for no key update;
 
 -- name: begin_step
--- The next attempt of a step and its event; no row when the run is somebody else's, no attempt when it is to stop.
+-- The next attempt of a step and its event; no row when the run is somebody else's, no attempt when it is to stop: held
+-- says whether it will go on.
 with run as (
     update runs set event_seq = event_seq + 1
     where tenant_id = app.tenant() and run_id = $1 and attempt = $2 and state = 'running'
-    returning event_seq, cancel_requested
+    returning event_seq, cancel_requested, held
 ), begun as (
     insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, started_at)
     select app.tenant(), $1, $3,
            1 + coalesce((select max(s.attempt) from run_steps s where s.run_id = $1 and s.step = $3), 0),
            $4, $5, 'started', $6
-    from run where not cancel_requested
+    from run where not cancel_requested and not held
     returning attempt
 ), told as (
     insert into run_events (tenant_id, run_id, seq, at, kind, data)
@@ -218,7 +202,7 @@ with run as (
            jsonb_build_object('step', $3, 'attempt', begun.attempt, 'name', $4)
     from run, begun
 )
-select begun.attempt from run left join begun on true;
+select begun.attempt, run.held from run left join begun on true;
 
 -- name: begin_wait
 -- The next attempt of a step that waits.

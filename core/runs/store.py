@@ -128,6 +128,8 @@ def _view(row: Row, standstill: Standstill) -> RunView:
         submitted_at=row["submitted_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
+        held=row["held"],
+        forked_from=row["forked_from"],
     )
 
 
@@ -169,7 +171,7 @@ async def passages(tx: Transaction, run_id: str, now: datetime) -> list[Passage]
 
 
 async def parkings(tx: Transaction, run_id: str) -> list[Parking]:
-    """How each time in a slot ended, oldest first."""
+    """When it was parked, what for, and when it ended; oldest first."""
     rows = await tx.fetch(SQL["parkings"], run_id)
     return [Parking(row["at"], Cause(row["cause"]) if row["kind"] == RunState.WAITING else None) for row in rows]
 
@@ -187,14 +189,6 @@ async def batch_counts(tx: Transaction, batch_id: str) -> list[Row]:
 async def declined_reasons(tx: Transaction, batch_id: str | None) -> list[ReasonCount]:
     """Reasons of refusals, most frequent first."""
     return [ReasonCount(r["reason"], r["runs"]) for r in await tx.fetch(SQL["declined_reasons"], batch_id)]
-
-
-async def retry(tx: Transaction, run_id: str, now: datetime) -> bool:
-    """Put a failed or cancelled run back into state 'queued'; False in any other state."""
-    if await tx.execute(SQL["retry"], run_id, now) == 0:
-        return False
-    await tx.execute(SQL["open_steps"], run_id, {"code": "cut_off", "message": "The run ended first."}, now)
-    return True
 
 
 async def overlong(tx: Transaction, now: datetime, limit: int) -> list[tuple[TenantId, RunId]]:

@@ -80,6 +80,8 @@ def queued_view(ctx: TenantContext, run: NewRun, standstill: Standstill, now: da
         submitted_at=now,
         started_at=None,
         finished_at=None,
+        held=False,
+        forked_from=None,
     )
 
 

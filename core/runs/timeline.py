@@ -18,7 +18,7 @@ from enum import StrEnum
 from itertools import zip_longest
 
 from core.runs.model import Cause, RunState
-from core.runs.waiting import ENDS_A_SLOT, SHORTEST_S, Parking, Passage, parked_for, queued_for
+from core.runs.waiting import ENDS_A_SLOT, SHORTEST_S, Parking, Passage, parked, queued_for
 from core.usage.ladder import Rung
 
 
@@ -82,7 +82,7 @@ class Entry:
 
 
 _TOLD = frozenset(
-    {"cancel_requested", "retried"}
+    {"cancel_requested", "pause_requested", "resumed", "retried"}
     | {f"budget_{rung}" for rung in Rung if rung is not Rung.PARK}
     | {"budget_raised", "budget_stopped"}
 )
@@ -90,7 +90,7 @@ _ORDER = tuple(Phase)
 
 
 def parkings_of(transitions: Sequence[Transition]) -> list[Parking]:
-    """How each time in a slot ended, oldest first."""
+    """When a run was parked, what for, and when it ended; oldest first."""
     return [
         Parking(each.at, Cause(each.cause) if each.kind == RunState.WAITING and each.cause else None)
         for each in transitions
@@ -148,7 +148,7 @@ def _passed(passages: Sequence[Passage], parkings: Sequence[Parking], now: datet
             yield from _parked(released, passage.queued_at, parkings, now)
         waited = {cause: s for cause, s in queued_for(passage, now).items() if s >= SHORTEST_S}
         yield Entry(Phase.QUEUED, Phase.QUEUED.value, passage.queued_at, passage.claimed_at, waited)
-        if passage.claimed_at is not None:
+        if passage.claimed_at is not None and passage.claimed_at != passage.released_at:  # else it left without one
             yield Entry(
                 Phase.SLOT, Phase.SLOT.value, passage.claimed_at, passage.released_at, burst=bool(passage.burst)
             )
@@ -158,10 +158,7 @@ def _passed(passages: Sequence[Passage], parkings: Sequence[Parking], now: datet
 
 
 def _parked(released: datetime, until: datetime | None, parkings: Sequence[Parking], now: datetime) -> Iterator[Entry]:
-    cause = parked_for(released, parkings)
-    if cause is None:
-        return
-    ended = until or next((each.at for each in parkings if each.at > released), None)
-    seconds = max(0.0, ((ended or now) - released).total_seconds())
-    if seconds >= SHORTEST_S:
-        yield Entry(Phase.WAITING, cause.value, released, ended, {cause: seconds})
+    for cause, began, ended in parked(released, until, parkings):
+        seconds = max(0.0, ((ended or now) - began).total_seconds())
+        if seconds >= SHORTEST_S:
+            yield Entry(Phase.WAITING, cause.value, began, ended, {cause: seconds})

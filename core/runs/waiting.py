@@ -3,15 +3,16 @@
 From its submission on a run is, at every moment, in the queue, in a slot, parked, or ended. Its times in the queue are
 divided by the queue's clocks (cap, paused, no worker; the rest was the share of others); a time between two entries
 into the queue is the wait that the run named when it gave back its slot. So the seconds add up to the whole, and
-nothing is left to guess. What lies between a failure and a retry is no wait. A run that was cancelled in the queue
-leaves no record of that last time there.
+nothing is left to guess. Somebody who pauses or resumes a parked run changes its cause from then on. What lies between
+a failure and a retry is no wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 
 from core.queue.estimate import StartsIn
 from core.runs.model import Cause, RunState
@@ -21,7 +22,7 @@ SHORTEST_S = 0.001
 
 
 ENDS_A_SLOT = (RunState.WAITING, RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
-"""Events after which a run holds no slot."""
+"""Events after which a run holds no slot, and waits for nothing else than they say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Parking:
-    """How a time in a slot ended: parked for a cause, or (None) for good."""
+    """From then on a run was parked for a cause, or (None) had ended."""
 
     at: datetime
     cause: Cause | None
@@ -81,10 +82,18 @@ def queued_for(passage: Passage, until: datetime) -> dict[Cause, float]:
     return parts | {Cause.SHARE: left_s}
 
 
-def parked_for(released: datetime, parkings: Sequence[Parking]) -> Cause | None:
-    """The cause for which a slot was given back at a moment; None: the run had ended, and was retried later."""
-    ended = [parking for parking in parkings if parking.at <= released]
-    return ended[-1].cause if ended else None
+def parked(
+    released: datetime, until: datetime | None, parkings: Sequence[Parking]
+) -> Iterator[tuple[Cause, datetime, datetime | None]]:
+    """What a run was parked for after it had given a slot back, from when to when; None: it still is.
+
+    Nothing after its end, which a retry may follow. ``parkings``: oldest first.
+    """
+    known = [parking for parking in parkings if parking.at <= released][-1:]
+    known += [parking for parking in parkings if parking.at > released and (until is None or parking.at < until)]
+    for parking, following in zip_longest(known, known[1:]):
+        if parking.cause is not None:
+            yield parking.cause, max(released, parking.at), following.at if following else until
 
 
 def _queue(waited: dict[Cause, float], passage: Passage, until: datetime) -> None:
@@ -93,5 +102,5 @@ def _queue(waited: dict[Cause, float], passage: Passage, until: datetime) -> Non
 
 
 def _park(waited: dict[Cause, float], released: datetime, until: datetime, parkings: Sequence[Parking]) -> None:
-    if (cause := parked_for(released, parkings)) is not None:
-        waited[cause] = waited.get(cause, 0.0) + max(0.0, (until - released).total_seconds())
+    for cause, began, ended in parked(released, until, parkings):
+        waited[cause] = waited.get(cause, 0.0) + max(0.0, ((ended or until) - began).total_seconds())

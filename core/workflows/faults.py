@@ -10,6 +10,7 @@ import httpx
 import stamina
 
 from core.errors import BailiwickError, StepFailed, Unavailable
+from core.runs.execution import Paused
 
 MAX_MESSAGE = 2_000
 
@@ -24,13 +25,16 @@ async def written(write: Callable[[], Awaitable[Result]]) -> Result:
     """Write to our own records, as often as it takes: a database that restarts fails no step of a run.
 
     Every write of ``RunExecution`` may be repeated. If the database stays away, so does our heartbeat, and the
-    run is another worker's as soon as it is back.
+    run is another worker's as soon as it is back. Raises ``Parked`` when somebody has paused the run.
     """
-    with contextlib.suppress(Unavailable):
-        return await write()
-    async for attempt in stamina.retry_context(on=Unavailable, attempts=None, timeout=None, wait_max=5.0):
-        with attempt:
+    try:
+        with contextlib.suppress(Unavailable):
             return await write()
+        async for attempt in stamina.retry_context(on=Unavailable, attempts=None, timeout=None, wait_max=5.0):
+            with attempt:
+                return await write()
+    except Paused:
+        raise Parked from None
     raise AssertionError("stamina makes at least one attempt")
 
 

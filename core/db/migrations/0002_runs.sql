@@ -21,6 +21,7 @@ create table runs (
     batch_id         text,
     thread_id        text,
     parent_run_id    text,
+    forked_from      text,               -- the run whose first steps it was given
     idempotency_key  text,
     request_hash     bytea not null,
     input            jsonb not null,
@@ -31,6 +32,8 @@ create table runs (
     policy_version   integer not null,
     attempt          integer not null default 0,
     cancel_requested boolean not null default false,
+    held             boolean not null default false,   -- paused by somebody; see 0018_control.sql
+    ready            boolean not null default false,   -- held, and queued as soon as it is resumed
     worker_seconds   double precision not null default 0,
     event_seq        integer not null default 0,
     budget_microusd  bigint not null check (budget_microusd >= 0),
@@ -38,12 +41,15 @@ create table runs (
     queued_at        timestamptz not null,
     started_at       timestamptz,
     finished_at      timestamptz,
-    unique (tenant_id, run_id)
+    unique (tenant_id, run_id),
+    check (not held or state in ('running', 'waiting') and not cancel_requested),
+    check (not ready or held and state = 'waiting')
 );
 create unique index runs_idempotency on runs (tenant_id, idempotency_key) where idempotency_key is not null;
 create index runs_recent on runs (tenant_id, submitted_at desc, run_id desc);
 create index runs_by_state on runs (tenant_id, state, submitted_at desc);
 create index runs_by_batch on runs (tenant_id, batch_id) where batch_id is not null;
+create index runs_held on runs (tenant_id) where held;
 create index runs_finished on runs (tenant_id, finished_at desc) where finished_at is not null;
 select app.fence('runs', 'select, insert, update');
 

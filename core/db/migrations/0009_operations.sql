@@ -9,13 +9,14 @@
 -- Times are parameters. "Since" is exclusive, "now" inclusive. A wait is the time between entering the queue and
 -- getting a slot, each time a run does so; a duration is the time from submission to the end, waits included.
 
--- One row per slot that was given back; app.release writes it. This is the record behind "fair in worker-seconds".
+-- One row per slot that was given back; app.release writes it. This is the record behind "fair in worker-seconds". A run
+-- that left the queue without a slot (app.queue_left) leaves a row without a worker: only what it waited for counts.
 create table slot_uses (
     tenant_id   text not null,
     released_at timestamptz not null,
     use_id      bigint generated always as identity,
     run_id      text not null,
-    worker_id   text not null,
+    worker_id   text,
     queued_at   timestamptz not null,
     claimed_at  timestamptz not null,
     burst       boolean not null,             -- over the tenant's cap
@@ -52,7 +53,8 @@ returns table (tenant_id text, queued_at timestamptz, claimed_at timestamptz, re
 language sql stable as $$
     select u.tenant_id, u.queued_at, u.claimed_at, u.released_at
     from tenants t cross join lateral
-        (select * from slot_uses s where s.tenant_id = t.tenant_id and s.released_at > p_since) u
+        (select * from slot_uses s where s.tenant_id = t.tenant_id and s.released_at > p_since
+           and s.worker_id is not null) u
     union all
     select s.tenant_id, r.queued_at, s.claimed_at, null
     from slots s join runs r on r.run_id = s.run_id
@@ -104,7 +106,13 @@ language sql stable as $$
     ) k on true
     left join lateral (
         select jsonb_object_agg(c.cause, c.count) as waiting
-        from (select w.cause, count(*) as count from waits w where w.tenant_id = t.tenant_id group by w.cause) c
+        from (select w.cause, count(*) as count from waits w
+              where w.tenant_id = t.tenant_id
+                and w.run_id not in (select r.run_id from runs r where r.tenant_id = t.tenant_id and r.held)
+              group by w.cause
+              union all
+              select 'paused', count(*) from runs r
+              where r.tenant_id = t.tenant_id and r.held and r.state = 'waiting' having count(*) > 0) c
     ) w on true
     cross join lateral (
         select count(*)::integer as open, (count(*) filter (where r.due_at < p_now))::integer as overdue,
@@ -254,12 +262,14 @@ create function app.run_rows(p_tenant text, p_user text, p_state text, p_workflo
 returns table (run_id text, tenant_id text, workflow text, version text, lane smallint, state text, cause text,
                source text, batch_id text, outcome text, error_code text, attempt integer,
                worker_seconds double precision, cost_microusd bigint, budget_microusd bigint,
-               submitted_at timestamptz, started_at timestamptz, finished_at timestamptz)
+               submitted_at timestamptz, started_at timestamptz, finished_at timestamptz, held boolean, forked_from text)
 language sql stable as $$
     select page.run_id, page.tenant_id, page.workflow, page.version, page.lane, page.state,
-           coalesce((select min(w.cause) from waits w where w.run_id = page.run_id), page.cause), page.source,
+           case when page.held then page.cause
+                else coalesce((select min(w.cause) from waits w where w.run_id = page.run_id), page.cause) end, page.source,
            page.batch_id, page.outcome, page.error ->> 'code', page.attempt, page.worker_seconds,
-           coalesce(b.spent_microusd, 0), page.budget_microusd, page.submitted_at, page.started_at, page.finished_at
+           coalesce(b.spent_microusd, 0), page.budget_microusd, page.submitted_at, page.started_at, page.finished_at,
+           page.held, page.forked_from
     from tenants t
     cross join lateral (
         select r.* from runs r
@@ -345,7 +355,7 @@ create function app.op_run_rows(p_tenant text, p_user text, p_state text, p_work
 returns table (run_id text, tenant_id text, workflow text, version text, lane smallint, state text, cause text,
                source text, batch_id text, outcome text, error_code text, attempt integer,
                worker_seconds double precision, cost_microusd bigint, budget_microusd bigint,
-               submitted_at timestamptz, started_at timestamptz, finished_at timestamptz)
+               submitted_at timestamptz, started_at timestamptz, finished_at timestamptz, held boolean, forked_from text)
 language sql stable as $$
     select * from app.run_rows(p_tenant, p_user, p_state, p_workflow, p_batch, p_outcome, p_search, p_before_at,
                                p_before_id, p_limit)

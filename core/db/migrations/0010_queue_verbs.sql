@@ -310,19 +310,16 @@ begin
 end $$;
 select app.control('app.release(text, text, timestamptz)');
 
--- A wait is over: delete it and, if its run is parked, queue the run at the head of its lane. A run that
--- has not parked yet finds the wait gone when it tries to, and goes on. False when there was no such wait.
+-- A wait is over: delete it and, if its run is parked, queue the run at the head of its lane (a held one when it is
+-- resumed). A run that has not parked yet finds the wait gone when it tries to, and goes on. False when there was no
+-- such wait.
 create function app.wake(p_run_id text, p_step integer, p_now timestamptz) returns boolean
 language plpgsql as $$
 begin
     perform 1 from queue_tenants where tenant_id = app.tenant() for update;
     delete from waits where run_id = p_run_id and step = p_step and tenant_id = app.tenant();
     if not found then return false; end if;
-    update runs set state = 'queued', cause = null, queued_at = p_now
-    where run_id = p_run_id and state = 'waiting' and tenant_id = app.tenant();
-    if found then
-        perform app.queue_push(array[p_run_id], true, p_now);
-    end if;
+    perform app.queue_again(p_run_id, 'waiting', null, p_now);
     return true;
 end $$;
 select app.control('app.wake(text, integer, timestamptz)');
@@ -359,20 +356,14 @@ select app.control('app.next_wake()');
 -- state it was in, null when there is no such run. Reviews are locked before the queue, as where they are decided.
 create function app.queue_cancel(p_run_id text, p_now timestamptz) returns text
 language plpgsql as $$
-declare
-    was  text;
-    flow bigint;
+declare was text;
 begin
     perform 1 from reviews where tenant_id = app.tenant() and run_id = p_run_id and state = 'open' for update;
     perform 1 from queue_tenants where tenant_id = app.tenant() for update;
-    select state into was from runs where run_id = p_run_id and tenant_id = app.tenant() for update;
+    update runs set held = false, ready = false where run_id = p_run_id and tenant_id = app.tenant()
+    returning state into was;
     if was = 'queued' then
-        delete from queue_entries where run_id = p_run_id returning flow_id into flow;
-        update queue_flows f
-        set queued = f.queued - 1,
-            head_rank = (select min(h.rank) from queue_entries h where h.flow_id = f.flow_id)
-        where f.flow_id = flow;
-        update queue_tenants set queued = queued - 1 where tenant_id = app.tenant();
+        perform app.queue_left(p_run_id, p_now);
     elsif was = 'waiting' then
         delete from waits where run_id = p_run_id;
         update reviews set state = 'cancelled', decided_at = p_now where run_id = p_run_id and state = 'open';

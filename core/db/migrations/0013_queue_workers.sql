@@ -59,8 +59,7 @@ begin
     loop
         perform set_config('app.tenant', lost.tenant_id, true);
         if app.release(lost.run_id, lost.worker_id, p_now) is not null then
-            update runs r set state = 'queued', queued_at = p_now where r.run_id = lost.run_id;
-            perform app.queue_push(array[lost.run_id], true, p_now);
+            perform app.queue_again(lost.run_id, 'running', null, p_now);
             tenant_id := lost.tenant_id; run_id := lost.run_id; worker_id := lost.worker_id;
             return next;
         end if;

@@ -58,7 +58,8 @@ language sql stable as $$
         select u.tenant_id, u.burst, u.capped_s, u.paused_s, u.no_worker_s,
                extract(epoch from u.claimed_at - u.queued_at) as waited_s
         from tenants t
-        cross join lateral (select * from slot_uses s where s.tenant_id = t.tenant_id and s.released_at > p_since) u
+        cross join lateral (select * from slot_uses s where s.tenant_id = t.tenant_id and s.released_at > p_since
+                              and s.worker_id is not null) u
         where u.claimed_at > p_since and u.claimed_at <= p_now
         union all
         select s.tenant_id, s.burst, s.capped_s, s.paused_s, least(s.no_worker_s, w.waited_s - s.capped_s - s.paused_s),
@@ -88,14 +89,16 @@ select app.control('app.op_platform()');
 -- Runs that left the queue for a slot since a moment: of the transaction's tenant, and of the whole platform.
 create function app.tenant_starts(p_since timestamptz) returns bigint language sql stable as $$
     select (select count(*) from slot_uses u
-            where u.tenant_id = app.tenant() and u.released_at > p_since and u.claimed_at > p_since)
+            where u.tenant_id = app.tenant() and u.released_at > p_since and u.claimed_at > p_since
+              and u.worker_id is not null)
          + (select count(*) from slots s where s.tenant_id = app.tenant() and s.claimed_at > p_since)
 $$;
 
 create function app.platform_starts(p_since timestamptz) returns bigint language sql stable as $$
     select (select coalesce(sum(u.starts), 0) from queue_tenants q
             cross join lateral (select count(*) as starts from slot_uses u
-                                where u.tenant_id = q.tenant_id and u.released_at > p_since and u.claimed_at > p_since) u
+                                where u.tenant_id = q.tenant_id and u.released_at > p_since and u.claimed_at > p_since
+                                  and u.worker_id is not null) u
             where q.clock_at > p_since)  -- a release moves it: others had none
          + (select count(*) from slots s where s.claimed_at > p_since)
 $$;

@@ -28,6 +28,7 @@ language sql stable as $$
         select coalesce(array_agg(extract(epoch from u.claimed_at - u.queued_at)::double precision), '{}') as waits_s
         from slot_uses u
         where u.tenant_id = p.tenant_id and u.released_at > p_since and u.released_at <= p_until
+          and u.worker_id is not null
     ) uses
     where app.outside()
 $$;

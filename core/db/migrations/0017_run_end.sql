@@ -8,7 +8,7 @@ returns boolean language plpgsql as $$
 declare number integer;
 begin
     update runs r
-    set state = p_state, cause = null, output = p_output, outcome = p_outcome, error = p_error, finished_at = p_now,
+    set state = p_state, cause = null, held = false, output = p_output, outcome = p_outcome, error = p_error, finished_at = p_now,
         event_seq = r.event_seq + 1
     where r.tenant_id = app.tenant() and r.run_id = p_run_id and r.state = 'running'
     returning r.event_seq into number;

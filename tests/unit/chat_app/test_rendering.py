@@ -135,6 +135,8 @@ def test_a_run_in_the_list_says_what_it_waits_for_or_how_it_ended() -> None:
         submitted_at=NOON,
         started_at=None,
         finished_at=None,
+        held=False,
+        forked_from=None,
     )
     declined = replace(
         run, state=RunState.SUCCEEDED, cause=None, outcome="declined", output={"reasons": ["The score is too low."]}

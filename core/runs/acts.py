@@ -1,0 +1,144 @@
+"""What people do to one run, each act in the transaction of its caller: the change, its event, its audit.
+
+    cancel   queued, waiting ──► cancelled            running: it is asked to stop
+    pause    queued, waiting ──► waiting (held)       running (held): it parks before its next step
+    resume   held ──► queued, or waiting as before    running: it goes on
+    retry    failed, cancelled ──► queued             finished steps are not repeated
+
+An act that the run's state does not allow changes nothing and says why. Whoever acts twice at once is served one after
+the other: the queue of the tenant is locked first, and the state is looked at after that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, assert_never
+
+from core.audit.service import AuditService
+from core.clock import Clock
+from core.db.pool import Transaction
+from core.db.queries import load_queries
+from core.ids import RunId
+from core.queue.service import QueueService
+from core.runs.model import Cause, RunState
+from core.runs.store import append_event
+from core.tenancy import TenantContext
+
+SQL = load_queries(__file__, "acts.sql")
+
+_CUT_OFF = {"code": "cut_off", "message": "The run ended first."}
+
+
+class Act(StrEnum):
+    """What is done."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an act came to. ``was``: the state that it found; ``refusal``: why it changed nothing, None: it was done."""
+
+    was: RunState
+    refusal: str | None = None
+
+
+class Acts:
+    """Performs acts. After the commit the caller tells workers (``signal``) and screens."""
+
+    def __init__(self, queue: QueueService, audit: AuditService, clock: Clock) -> None:
+        self._queue = queue
+        self._audit = audit
+        self._clock = clock
+
+    async def perform_in(self, tx: Transaction, ctx: TenantContext, act: Act, run_id: str) -> Outcome | None:
+        """Perform one; None when the tenant has no such run."""
+        now = self._clock.now()
+        match act:
+            case Act.CANCEL:
+                return await self._cancel(tx, ctx, run_id, now)
+            case Act.RETRY:
+                return await self._retry(tx, ctx, run_id, now)
+            case Act.PAUSE:
+                return await self._pause(tx, ctx, run_id, now)
+            case Act.RESUME:
+                return await self._resume(tx, ctx, run_id, now)
+            case _:
+                assert_never(act)
+
+    async def signal(self, act: Act) -> None:
+        """Wake whom the act concerns."""
+        match act:
+            case Act.CANCEL:
+                await self._queue.signal_cancel()
+            case Act.RETRY | Act.RESUME:
+                await self._queue.signal_workers()
+            case Act.PAUSE:
+                pass
+            case _:
+                assert_never(act)
+
+    async def _cancel(self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime) -> Outcome | None:
+        found = await self._queue.cancel_in(tx, RunId(run_id))
+        if found is None:
+            return None
+        was = RunState(found)
+        if was.final:
+            return Outcome(was, f"The run has ended: {was}.")
+        kind = "cancel_requested" if was is RunState.RUNNING else "cancelled"
+        await append_event(tx, run_id, now, kind, {"actor": ctx.actor})
+        return await self._done(tx, ctx, Act.CANCEL, run_id, was)
+
+    async def _pause(self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime) -> Outcome | None:
+        found = await tx.fetchrow(SQL["hold"], run_id, now)
+        if found is None:
+            return None
+        was = RunState(found["state"])
+        if was.final:
+            return Outcome(was, f"The run has ended: {was}.")
+        if found["held"]:
+            return Outcome(was, "The run is paused already.")
+        if found["cancelling"]:
+            return Outcome(was, "The run is being cancelled.")
+        if was is RunState.RUNNING:
+            await append_event(tx, run_id, now, "pause_requested", {"actor": ctx.actor})
+        else:
+            await append_event(tx, run_id, now, "waiting", {"cause": Cause.PAUSED, "actor": ctx.actor})
+        return await self._done(tx, ctx, Act.PAUSE, run_id, was)
+
+    async def _resume(self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime) -> Outcome | None:
+        found = await tx.fetchrow(SQL["resume"], run_id, now)
+        if found is None:
+            return None
+        was = RunState(found["was"])
+        if not found["held"]:
+            return Outcome(was, f"The run is not paused; it is {was}.")
+        await append_event(tx, run_id, now, "resumed", {"actor": ctx.actor})
+        if found["state"] == RunState.WAITING:
+            await append_event(tx, run_id, now, "waiting", {"cause": found["cause"]})
+        return await self._done(tx, ctx, Act.RESUME, run_id, was, {"state": found["state"], "cause": found["cause"]})
+
+    async def _retry(self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime) -> Outcome | None:
+        await self._queue.push_in(tx, [])  # locks the queue before the run, as everybody does
+        found = await tx.fetchval(SQL["standing"], run_id)
+        if found is None:
+            return None
+        was = RunState(found)
+        if not was.final or was is RunState.SUCCEEDED:
+            return Outcome(was, f"Only a failed or cancelled run is retried; this one is {was}.")
+        await tx.execute(SQL["retry"], run_id, now)
+        await tx.execute(SQL["open_steps"], run_id, _CUT_OFF, now)
+        await self._queue.push_in(tx, [RunId(run_id)], head=True)
+        await append_event(tx, run_id, now, "retried", {"actor": ctx.actor})
+        return await self._done(tx, ctx, Act.RETRY, run_id, was)
+
+    async def _done(
+        self, tx: Transaction, ctx: TenantContext, act: Act, run_id: str, was: RunState, after: Any = None
+    ) -> Outcome:
+        await self._audit.record(tx, ctx, f"run.{act}", f"run:{run_id}", before={"state": was}, after=after)
+        return Outcome(was)

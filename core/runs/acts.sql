@@ -1,0 +1,26 @@
+-- What people do to one run (core/db/migrations/0010_queue_verbs.sql, 0018_control.sql).
+
+-- name: hold
+-- Pause a run; how it stood, no row when there is no such run.
+select state, held, cancelling from app.queue_hold($1, $2);
+
+-- name: resume
+-- Resume a run; how it stood, and where it stands now; no row when there is no such run.
+select was, held, state, cause from app.queue_resume($1, $2);
+
+-- name: standing
+-- Where a run stands, and it stays there until the end of the transaction.
+select state from runs where tenant_id = app.tenant() and run_id = $1 for no key update;
+
+-- name: retry
+-- A run that did not succeed starts over, keeping what its finished steps recorded. Its duration counts anew.
+update runs set state = 'queued', cause = null, error = null, output = null, outcome = null, finished_at = null,
+                started_at = null, cancel_requested = false, queued_at = $2
+where tenant_id = app.tenant() and run_id = $1 and finished_at is not null and state <> 'succeeded';
+
+-- name: open_steps
+-- Attempts that a cancellation or failure cut off have failed, and none has for good: the retried run begins new ones.
+update run_steps
+set state = 'failed', final = false,
+    error = case when state = 'started' then $2 else error end, finished_at = coalesce(finished_at, $3)
+where run_id = $1 and (state = 'started' or final);
