@@ -21,6 +21,7 @@ from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.redis.cache import Cache
 from core.redis.limits import Limits
+from core.reviews.desk import Desk
 from core.reviews.service import ReviewService
 from core.runs.control import RunControl
 from core.runs.execution import RunExecution
@@ -51,6 +52,7 @@ class Platform:
     control: RunControl
     execution: RunExecution
     reviews: ReviewService
+    desk: Desk
     usage: UsageService
     audit: AuditService
     blobs: BlobService
@@ -89,6 +91,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
         queue = QueueService(db, bus, clock)
         execution = RunExecution(db, bus, queue, usage, clock)
         runs = RunService(db, bus, queue, usage, audit, workflows, clock, queue_limit=settings.queue_limit)
+        reviews = ReviewService(db, bus, queue, execution, audit, clock)
         metrics = new_registry(process)
         books = Books(db, usage, audit, clock, ModelMetrics(metrics))
         models = ModelGateway(endpoints_of(settings), names_of(settings), books, cache)
@@ -105,7 +108,8 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
             runs=runs,
             control=RunControl(db, bus, queue, runs, audit, clock),
             execution=execution,
-            reviews=ReviewService(db, bus, queue, execution, audit, clock),
+            reviews=reviews,
+            desk=Desk(db, reviews, tenants, clock),
             usage=usage,
             audit=audit,
             blobs=BlobService(db, audit, clock),

@@ -25,12 +25,16 @@ TENANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,62}")
 
 
 class Role(StrEnum):
-    """What a person is in their tenant. ``operator`` exists only in the tenant ``platform``."""
+    """What a person is in their tenant. The last two exist in the tenant ``platform``, and only there."""
 
     MEMBER = "member"
     REVIEWER = "reviewer"
     ADMIN = "admin"
     OPERATOR = "operator"
+    POOL_REVIEWER = "pool-reviewer"
+
+
+OF_PLATFORM = frozenset({Role.OPERATOR, Role.POOL_REVIEWER})
 
 
 class Scope(StrEnum):
@@ -69,6 +73,7 @@ ROLE_SCOPES: dict[Role, frozenset[Scope]] = {
     Role.REVIEWER: _REVIEWER,
     Role.ADMIN: _ADMIN,
     Role.OPERATOR: frozenset({Scope.PLATFORM_OPERATE}),
+    Role.POOL_REVIEWER: frozenset({Scope.REVIEWS_READ, Scope.REVIEWS_DECIDE}),
 }
 
 

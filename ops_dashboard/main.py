@@ -30,8 +30,8 @@ def pages(who: Viewer | None) -> list[tuple[str, str, str, Callable[[], None]]]:
     }
     if who is None:
         return [(title, icon, path, session.show_login) for title, icon, path, _ in screens.values()]
-    if who.operator:
-        allowed = ["overview", "runs", "tenants", "audit"]
+    if who.operator or who.pool_reviewer:
+        allowed = ["overview", "runs", "tenants", "audit"] * who.operator + ["reviews"] * who.pool_reviewer
     elif who.admin:
         allowed = list(screens)
     elif who.reviewer:
@@ -75,7 +75,7 @@ def _show_identity(who: Viewer) -> None:
     with st.sidebar:
         st.caption(f"**{who.identity.name}** · {', '.join(who.identity.roles)}  \n{who.identity.tenant_name}")
         with st.container(horizontal=True):
-            if not who.operator:
+            if not (who.operator or who.pool_reviewer):
                 st.link_button(
                     "Chat", web_url(bridge().platform.settings, st.context.url or ""), icon=":material/chat:"
                 )

@@ -53,6 +53,11 @@ class Viewer:
         return self.admin or Role.REVIEWER in self.identity.roles
 
     @property
+    def pool_reviewer(self) -> bool:
+        """Decides reviews of the shared pools, and sees nothing else of their tenants."""
+        return Role.POOL_REVIEWER in self.identity.roles
+
+    @property
     def only_own_runs(self) -> str | None:
         """The user whose runs alone are shown (members); None: the whole tenant's."""
         return None if self.operator or self.reviewer else self.identity.user_id

@@ -46,6 +46,7 @@ class ReviewOut(BaseModel):
 
     review_id: str
     run_id: str
+    tenant_name: str | None = Field(description="Whose it is; told to reviewers of shared pools.")
     pool: str = Field(description="Who is asked; changes when the review escalates.")
     role: str | None = Field(description="The role that deciders need besides the right to decide.")
     shared: bool = Field(description="Whether it was asked of shared reviewers or of the tenant's own.")
@@ -160,7 +161,7 @@ async def list_reviews(
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> ReviewsOut:
     """Reviews of the tenant that fit every filter."""
-    reviews = services.platform.reviews
+    reviews = services.platform.desk
     if state == "all" and not (pool or run_id or overdue):
         views = await reviews.recent(caller, limit)
     elif state == "mine":
@@ -179,7 +180,7 @@ async def list_reviews(
 @router.post("/reviews/decisions", **needs(Scope.REVIEWS_DECIDE, body=True))
 async def decide_reviews(body: BulkDecisionIn, caller: Caller, services: Services) -> BulkOut:
     """One verdict for many reviews, each by itself and exactly once; what became of each."""
-    reviews = services.platform.reviews
+    reviews = services.platform.desk
     results = await reviews.decide_many(caller, body.review_ids, body.verdict, body.comment, body.answer)
     return BulkOut(results=[BulkResultOut.model_validate(result) for result in results])
 
@@ -187,25 +188,25 @@ async def decide_reviews(body: BulkDecisionIn, caller: Caller, services: Service
 @router.get("/reviews/{review_id}", **needs(Scope.REVIEWS_READ, NotFound))
 async def get_review(review_id: Id, caller: Caller, services: Services) -> ReviewOut:
     """One review."""
-    return _out(await services.platform.reviews.get(caller, review_id))
+    return _out(await services.platform.desk.get(caller, review_id))
 
 
 @router.post("/reviews/{review_id}/claim", **needs(Scope.REVIEWS_DECIDE, NotFound, Conflict))
 async def claim_review(review_id: Id, caller: Caller, services: Services) -> ReviewOut:
     """Say that one works on it, for half an hour; again: for longer. 409: colleagues do, or it is closed."""
-    return _out(await services.platform.reviews.claim(caller, review_id))
+    return _out(await services.platform.desk.claim(caller, review_id))
 
 
 @router.delete("/reviews/{review_id}/claim", **needs(Scope.REVIEWS_DECIDE, NotFound, Conflict))
 async def release_review(review_id: Id, caller: Caller, services: Services) -> ReviewOut:
     """Give one's claim back; who administers the tenant ends everybody's. 409: it is closed."""
-    return _out(await services.platform.reviews.release(caller, review_id))
+    return _out(await services.platform.desk.release(caller, review_id))
 
 
 @router.post("/reviews/{review_id}/delegation", **needs(Scope.REVIEWS_DECIDE, NotFound, Conflict, body=True))
 async def delegate_review(review_id: Id, body: DelegationIn, caller: Caller, services: Services) -> ReviewOut:
     """Give it to a colleague until it is due. 409: colleagues work on it, or it is closed."""
-    return _out(await services.platform.reviews.delegate(caller, review_id, body.user_id))
+    return _out(await services.platform.desk.delegate(caller, review_id, body.user_id))
 
 
 @router.post("/reviews/{review_id}/decision", **needs(Scope.REVIEWS_DECIDE, NotFound, Conflict, body=True))
@@ -215,5 +216,5 @@ async def decide_review(review_id: Id, body: DecisionIn, caller: Caller, service
     409: it was decided before, one has voted before, or colleagues have claimed it. 403 also for one's own run, in
     whatever way it was submitted. 422 names every fault of the form.
     """
-    reviews = services.platform.reviews
+    reviews = services.platform.desk
     return _out(await reviews.decide(caller, review_id, body.verdict, body.comment, body.answer))

@@ -56,7 +56,7 @@ class Person:
 
 
 _MIA, _RAVI, _ADA = Person("Mia", Role.MEMBER), Person("Ravi", Role.REVIEWER), Person("Ada", Role.ADMIN)
-OPERATOR = Person("Olga", Role.OPERATOR)
+STAFF = (Person("Olga", Role.OPERATOR), Person("Pia", Role.POOL_REVIEWER))
 OPERATOR_DOMAIN = "platform.example"
 
 
@@ -157,7 +157,7 @@ async def seed(platform: Platform) -> Seeded:
     created: list[str] = []
     operator = await _platform_tenant(platform, created)
     keys = read_keys(settings)
-    logins = [Login("Platform", PLATFORM, OPERATOR.role, OPERATOR.email(OPERATOR_DOMAIN))]
+    logins = [Login("Platform", PLATFORM, person.role, person.email(OPERATOR_DOMAIN)) for person in STAFF]
     for one in organisations(settings.region):
         if await platform.tenants.create_tenant(
             operator, one.tenant_id, one.name, one.tenant_id, settings.region, one.policy
@@ -181,7 +181,7 @@ async def _platform_tenant(platform: Platform, created: list[str]) -> TenantCont
     operator, new = await found(platform.tenants, platform.settings.region, "seed")
     if new:
         created.append("Platform")
-    await _people(platform, operator, PLATFORM, OPERATOR_DOMAIN, (OPERATOR,), created)
+    await _people(platform, operator, PLATFORM, OPERATOR_DOMAIN, STAFF, created)
     return operator
 
 

@@ -138,7 +138,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class ReviewView:
-    """A review as its reviewers see it. ``claims`` are those that stand now."""
+    """A review as its reviewers see it. ``claims`` stand now; ``tenant_name`` is told in shared pools."""
 
     review_id: ReviewId
     run_id: RunId
@@ -165,6 +165,7 @@ class ReviewView:
     answer: dict[str, Any] | None = None
     claims: list[Claim] = field(default_factory=list)
     votes: list[Vote] = field(default_factory=list)
+    tenant_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

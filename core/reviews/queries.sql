@@ -99,3 +99,15 @@ select app.reviews_next();
 -- name: due
 -- Open reviews of all tenants that must escalate or expire now, the longest first.
 select tenant_id, review_id from app.reviews_due($1, $2);
+
+-- name: shared_open
+-- Open cases of the shared pools, of all tenants, for people of the platform.
+select (s.review).*, null::text as thread_id, s.tenant_name from app.shared_reviews($1, $2) s;
+
+-- name: shared_decided
+-- Cases of the shared pools that somebody of the platform decided, newest first.
+select (s.review).*, null::text as thread_id, s.tenant_name from app.shared_reviews_decided($1, $2) s;
+
+-- name: shared_of
+-- Whose a case of a shared pool is.
+select app.shared_review_tenant($1);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +28,8 @@ from core.reviews.model import (
 from core.tenancy import ActorKind, Role
 
 SQL = load_queries(__file__)
-_PLAIN = tuple(field.name for field in fields(ReviewView) if field.name not in ("claims", "votes"))
+_COMPUTED = ("claims", "votes", "tenant_name")
+_PLAIN = tuple(field.name for field in fields(ReviewView) if field.name not in _COMPUTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,24 @@ def _view(row: Row, now: datetime) -> ReviewView:
 async def open_reviews(tx: Transaction, limit: int, now: datetime) -> list[ReviewView]:
     """Open ones, the most urgent first."""
     return [_view(row, now) for row in await tx.fetch(SQL["open"], limit)]
+
+
+async def shared_open(tx: Transaction, limit: int, now: datetime) -> list[ReviewView]:
+    """Open cases of the shared pools; in a transaction of the platform."""
+    rows = await tx.fetch(SQL["shared_open"], now, limit)
+    return [replace(_view(row, now), tenant_name=row["tenant_name"]) for row in rows]
+
+
+async def shared_decided(tx: Transaction, actor: str, limit: int, now: datetime) -> list[ReviewView]:
+    """Cases of the shared pools that somebody decided, newest first; in a transaction of the platform."""
+    rows = await tx.fetch(SQL["shared_decided"], actor, limit)
+    return [replace(_view(row, now), tenant_name=row["tenant_name"]) for row in rows]
+
+
+async def shared_of(tx: Transaction, review_id: str) -> TenantId | None:
+    """Whose a case of a shared pool is; in a transaction of the platform. None for any other."""
+    tenant_id: TenantId | None = await tx.fetchval(SQL["shared_of"], review_id)
+    return tenant_id
 
 
 async def recent(tx: Transaction, limit: int, now: datetime) -> list[ReviewView]:

@@ -23,7 +23,7 @@ from core.errors import Conflict, Forbidden, InvalidInput, NotFound, RateLimited
 from core.ids import TenantId, UserId, new_id
 from core.queue.model import Topic
 from core.redis.bus import Bus
-from core.tenancy import PLATFORM, TENANT_ID, ActorKind, Policy, Role, Scope, TenantContext, scopes_of
+from core.tenancy import OF_PLATFORM, PLATFORM, TENANT_ID, ActorKind, Policy, Role, Scope, TenantContext, scopes_of
 from core.tenants import store
 from core.tenants.model import (
     KEY_PREFIX,
@@ -394,5 +394,5 @@ class TenantService:
 
 
 def _check_roles(tenant_id: TenantId, roles: tuple[Role, ...]) -> None:
-    if (Role.OPERATOR in roles) != (tenant_id == PLATFORM):
-        raise InvalidInput("The role operator exists in the tenant platform, and only it.")
+    if any((role in OF_PLATFORM) != (tenant_id == PLATFORM) for role in roles):
+        raise InvalidInput("Operators and pool reviewers belong to the tenant platform, and nobody else does.")

@@ -63,17 +63,18 @@ def hold(review: ReviewView) -> None:
     with st.container(horizontal=True):
         if mine:
             if st.button("Release", icon=":material/lock_open:", help="Others may take it then."):
-                _done(lambda platform, me: platform.reviews.release(me.ctx, review.review_id), "Released.")
+                _done(lambda platform, me: platform.desk.release(me.ctx, review.review_id), "Released.")
         elif st.button("Claim", icon=":material/lock:", help="Colleagues see for half an hour that you work on it."):
-            _done(lambda platform, me: platform.reviews.claim(me.ctx, review.review_id), "Yours for half an hour.")
-        with st.popover("Delegate", icon=":material/forward_to_inbox:"):
-            _delegate(review, who)
+            _done(lambda platform, me: platform.desk.claim(me.ctx, review.review_id), "Yours for half an hour.")
+        if not who.pool_reviewer:
+            with st.popover("Delegate", icon=":material/forward_to_inbox:"):
+                _delegate(review, who)
 
 
 def _delegate(review: ReviewView, who: Viewer) -> None:
     names = {
         user_id: name
-        for user_id, name in session.ask(lambda platform, me: platform.reviews.deciders(me.ctx)).items()
+        for user_id, name in session.ask(lambda platform, me: platform.desk.deciders(me.ctx)).items()
         if user_id != who.identity.user_id
     }
     colleague = st.selectbox(
@@ -82,7 +83,7 @@ def _delegate(review: ReviewView, who: Viewer) -> None:
     given = st.button("Give it to them", key=f"delegate_{review.review_id}", disabled=colleague is None)
     if given and colleague is not None:
         _done(
-            lambda platform, me: platform.reviews.delegate(me.ctx, review.review_id, colleague),
+            lambda platform, me: platform.desk.delegate(me.ctx, review.review_id, colleague),
             f"{names[colleague]} has it until it is due.",
         )
 
@@ -93,7 +94,7 @@ def _done(deed: Any, said: str) -> None:
 
 
 async def _mine(platform: Platform, who: Viewer) -> Sequence[ReviewView]:
-    return await platform.reviews.mine(who.ctx, MAX_BULK)
+    return await platform.desk.mine(who.ctx, MAX_BULK)
 
 
 def many() -> None:
@@ -114,7 +115,7 @@ def many() -> None:
     if verdict is None or not chosen:
         st.error("Choose the cases and a decision first.")
         return
-    results = session.ask(lambda platform, who: platform.reviews.decide_many(who.ctx, chosen, verdict, comment))
+    results = session.ask(lambda platform, who: platform.desk.decide_many(who.ctx, chosen, verdict, comment))
     _tell(results, titles)
     st.rerun()
 

@@ -45,9 +45,9 @@ def show() -> None:
 
 async def _open(platform: Platform, who: Viewer) -> tuple[Sequence[ReviewView], set[ReviewId], datetime]:
     """All that is open, the viewer's next first and what colleagues have last; what is for the viewer; the time."""
-    mine = await platform.reviews.mine(who.ctx, _LIMIT)
+    mine = await platform.desk.mine(who.ctx, _LIMIT)
     ids = {review.review_id for review in mine}
-    rest = [review for review in await platform.reviews.open(who.ctx, _LIMIT) if review.review_id not in ids]
+    rest = [review for review in await platform.desk.open(who.ctx, _LIMIT) if review.review_id not in ids]
     return (mine + rest)[:_LIMIT], ids, platform.clock.now()
 
 
@@ -67,7 +67,7 @@ def _queue() -> None:
     st.dataframe(
         pd.DataFrame(
             {
-                "Review": [review.title for review in reviews],
+                "Review": [_title(review) for review in reviews],
                 "Due": [_due(review, now, review.review_id in mine) for review in reviews],
             }
         ),
@@ -79,6 +79,10 @@ def _queue() -> None:
         column_config={"Due": st.column_config.TextColumn(width=130)},
     )
     st.caption("What is yours first, then the most urgent. Click one to look at its evidence.")
+
+
+def _title(review: ReviewView) -> str:
+    return review.title if review.tenant_name is None else f"{review.tenant_name}: {review.title}"
 
 
 def _table_key() -> str:
@@ -99,8 +103,8 @@ def _select() -> None:
 
 async def _get(platform: Platform, who: Viewer, review_id: str | None) -> ReviewView | None:
     if review_id is not None:
-        return await platform.reviews.get(who.ctx, review_id)
-    mine = await platform.reviews.mine(who.ctx, 1)
+        return await platform.desk.get(who.ctx, review_id)
+    mine = await platform.desk.mine(who.ctx, 1)
     return mine[0] if mine else None
 
 
@@ -176,7 +180,7 @@ def _decision(review: ReviewView) -> None:
         return
     said = f"Decided: {verdict}. The run goes on." if review.of == 1 else f"You voted: {verdict}."
     if session.attempt(
-        lambda platform, who: platform.reviews.decide(
+        lambda platform, who: platform.desk.decide(
             who.ctx, review.review_id, verdict, comment, review_acts.answered(answer)
         ),
         said,
@@ -191,7 +195,7 @@ def _to_the_most_urgent() -> None:
 
 
 async def _recent(platform: Platform, who: Viewer) -> tuple[Sequence[ReviewView], dict[str, str]]:
-    return await platform.reviews.recent(who.ctx, _LIMIT), await _names(platform, who)
+    return await platform.desk.recent(who.ctx, _LIMIT), await _names(platform, who)
 
 
 @session.live("5s")
@@ -210,7 +214,7 @@ def _history() -> None:
                     NONE if review.decided_at is None else "yes" if review.decided_at <= review.due_at else "late"
                     for review in closed
                 ],
-                "Review": [review.title for review in closed],
+                "Review": [_title(review) for review in closed],
                 "Verdict": [review.verdict or review.state for review in closed],
                 "By": [people.get(review.decided_by or "", review.decided_by or NONE) for review in closed],
                 "Comment": [review.comment or NONE for review in closed],

@@ -51,7 +51,7 @@ def test_the_policies_are_those_of_the_demo_table() -> None:
 async def test_seeding_again_adds_what_is_missing_and_undoes_nothing(demo: Settings) -> None:
     first = await run(demo)
     keys = read_keys(demo)
-    assert len(first.logins) == 12
+    assert len(first.logins) == 13
     assert set(keys) == {"regional-bank", "credit-union", "fintech-startup"}
     assert stat.S_IMODE((demo.home / KEYS_FILE).stat().st_mode) == 0o600
 

@@ -45,6 +45,8 @@ create table reviews (
 );
 create index reviews_open on reviews (tenant_id, due_at, review_id) where state = 'open';
 create index reviews_next on reviews (next_at) where state = 'open' and next_at is not null;
+create index reviews_shared on reviews (priority, due_at, review_id) where state = 'open' and shared and role is null;
+create index reviews_shared_decided on reviews (decided_by, decided_at desc) where shared and decided_by is not null;
 create index reviews_recent on reviews (tenant_id, created_at desc);
 select app.fence('reviews', 'select, insert, update');
 
@@ -62,3 +64,44 @@ language sql stable as $$
     order by r.next_at limit p_limit
 $$;
 select app.control('app.reviews_due(timestamptz, integer)');
+
+-- Cases of the shared pools, for people of the platform: whose each is, and nothing else of that tenant. Empty in any
+-- other tenant's transaction. A case that needs a role of its tenant is that tenant's own.
+
+-- Open ones: what is overdue first, then by class, then by due time.
+create function app.shared_reviews(p_now timestamptz, p_limit integer)
+returns table (review reviews, tenant_name text)
+language sql stable as $$
+    select v, t.name
+    from (
+        (select true as overdue, r as v from reviews r
+         where r.state = 'open' and r.shared and r.role is null and r.due_at <= p_now
+         order by r.priority, r.due_at, r.review_id limit p_limit)
+        union all
+        (select false, r from reviews r
+         where r.state = 'open' and r.shared and r.role is null and r.due_at > p_now
+         order by r.priority, r.due_at, r.review_id limit p_limit)
+    ) found
+    join tenants t on t.tenant_id = (v).tenant_id
+    where app.tenant() = 'platform'
+    order by overdue desc, (v).priority, (v).due_at, (v).review_id limit p_limit
+$$;
+select app.control('app.shared_reviews(timestamptz, integer)');
+
+-- What one of them has decided, newest first.
+create function app.shared_reviews_decided(p_actor text, p_limit integer)
+returns table (review reviews, tenant_name text)
+language sql stable as $$
+    select r, t.name from reviews r join tenants t on t.tenant_id = r.tenant_id
+    where app.tenant() = 'platform' and r.shared and r.decided_by = p_actor
+    order by r.decided_at desc limit p_limit
+$$;
+select app.control('app.shared_reviews_decided(text, integer)');
+
+-- Whose a case of a shared pool is; null for any other.
+create function app.shared_review_tenant(p_review_id text) returns text
+language sql stable as $$
+    select r.tenant_id from reviews r
+    where app.tenant() = 'platform' and r.review_id = p_review_id and r.shared and r.role is null
+$$;
+select app.control('app.shared_review_tenant(text)');
