@@ -247,6 +247,7 @@ class LiveCards:
         """A few runs of the batch: those in trouble or at work first."""
         wanted = (
             (RunState.FAILED, progress.failed, 3),
+            (RunState.DEAD, progress.dead, 3),
             (RunState.RUNNING, progress.running, 4),
             (RunState.WAITING, progress.waiting, 4),
             (RunState.SUCCEEDED, progress.succeeded, LISTED_RUNS),

@@ -41,6 +41,7 @@ _TONES = {
     "queued": "idle",
     "failed": "bad",
     "cancelled": "idle",
+    "dead": "bad",
 }
 _TOOLS = {
     "start_loan_runs": "the file to start loan approvals",
@@ -141,7 +142,7 @@ def _start_in_words(last: StartsIn | None) -> list[str]:
 def _headline(progress: BatchProgress, done: bool) -> str:
     if not done:
         return f"{progress.finished:,} of {plural(progress.total, 'run')} finished"
-    if progress.failed or progress.cancelled:
+    if progress.failed or progress.cancelled or progress.dead:
         return f"All {plural(progress.total, 'run')} ended"
     return "The run is finished" if progress.total == 1 else f"All {progress.total:,} runs finished"
 
@@ -154,6 +155,7 @@ def _segments(progress: BatchProgress) -> list[tuple[str, int]]:
         ("succeeded", plain),
         ("failed", progress.failed),
         ("cancelled", progress.cancelled),
+        ("dead", progress.dead),
         ("running", progress.running),
         ("waiting", progress.waiting),
         ("queued", progress.queued),

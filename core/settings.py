@@ -112,6 +112,12 @@ class Settings(BaseSettings):
     cookie_secure: bool = Field(False, description="Send cookies over TLS only; implied by an https:// public address.")
     worker_slots: int = Field(32, ge=1, le=1000, description="Runs one worker process executes at a time.")
     worker_id: str | None = Field(None, description="Stable name of this worker. Unset: made at start.")
+    worker_max_lifetime_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds after which a worker hands over what it executes and ends, before a platform that limits "
+        "processes ends it. Unset: it stays.",
+    )
     queue_limit: int = Field(
         2_000_000,
         ge=1,

@@ -133,6 +133,9 @@ class Policy(BaseModel):
     daily_runs: Annotated[int, Field(ge=0, le=100_000_000)] = 10_000
     max_steps: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     max_duration_s: Annotated[int, Field(ge=1, le=366 * 86_400)] = 90 * 86_400
+    max_recoveries: Annotated[
+        int, Field(ge=0, le=1_000, description="Executions of a run that may die with their worker, or break.")
+    ] = 5
     rate_limits: dict[str, RateLimit] = Field(default_factory=dict)
     budget_run_microusd: Annotated[int, Field(ge=0)] = 100_000
     budget_month_microusd: Annotated[int, Field(ge=0)] = 100_000_000

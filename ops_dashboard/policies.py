@@ -42,6 +42,7 @@ QUOTAS = (
     Field("open_runs", "Open runs, at most", help="Queued, executing or parked. Empty: no limit.", optional=True),
     Field("max_steps", "Steps a run, at most"),
     Field("max_duration_s", "Hours a run may last", 3_600, "From its first start to its end, waits included."),
+    Field("max_recoveries", "Recoveries of a run, at most", help="Workers it may take with it before it is dead."),
 )
 INSIDE = (Field("user_cap", "Runs of one user at a time", help="Empty: no cap but the organisation's.", optional=True),)
 BUDGETS = (

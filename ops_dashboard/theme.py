@@ -14,6 +14,7 @@ STATE_COLORS = {
     "succeeded": "#1f9d74",
     "failed": "#d1493f",
     "cancelled": "#8a94a3",
+    "dead": "#7d1f2b",
 }
 CAUSE_COLORS = {
     "share": "#e0a73a",

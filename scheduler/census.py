@@ -20,7 +20,7 @@ from core.reviews.model import Priority
 SETTLED = timedelta(seconds=5)
 
 SQL = load_queries(__file__)
-_STATES = ("succeeded", "failed", "cancelled")
+_STATES = ("succeeded", "failed", "cancelled", "dead")
 _DURATIONS = (1, 5, 15, 45, 120, 300, 900, 3_600, 14_400, 86_400)
 _WAITS = (0.1, 0.5, 1, 5, 15, 45, 120, 300, 900, 3_600)
 

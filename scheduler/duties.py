@@ -23,6 +23,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from core.bootstrap import Platform
+from core.errors import Unavailable
 from core.http import guarded_client
 from core.queue.model import Topic
 from core.runs.duration import Durations
@@ -88,6 +89,8 @@ class LeaderDuties:
         """Until cancelled."""
         self._timetable = Timetable(self._fire, self._platform.clock)
         self._timetable.start()
+        # Why nobody led until now is not known here: perhaps the database was away, and no worker could speak.
+        self._platform.queue.forgive_silence()
         try:
             await self.maintenance.run()
         finally:
@@ -137,12 +140,17 @@ class LeaderDuties:
         return None
 
     async def _watch_workers(self) -> float | None:
-        self._moving = await self._platform.queue.anything_moves()
+        queue = self._platform.queue
+        try:
+            self._moving = await queue.anything_moves()
+        except Unavailable:
+            queue.forgive_silence()
+            raise
         if not self._moving:
             return None
-        for run in await self._platform.queue.recover():
+        for run in await queue.recover():
             self._recovered.inc()
-            log.warning("worker.died", tenant_id=run.tenant_id, run_id=run.run_id, worker_id=run.reason)
+            log.warning("worker.died", tenant_id=run.tenant_id, run_id=run.run_id, worker_id=run.reason, dead=run.dead)
         return _WATCH_S
 
     async def _count(self) -> float | None:

@@ -1,12 +1,13 @@
 """The worker: turns claimed runs into executed ones. ``python -m scheduler.worker``
 
-    starting ──engine launched──► working ──SIGTERM──► draining ──nothing held, or deadline──► gone
+    starting ──engine launched──► working ──SIGTERM, or its lifetime is over──► draining ──nothing held──► gone
 
 - Working: claims as many runs as it has free slots, executes each in a task, and sleeps until a wake-up
   (a submission, a release, a decision) when there is nothing to claim. While it holds runs it says every
   2 s that it lives; an idle worker asks Postgres nothing.
 - It says which code it has, and is given runs of that code only; a run of a version that no worker has stays queued.
-- Draining: claims nothing more and gives what it holds the deadline to finish.
+- Draining: claims nothing more. Each run it holds may end the step that it is in, and goes back to the head of its
+  lane: another worker goes on with the next step. What is in a step after 30 s is cut off and goes back too.
 - Killed: nobody hears from it for 8 s, then the scheduler queues its runs again and another worker goes on
   after their last checkpoint.
 - Postgres gone: a claim or heartbeat fails, is logged and tried again (a claim after 1 s, doubling, at most
@@ -14,18 +15,20 @@
 - Idle for a minute: the engine is closed, because it looks into Postgres every second; the next claim
   launches it again. From then on the worker asks Postgres nothing but at the idle looks, a quarter of an hour
   apart, and its readiness is what Postgres last answered: probes must not keep a database awake.
-- An execution that breaks because Postgres is away is handed back to the queue; one that breaks otherwise
-  (our code, the engine) fails its run, visibly.
+- An execution that breaks because a server is away is given back to the queue. So is one that breaks otherwise (our
+  code, the engine), a second later: too many of those, and of deaths of its workers, and the run is dead, visibly.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import re
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -40,6 +43,7 @@ from core.runs.rungs import Rungs
 from core.settings import Port, Settings
 from core.telemetry import configure_logging, serve_ops
 from core.workflows.executor import RunExecutor
+from core.workflows.faults import describe
 from core.workflows.step import Rooms, Services
 from memory.bootstrap import open_memory
 
@@ -48,7 +52,8 @@ log = structlog.get_logger(__name__)
 ENGINE_IDLE_S = 60.0
 _BUSY_LOOK_S = 5.0
 _RETRY_S, _SLOWEST_RETRY_S = 1.0, 10.0
-_DRAIN_S = 30.0
+DRAIN_S = 30.0
+_CUT_S = 5.0
 _FORGET_EVERY_S = 3_600.0
 
 
@@ -62,8 +67,10 @@ class Worker:
         worker_id: WorkerId,
         *,
         engine_idle_s: float = ENGINE_IDLE_S,
+        drain_s: float = DRAIN_S,
     ) -> None:
         self._engine_idle_s = engine_idle_s
+        self._drain_s = drain_s
         self._platform = platform
         self._executor = executor
         self.worker_id = worker_id
@@ -79,6 +86,7 @@ class Worker:
         """Begin to drain."""
         self._stopping.set()
         self._freed.set()
+        self._executor.hand_over()
 
     @property
     def held(self) -> int:
@@ -93,8 +101,10 @@ class Worker:
         if not self._answered:
             raise Unavailable("Postgres does not answer.")
 
-    async def run(self) -> None:
-        """Work until ``stop``, then drain."""
+    async def run(self, lifetime_s: float | None = None) -> None:
+        """Work until ``stop``, or for ``lifetime_s``, then drain."""
+        if lifetime_s is not None:
+            asyncio.get_running_loop().call_later(lifetime_s, self.stop)
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(self._heartbeats(), name="heartbeats"),
@@ -160,18 +170,22 @@ class Worker:
         except (Unavailable, ConnectionError, TimeoutError) as error:
             log.warning("worker.execution_interrupted", run_id=claim.run_id, error=str(error))
             await self._pause(_RETRY_S)
-            await self._give_up(claim, None)
+            await self._give_back(claim, None)
         except Exception as error:
             log.exception("worker.execution_broke", run_id=claim.run_id)
-            await self._give_up(claim, error)
+            await self._pause(_RETRY_S)
+            await self._give_back(claim, error)
         finally:
             self._held.pop(claim.run_id, None)
             self._freed.set()
 
-    async def _give_up(self, claim: Claim, error: Exception | None) -> None:
+    async def _give_back(self, claim: Claim, error: Exception | None) -> None:
         # If this fails too, the slot stays ours until we look for what we hold and do not know of.
         with contextlib.suppress(BailiwickError):
-            await self._executor.give_up(claim, error)
+            why = None if error is None else describe(error)
+            run = await self._platform.queue.give_back(self.worker_id, claim.run_id, why)
+            if run is not None and run.dead:
+                log.error("run.dead", tenant_id=run.tenant_id, run_id=run.run_id)
 
     async def _heartbeats(self) -> None:
         while True:
@@ -227,7 +241,11 @@ class Worker:
             await self._heartbeat()
         if self._held:
             log.info("worker.draining", runs=len(self._held))
-            await asyncio.wait(self._held.values(), timeout=_DRAIN_S)
+            await asyncio.wait(self._held.values(), timeout=self._drain_s)
+        if self._held:
+            log.warning("worker.cut_off", runs=list(self._held))
+            self._executor.cut_off()
+            await asyncio.wait(self._held.values(), timeout=_CUT_S)
         for task in list(self._held.values()):
             task.cancel()
         with contextlib.suppress(BailiwickError):
@@ -241,7 +259,9 @@ class Worker:
 
 
 @asynccontextmanager
-async def open_worker(platform: Platform, *, engine_idle_s: float = ENGINE_IDLE_S) -> AsyncIterator[Worker]:
+async def open_worker(
+    platform: Platform, *, engine_idle_s: float = ENGINE_IDLE_S, drain_s: float = DRAIN_S
+) -> AsyncIterator[Worker]:
     """A worker with its engine launched. Its id is new at every start, so no two processes share slots."""
     settings = platform.settings
     name = settings.worker_id or socket.gethostname()
@@ -265,14 +285,14 @@ async def open_worker(platform: Platform, *, engine_idle_s: float = ENGINE_IDLE_
         )
         await executor.engine.launch()
         try:
-            yield Worker(platform, executor, worker_id, engine_idle_s=engine_idle_s)
+            yield Worker(platform, executor, worker_id, engine_idle_s=engine_idle_s, drain_s=drain_s)
         finally:
             await executor.engine.close()
             await services.close()
 
 
 async def main(settings: Settings) -> None:
-    """Run one worker until SIGTERM or SIGINT."""
+    """Run one worker until SIGTERM or SIGINT, or until its lifetime is over."""
     configure_logging(settings, "worker")
     async with open_platform(settings, process="worker") as platform, open_worker(platform) as worker:
         loop = asyncio.get_running_loop()
@@ -290,8 +310,30 @@ async def main(settings: Settings) -> None:
         checks = {"postgres": worker.postgres, "redis": redis}
         async with serve_ops(settings.port(Port.WORKER), checks, platform.metrics, host=settings.bind_host):
             log.info("worker.started", worker_id=worker.worker_id, slots=settings.worker_slots)
-            await worker.run()
+            await worker.run(settings.worker_max_lifetime_s)
+
+
+def settings_of(arguments: Sequence[str] | None = None) -> Settings:
+    """The settings of a worker that was started with these arguments; None: those of this process."""
+    parser = argparse.ArgumentParser(prog="python -m scheduler.worker", description="Execute runs.")
+    parser.add_argument(
+        "--max-lifetime",
+        type=_seconds,
+        metavar="TIME",
+        help="hand over what executes and end after so long: 14m, 90s, 1h (BAILIWICK_WORKER_MAX_LIFETIME_S)",
+    )
+    given, settings = parser.parse_args(arguments), Settings()
+    if given.max_lifetime is None:
+        return settings
+    return settings.model_copy(update={"worker_max_lifetime_s": given.max_lifetime})
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if found is None or float(found[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 14m, 90s or 1h")
+    return float(found[1]) * {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Settings()))
+    asyncio.run(main(settings_of()))

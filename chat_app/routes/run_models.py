@@ -80,7 +80,7 @@ class RunOut(BaseModel):
     workflow: str
     version: str
     lane: LaneName
-    state: RunState = Field(description="queued, running, waiting; succeeded, failed and cancelled are final.")
+    state: RunState = Field(description="queued, running, waiting; succeeded, failed, cancelled and dead are final.")
     cause: Cause | None = Field(description="Why it is queued or waits.")
     source: str = Field(description="What started it: api, chat, schedule, poller, trigger or run.")
     batch_id: str | None
@@ -240,6 +240,7 @@ class BatchOut(BaseModel):
     succeeded: int
     failed: int
     cancelled: int
+    dead: int
     finished: int
     by_outcome: dict[str, int] = Field(description="The workflows' own words for how they ended.")
     cost_microusd: int

@@ -173,7 +173,7 @@ async def cancel_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
 
 @router.post("/runs/{run_id}/retry", **needs(Scope.RUNS_WRITE, NotFound, Conflict))
 async def retry_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
-    """Queue a failed or cancelled run again; finished steps are not repeated. 409: it is in another state."""
+    """Queue a failed, cancelled or dead run again; finished steps are not repeated. 409: it is in another state."""
     return RunOut.of(await services.platform.control.retry(caller, run_id))
 
 

@@ -40,7 +40,8 @@ class ListRuns(Arguments):
     """Which runs."""
 
     status: (
-        Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled", "approved", "declined"] | None
+        Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled", "dead", "approved", "declined"]
+        | None
     ) = Field(None, description="Only runs in this state or with this outcome; null: any.")
     limit: int = Field(20, ge=1, le=50, description="At most so many, newest first.")
 

@@ -70,6 +70,8 @@ def counts_of(progress: BatchProgress) -> dict[str, int | dict[str, int]]:
     if plain > 0:
         counts["succeeded"] = plain
     counts |= {"failed": progress.failed, "cancelled": progress.cancelled}
+    if progress.dead:
+        counts["dead"] = progress.dead
     return counts
 
 
@@ -87,6 +89,7 @@ def merged(batch_id: str, parts: list[BatchProgress]) -> BatchProgress:
         by_outcome=_sum(part.by_outcome for part in parts),
         cost_microusd=sum(part.cost_microusd for part in parts),
         queued_by_cause=_sum(part.queued_by_cause for part in parts),
+        dead=sum(part.dead for part in parts),
     )
 
 

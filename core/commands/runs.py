@@ -29,6 +29,7 @@ _COLORS = {
     RunState.SUCCEEDED: "green",
     RunState.FAILED: "red",
     RunState.CANCELLED: "dim",
+    RunState.DEAD: "bold red",
 }
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 

@@ -37,7 +37,7 @@ TRICKLE_EVERY_S = 1.5
 CALM_SHARE = 1 / 6
 CHUNK = 200
 LOOK_EVERY_S = 1.0
-FINAL = ("succeeded", "failed", "cancelled")
+FINAL = ("succeeded", "failed", "cancelled", "dead")
 
 
 @dataclass(frozen=True, slots=True)

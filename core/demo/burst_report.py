@@ -141,7 +141,7 @@ def _of(part: Part, window: tuple[datetime, datetime] | None, sla_s: float) -> d
     found: dict[str, Any] = {
         "submitted": len(part.submitted),
         "succeeded": part.count("succeeded"),
-        "failed": part.count("failed", "cancelled"),
+        "failed": part.count("failed", "cancelled", "dead"),
         "unfinished": part.count("queued", "running", "waiting"),
         "lost": part.lost,
         "wait_p50_s": _rounded(percentile(part.waits, 0.5)),

@@ -84,7 +84,7 @@ def _ending(run: Mapping[str, Any] | None) -> str:
             return "declined"
         case "succeeded", _, _:
             return "succeeded"
-        case (("failed" | "cancelled"), _, _):
+        case (("failed" | "cancelled" | "dead"), _, _):
             return "failed"
         case "waiting", _, "review":
             return "in_review"

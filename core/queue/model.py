@@ -54,11 +54,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """A run that is queued again: its wait was over, or its worker died."""
+    """A run that goes on: its wait was over, or its worker is gone. ``state``: where it stands from then on."""
 
     tenant_id: TenantId
     run_id: RunId
     reason: str
+    state: str = "queued"
+
+    @property
+    def dead(self) -> bool:
+        """Too many of its executions have died or broken: it does not go on."""
+        return self.state == "dead"
 
 
 class Topic:

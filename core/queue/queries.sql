@@ -45,7 +45,11 @@ select app.worker_leave($1, $2);
 
 -- name: recover
 -- Queue the runs of dead workers again, and those that a worker does not know of.
-select tenant_id, run_id, worker_id from app.recover($1, $2, $3, $4);
+select tenant_id, run_id, worker_id, state from app.recover($1, $2, $3, $4);
+
+-- name: give_back
+-- A worker gives back a run whose execution broke, or could not go on.
+select tenant_id, state from app.give_back($1, $2, $3, $4);
 
 -- name: live_slots
 -- Slots of workers heard of since $1, or since $2 if they hold nothing.

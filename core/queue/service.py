@@ -2,7 +2,9 @@
 
 A worker goes ``absent`` → ``live`` (first heartbeat) → ``draining`` (claims nothing more) → ``absent``
 (leaves, holding nothing). One that falls silent for 8 s is dead: ``recover`` queues its runs again at the
-head of their lanes, and whatever it still tries to write about them is refused, because it owns no slot.
+head of their lanes, and whatever it still tries to write about them is refused, because it owns no slot. A run that
+takes too many workers with it is not queued again but dead. While the database is away nobody can speak, so silence is
+counted from the moment at which whoever looks for it could see the database again.
 A worker says which code it has and is given runs of that code; what no live worker has stays queued until one comes.
 Wake-ups travel through Redis; without it workers look by themselves every second.
 """
@@ -10,16 +12,20 @@ Wake-ups travel through Redis; without it workers look by themselves every secon
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from core.clock import Clock
 from core.db.pool import Database, Transaction
+from core.errors import Unavailable
 from core.ids import RunId, WorkerId
 from core.queue import store
 from core.queue.estimate import StartsIn, starts_in
 from core.queue.model import DEAD_AFTER_S, HEADROOM, IDLE_LOOK_S, Claim, Requeued, Topic
 from core.redis.bus import Bus
 
+_DEAD_AFTER = timedelta(seconds=DEAD_AFTER_S)
+_NOBODY_IS_DEAD = datetime.min.replace(tzinfo=UTC)
 _ALIVE = timedelta(minutes=1)
 _ALIVE_IDLE = timedelta(seconds=IDLE_LOOK_S) + _ALIVE
 _USES_KEPT = timedelta(days=7)
@@ -40,6 +46,8 @@ class QueueService:
         self._rate: tuple[datetime, float] | None = None
         self._level: tuple[datetime, int, float | None] | None = None
         self._codes: tuple[datetime, frozenset[str] | None] | None = None
+        self._blind = False
+        self._sees_since = _NOBODY_IS_DEAD
 
     async def claim(self, worker_id: WorkerId, limit: int) -> list[Claim]:
         """Up to ``limit`` runs that this worker must now execute: such as it has the code of."""
@@ -98,13 +106,42 @@ class QueueService:
             return await store.leave(tx, worker_id, self._clock.now())
 
     async def recover(self, worker_id: WorkerId | None = None, keep: Iterable[str] = ()) -> list[Requeued]:
-        """Take back the runs of all dead workers, and those of ``worker_id`` that are not among ``keep``."""
+        """Take back the runs of all dead workers; of ``worker_id``: only its own, those that are not among ``keep``."""
         now = self._clock.now()
-        async with self._db.control_transaction() as tx:
-            lost = await store.recover(tx, worker_id, list(keep), now - timedelta(seconds=DEAD_AFTER_S), now)
-        if lost:
-            await self.signal_workers()
+        dead_before = _NOBODY_IS_DEAD
+        if worker_id is None and not self._blind and now - self._sees_since >= _DEAD_AFTER:
+            dead_before = now - _DEAD_AFTER
+        try:
+            async with self._db.control_transaction() as tx:
+                lost = await store.recover(tx, worker_id, list(keep), dead_before, now)
+        except Unavailable:
+            self.forgive_silence()
+            raise
+        if self._blind:
+            self._blind, self._sees_since = False, now
+        await self._tell(lost)
         return lost
+
+    def forgive_silence(self) -> None:
+        """The database was away, or perhaps was: silence until the next ``recover`` that sees it counts for nothing."""
+        self._blind = True
+
+    async def give_back(self, worker_id: WorkerId, run_id: RunId, why: dict[str, Any] | None = None) -> Requeued | None:
+        """A worker gives back a run whose execution broke (``why``, as JSON), or could not go on for want of a server.
+
+        The run is queued again at the head of its lane, or dead if that has happened too often. None: it is not its.
+        """
+        async with self._db.control_transaction() as tx:
+            run = await store.give_back(tx, worker_id, run_id, why, self._clock.now())
+        await self._tell([] if run is None else [run])
+        return run
+
+    async def _tell(self, runs: list[Requeued]) -> None:
+        for run in runs:
+            cause = "paused" if run.state == "waiting" else None
+            await self._bus.publish(run.tenant_id, "run", {"run_id": run.run_id, "state": run.state, "cause": cause})
+        if runs:
+            await self.signal_workers()
 
     async def anything_moves(self) -> bool:
         """Whether a run is queued or executes: only then can a worker die holding one."""

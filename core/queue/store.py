@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from core.db.pool import Transaction
 from core.db.queries import load_queries
@@ -97,7 +98,17 @@ async def recover(
 ) -> list[Requeued]:
     """Take back the runs of all not heard of since ``dead_before``, and of one worker those that it does not keep."""
     rows = await tx.fetch(SQL["recover"], worker_id, list(keep), dead_before, now)
-    return [Requeued(TenantId(r["tenant_id"]), RunId(r["run_id"]), r["worker_id"]) for r in rows]
+    return [Requeued(TenantId(r["tenant_id"]), RunId(r["run_id"]), r["worker_id"], r["state"]) for r in rows]
+
+
+async def give_back(
+    tx: Transaction, worker_id: WorkerId, run_id: str, why: dict[str, Any] | None, now: datetime
+) -> Requeued | None:
+    """Take a run from its worker, who cannot go on with it; None: that worker does not hold it."""
+    row = await tx.fetchrow(SQL["give_back"], run_id, worker_id, why, now)
+    if row is None:
+        return None
+    return Requeued(TenantId(row["tenant_id"]), RunId(run_id), worker_id, row["state"])
 
 
 async def live_slots(tx: Transaction, alive_since: datetime, idle_since: datetime) -> int:

@@ -3,7 +3,7 @@
     cancel   queued, waiting ──► cancelled            running: it is asked to stop
     pause    queued, waiting ──► waiting (held)       running (held): it parks before its next step
     resume   held ──► queued, or waiting as before    running: it goes on
-    retry    failed, cancelled ──► queued             finished steps are not repeated
+    retry    failed, cancelled, dead ──► queued       finished steps are not repeated
 
 An act that the run's state does not allow changes nothing and says why. Whoever acts twice at once is served one after
 the other: the queue of the tenant is locked first, and the state is looked at after that.
@@ -130,7 +130,7 @@ class Acts:
             return None
         was = RunState(found)
         if not was.final or was is RunState.SUCCEEDED:
-            return Outcome(was, f"Only a failed or cancelled run is retried; this one is {was}.")
+            return Outcome(was, f"Only a failed, cancelled or dead run is retried; this one is {was}.")
         await tx.execute(SQL["retry"], run_id, now)
         await tx.execute(SQL["open_steps"], run_id, _CUT_OFF, now)
         await self._queue.push_in(tx, [RunId(run_id)], head=True)

@@ -15,7 +15,7 @@ select state from runs where tenant_id = app.tenant() and run_id = $1 for no key
 -- name: retry
 -- A run that did not succeed starts over, keeping what its finished steps recorded. Its duration counts anew.
 update runs set state = 'queued', cause = null, error = null, output = null, outcome = null, finished_at = null,
-                started_at = null, cancel_requested = false, queued_at = $2
+                started_at = null, recoveries = 0, cancel_requested = false, queued_at = $2
 where tenant_id = app.tenant() and run_id = $1 and finished_at is not null and state <> 'succeeded';
 
 -- name: open_steps

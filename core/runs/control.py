@@ -48,7 +48,7 @@ class RunControl:
         return await self._act(ctx, Act.RESUME, run_id)
 
     async def retry(self, ctx: TenantContext, run_id: str) -> RunView:
-        """Queue a failed or cancelled run again; steps that finished are not repeated.
+        """Queue a failed, cancelled or dead run again; steps that finished are not repeated.
 
         Raises ``NotFound``; ``Conflict`` in any other state.
         """

@@ -336,7 +336,7 @@ class RunExecution:
         return state
 
     async def hand_back(self, on: Executing) -> bool:
-        """Give the slot back and queue the run again at the head of its lane (a worker drains); a paused one waits."""
+        """Give the slot back and queue the run at the head of its lane (a worker is to stop); a paused one waits."""
         async with self._db.tenant_transaction(on.ctx) as tx:
             if await self._queue.release_in(tx, on.run_id, on.worker_id) is None:
                 return False

@@ -22,7 +22,7 @@ MAX_KEY_LENGTH = 200
 
 
 class RunState(StrEnum):
-    """Where a run stands. The last three are final."""
+    """Where a run stands. The last four are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -30,11 +30,12 @@ class RunState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    DEAD = "dead"
 
     @property
     def final(self) -> bool:
         """Whether nothing happens any more."""
-        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.DEAD)
 
 
 class Lane(IntEnum):
@@ -183,6 +184,7 @@ class BatchProgress:
     by_outcome: dict[str, int]
     cost_microusd: int
     queued_by_cause: dict[str, int] = field(default_factory=dict)
+    dead: int = 0
 
     @property
     def waiting(self) -> int:
@@ -192,7 +194,7 @@ class BatchProgress:
     @property
     def finished(self) -> int:
         """In a final state."""
-        return self.succeeded + self.failed + self.cancelled
+        return self.succeeded + self.failed + self.cancelled + self.dead
 
 
 def progress_of(batch_id: str, rows: Sequence[Mapping[str, Any]], standstill: Standstill) -> BatchProgress:
@@ -222,6 +224,7 @@ def progress_of(batch_id: str, rows: Sequence[Mapping[str, Any]], standstill: St
         by_outcome=outcomes,
         cost_microusd=sum(row["cost_microusd"] for row in rows),
         queued_by_cause=queued,
+        dead=states[RunState.DEAD],
     )
 
 

@@ -88,7 +88,7 @@ select queued_at, claimed_at, released_at, burst, capped_s, paused_s, no_worker_
 -- name: parkings
 -- When a run was parked, and what for, and when it ended; oldest first.
 select at, kind, data ->> 'cause' as cause from run_events
-where run_id = $1 and kind in ('waiting', 'succeeded', 'failed', 'cancelled') order by seq;
+where run_id = $1 and kind in ('waiting', 'succeeded', 'failed', 'cancelled', 'dead') order by seq;
 
 -- name: append_event
 -- The next event of a run; its number comes from the run's row, so there are no gaps and no races.
@@ -147,7 +147,7 @@ where tenant_id = app.tenant() and run_id = $1 and state = 'running' and not can
 returning cause;
 
 -- name: requeue
--- The run goes on later: its wait was over before it had parked (woken), or its worker drains (handed_back). A held one
+-- The run goes on later: its wait was over before it had parked (woken), or its worker is to stop (handed_back). A held one
 -- goes on when it is resumed. The state from then on.
 select app.queue_again($1, 'running', $3, $2);
 

@@ -21,7 +21,7 @@ SHORTEST_S = 0.001
 """Below it lies what clocks lose when they are written down."""
 
 
-ENDS_A_SLOT = (RunState.WAITING, RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+ENDS_A_SLOT = (RunState.WAITING, RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.DEAD)
 """Events after which a run holds no slot, and waits for nothing else than they say."""
 
 

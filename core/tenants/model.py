@@ -27,6 +27,7 @@ _OPERATOR_ONLY = (
     "daily_runs",
     "max_steps",
     "max_duration_s",
+    "max_recoveries",
     "budget_run_microusd",
     "budget_month_microusd",
     "budget_class",

@@ -11,7 +11,7 @@ from core.runs.duration import too_long
 from core.runs.execution import Cancelled, Lost
 from core.runs.model import RunState
 from core.workflows.definition import WorkflowDefinition
-from core.workflows.faults import Parked, describe
+from core.workflows.faults import HandedOver, Parked, describe
 from core.workflows.run import Run
 
 log = structlog.get_logger(__name__)
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 async def executed(run: Run, definition: WorkflowDefinition[Any, Any], document: Mapping[str, Any]) -> dict[str, Any]:
     """Execute the function once, from its top. Never raises what it raised.
 
-    ``end`` is the run's state from then on; None: the run is another worker's.
+    ``end`` is the run's state from then on; ``queued``: it is to be handed over; None: it is another worker's.
     """
     try:
         argument = definition.input_model.model_validate(document)
@@ -29,6 +29,8 @@ async def executed(run: Run, definition: WorkflowDefinition[Any, Any], document:
         return {"end": RunState.SUCCEEDED, "output": written, "outcome": run.ended_as}
     except Parked:
         return {"end": RunState.WAITING}
+    except HandedOver:
+        return {"end": RunState.QUEUED}
     except Cancelled:
         if run.expired:
             return {"end": RunState.FAILED, "error": describe(too_long(run.on.ctx.policy))}

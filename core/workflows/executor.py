@@ -60,6 +60,7 @@ class RunExecutor:
         self._reviews = reviews
         self._tools = Tools(execution, reviews, usage, rungs, limits, models, services, clock)
         self._executions: dict[str, tuple[Run, Claim, Definition]] = {}
+        self._leaving = False
 
     async def execute(self, claim: Claim) -> None:
         """Execute one claimed run until its slot is given back."""
@@ -73,6 +74,8 @@ class RunExecutor:
             return
         name = f"{claim.run_id}:{claim.attempt}"
         self._executions[name] = (run, claim, definition)
+        if self._leaving:
+            run.performer.leave()
         limit = asyncio.get_running_loop().call_later(left_s, run.expire)
         try:
             self._execution.started(on)
@@ -88,13 +91,17 @@ class RunExecutor:
             if claim.run_id == run_id:
                 run.cancel()
 
-    async def give_up(self, claim: Claim, error: Exception | None) -> None:
-        """Stop a run whose execution broke: fail it, or (no error: a server was away) queue it again."""
-        on = await written(lambda: self._executing(claim))
-        if error is None:
-            await written(lambda: self._execution.hand_back(on))
-        else:
-            await written(lambda: self._execution.end(on, RunState.FAILED, error=describe(error)))
+    def hand_over(self) -> None:
+        """Let the current step of each run end, and hand the run back to the queue then."""
+        self._leaving = True
+        for run, _, _ in self._executions.values():
+            run.performer.leave()
+
+    def cut_off(self) -> None:
+        """Hand back what executes now; a step that has not ended is abandoned, and executed again elsewhere."""
+        self.hand_over()
+        for run, _, _ in self._executions.values():
+            run.performer.cut_off()
 
     async def _executing(self, claim: Claim) -> Executing:
         ctx = await self._tenants.context_for(
@@ -122,6 +129,9 @@ class RunExecutor:
         if end["end"] is None:
             return
         on, state = run.on, RunState(end["end"])
+        if state is RunState.QUEUED:
+            await written(lambda: self._execution.hand_back(on))
+            return
         if state is RunState.WAITING:
             ended = await written(lambda: self._execution.park(on)) is RunState.CANCELLED
         else:

@@ -21,6 +21,10 @@ class Parked(BaseException):
     """The run waits. A ``BaseException``, so that no ``except Exception`` of a workflow stops it."""
 
 
+class HandedOver(BaseException):
+    """The worker is to stop: the run goes on with another one. No ``except Exception`` of a workflow stops it."""
+
+
 async def written(write: Callable[[], Awaitable[Result]]) -> Result:
     """Write to our own records, as often as it takes: a database that restarts fails no step of a run.
 

@@ -5,6 +5,7 @@
     None          it is optional and the budget runs low: recorded as skipped
     Parked        something must be waited for: a rate window, money; the wait is armed
     Cancelled     somebody cancelled the run
+    HandedOver    this worker is to stop; another one performs the step
     Lost          another worker has the run
 
 An attempt that a crash cut off leaves a started attempt and a reservation; the next one begins anew, under
@@ -28,7 +29,7 @@ from core.runs.execution import Cancelled, Executing, Wait
 from core.runs.model import MAX_INPUT_BYTES, Cause
 from core.usage.ladder import Rung
 from core.workflows.budgeting import Budgeting, Priced
-from core.workflows.faults import Parked, describe, retryable, step_failed, written
+from core.workflows.faults import HandedOver, Parked, describe, retryable, step_failed, written
 from core.workflows.meter import StepMeter
 from core.workflows.retry import Retry
 from core.workflows.step import Step
@@ -40,6 +41,8 @@ Result = TypeVar("Result")
 _SHORT_WAIT_S = 0.5
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 _WITHOUT_REDIS_S = 5.0
+_CANCELLED = {"code": "cancelled", "message": "Cancelled."}
+_CUT_OFF = {"code": "cut_off", "message": "The worker had to stop before it was done."}
 
 
 async def _nothing(step: Step) -> None:  # noqa: ARG001 - the shape of an action
@@ -75,11 +78,24 @@ class Performer:
         self.teller = Teller(tools.execution, on)
         self._on = on
         self._budgeting = Budgeting(tools, on, self._asking)
+        self._leaving = self._cut = False
         self._tasks: set[asyncio.Future[Any]] = set()
 
     def cancel(self) -> None:
         """Stop what is awaited now, and perform nothing more."""
         self.cancelled = True
+        self._stop()
+
+    def leave(self) -> None:
+        """Begin no attempt any more; what is awaited now may end."""
+        self._leaving = True
+
+    def cut_off(self) -> None:
+        """Stop what is awaited now, and begin no attempt any more."""
+        self._leaving = self._cut = True
+        self._stop()
+
+    def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
 
@@ -136,6 +152,8 @@ class Performer:
         raise AssertionError("stamina makes at least one attempt")
 
     async def _attempt(self, number: int, work: Work) -> Any:
+        if self._leaving:
+            raise HandedOver
         if work.service is not None:
             await self._wait_for_turn(work.service, number)
         execution, on = self.tools.execution, self._on
@@ -145,11 +163,11 @@ class Performer:
         step = Step(on.run_id, number, attempt, on.ctx, self.tools.services, meter, self.teller.emit, work.degraded)
         try:
             async with asyncio.timeout(work.timeout_s):
-                value = await self._interruptible(work.action(step))
+                value = await self._interruptible(work.action, step)
             _check_size(work.name, value)
             meter.settle_at_estimate()
-        except (Exception, Cancelled) as error:
-            what = describe(error) if isinstance(error, Exception) else {"code": "cancelled", "message": "Cancelled."}
+        except (Exception, Cancelled, HandedOver) as error:
+            what = _why(error)
             await self.teller.write()
             await written(
                 lambda: execution.fail_step(
@@ -165,18 +183,25 @@ class Performer:
         )
         return value
 
-    async def _interruptible(self, action: Awaitable[Result]) -> Result:
-        task = asyncio.ensure_future(action)
+    async def _interruptible(self, action: Callable[[Step], Awaitable[Result]], step: Step) -> Result:
+        self._unless_cut_off()
+        task = asyncio.ensure_future(action(step))
         self._tasks.add(task)
         try:
             return await task
         except asyncio.CancelledError:
-            if self.cancelled and task.cancelled():
-                raise Cancelled from None
+            if task.cancelled():
+                self._unless_cut_off()
+                if self.cancelled:
+                    raise Cancelled from None
             task.cancel()
             raise
         finally:
             self._tasks.discard(task)
+
+    def _unless_cut_off(self) -> None:
+        if self._cut:
+            raise HandedOver
 
     async def _wait_for_turn(self, service: str, number: int) -> None:
         rate = self._on.ctx.policy.rate_limits.get(service)
@@ -198,6 +223,12 @@ class Performer:
     async def _park(self, wait: Wait) -> NoReturn:
         await written(partial(self.tools.execution.arm_wait, self._on, wait))
         raise Parked
+
+
+def _why(stopped: BaseException) -> dict[str, Any]:
+    if isinstance(stopped, Exception):
+        return describe(stopped)
+    return _CUT_OFF if isinstance(stopped, HandedOver) else _CANCELLED
 
 
 def _check_size(name: str, value: Any) -> None:

@@ -269,12 +269,8 @@ class Run:
         """Execute several steps at once; their results in order. Waits for all of them, then parks or fails."""
         results = await asyncio.gather(*steps, return_exceptions=True)
         faults = [result for result in results if isinstance(result, BaseException)]
-        parked = [fault for fault in faults if isinstance(fault, Parked)]
-        others = [fault for fault in faults if not isinstance(fault, Parked)]
-        if others:
-            raise others[0]
-        if parked:
-            raise parked[0]
+        if faults:
+            raise min(faults, key=_urgency)
         return list(results)
 
     async def progress(self, done: int, total: int, note: str = "") -> None:
@@ -323,6 +319,13 @@ class Run:
 def _read(result: TypeAdapter[Result], value: Any, work: Work) -> Result | None:
     """A recorded result; an optional step that was skipped has none."""
     return None if work.optional and value is None else result.validate_python(value)
+
+
+def _urgency(fault: BaseException) -> int:
+    """Of several, the one that counts: the execution is over, a step has failed, the run must park."""
+    if isinstance(fault, Parked):
+        return 2
+    return 1 if isinstance(fault, Exception) else 0
 
 
 @lru_cache(1_000)

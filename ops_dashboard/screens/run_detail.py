@@ -29,6 +29,7 @@ _STATE_BADGES: dict[RunState, tuple[_Color, str]] = {
     RunState.SUCCEEDED: ("green", ":material/check:"),
     RunState.FAILED: ("red", ":material/error:"),
     RunState.CANCELLED: ("gray", ":material/block:"),
+    RunState.DEAD: ("red", ":material/skull:"),
 }
 
 
@@ -103,7 +104,7 @@ def _head(who: Viewer, shown: _Shown) -> None:
         st.markdown(f"`{row['run_id']}`")
         if not who.reviewer:
             return  # operators and members look only
-        ended_badly = state in {RunState.FAILED, RunState.CANCELLED}
+        ended_badly = state in {RunState.FAILED, RunState.CANCELLED, RunState.DEAD}
         if st.button("Retry", icon=":material/replay:", key="retry", disabled=not ended_badly):
             _ask("retry", row["run_id"])
         if st.button("Cancel", icon=":material/cancel:", key="cancel", disabled=state.final):

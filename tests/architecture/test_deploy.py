@@ -20,7 +20,7 @@ import yaml
 from core.embedded.programs import WHOLE, Program
 from core.embedded.secrets import role_password
 from core.settings import APP_ROLE, ENGINE_ROLE, Port, Settings
-from scheduler.worker import _DRAIN_S
+from scheduler.worker import DRAIN_S
 from tests.architecture.tree import ROOT, modules, name_of, tracked
 
 DEPLOY = ROOT / "deploy"
@@ -179,7 +179,7 @@ def test_compose_starts_every_process_with_its_own_secrets_and_publishes_web_and
         name: [f"127.0.0.1:{port_of(PROGRAMS[name])}:{port_of(PROGRAMS[name])}"] for name in ("web", "dashboard")
     }
     assert "container_name" not in services["worker"]
-    assert int(services["worker"]["stop_grace_period"].removesuffix("s")) > _DRAIN_S
+    assert int(services["worker"]["stop_grace_period"].removesuffix("s")) > DRAIN_S
 
 
 # Kubernetes -----------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_every_deployment_is_probed_where_it_listens_and_stands_on_several_machi
         if name in PROGRAMS and name != "dashboard":
             assert resources("PodDisruptionBudget")[name]["spec"]["selector"]["matchLabels"] == selector
     assert resources("Deployment")["web"]["spec"]["replicas"] >= 3
-    assert resources("Deployment")["worker"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > _DRAIN_S
+    assert resources("Deployment")["worker"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > DRAIN_S
     for name in ("web", "dashboard"):
         service = resources("Service")[name]["spec"]
         assert service["sessionAffinity"] == "ClientIP"

@@ -52,6 +52,7 @@ OPERATORS: dict[str, Any] = {
     "concurrency_cap": 1_000,
     "daily_runs": 10**6,
     "max_duration_s": 366 * 86_400,
+    "max_recoveries": 100,
     "open_runs": 10**6,
     "max_steps": 10_000,
     "model_tier": "large",

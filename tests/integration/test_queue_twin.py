@@ -60,6 +60,7 @@ class Both:
             weight=rng.choice([0.5, 1.0, 3.0, 7.0]),
             concurrency_cap=rng.randint(1, 4),
             burst_slots=rng.choice([0, 2, 3]),
+            max_recoveries=1_000,  # the twin knows no end of a run but the worker's
             burst_credit_s=rng.choice([1.0, 5.0]),
             user_cap=rng.choice([None, None, 1, 2]),
             workflow_caps={name: rng.randint(0, 2) for name in WORKFLOWS if rng.random() < 0.25},
@@ -182,10 +183,10 @@ class Both:
     async def recover(self) -> None:
         if self.rng.random() < 0.3:
             self.work.clock.advance(2 * DEAD_AFTER_S)
-        worker = self.rng.choice(list(WORKERS))
+        worker = self.rng.choice([*WORKERS, None])
         keep = {run_id for run_id in self.held if self.rng.random() < 0.5}
-        lost = await self.work.queue.recover(WorkerId(worker), keep)
-        dead_before = self.now - int(DEAD_AFTER_S * 1e6)
+        lost = await self.work.queue.recover(None if worker is None else WorkerId(worker), keep)
+        dead_before = self.now - int(DEAD_AFTER_S * 1e6) if worker is None else 0
         assert self.twin.recover(worker, keep, dead_before, self.now) == [one.run_id for one in lost]
         for one in lost:
             del self.held[one.run_id]

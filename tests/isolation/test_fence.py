@@ -53,6 +53,7 @@ FUNCTIONS = {
     "ledger_forsaken": May.REFUSE,
     "ledger_reserve": May.OWN,
     "ledger_settle": May.OWN,
+    "give_back": May.REFUSE,
     "live_codes": May.SUM,
     "live_slots": May.SUM,
     "login_candidates": May.REFUSE,

@@ -1,10 +1,10 @@
 -- Runs: what was asked for, where each stands, what happened to it, what it waits for.
 --
 --              submit               claim                release(ended)
---     (none) ---------> queued -------------> running ------------------> succeeded | failed | cancelled
+--     (none) ---------> queued -------------> running ------------------> succeeded | failed | cancelled | dead
 --                         ^                      | release(parked)
 --                         |        wake          v
---                         +------------------ waiting          worker died: running --> queued (app.recover)
+--                         +------------------ waiting          worker died: running --> queued, or dead (app.recover)
 --
 -- Who moves a run from state to state, and which run starts next, is the story of 0003_queue.sql.
 
@@ -15,7 +15,8 @@ create table runs (
     workflow         text not null,
     version          text not null,
     lane             smallint not null check (lane between 0 and 2),  -- 0 urgent, 1 normal, 2 background
-    state            text not null check (state in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')),
+    state            text not null check (state in ('queued', 'running', 'waiting',
+                                                    'succeeded', 'failed', 'cancelled', 'dead')),
     cause            text,               -- why it waits or is queued; see core.runs.model.Cause
     source           text not null,      -- chat, api, schedule, poller, trigger, run
     batch_id         text,
@@ -34,6 +35,7 @@ create table runs (
     cancel_requested boolean not null default false,
     held             boolean not null default false,   -- paused by somebody; see 0018_control.sql
     ready            boolean not null default false,   -- held, and queued as soon as it is resumed
+    recoveries       integer not null default 0,   -- executions that died or broke since submission or retry
     worker_seconds   double precision not null default 0,
     event_seq        integer not null default 0,
     budget_microusd  bigint not null check (budget_microusd >= 0),

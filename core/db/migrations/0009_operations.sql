@@ -155,7 +155,7 @@ language sql stable as $$
     group by p.tenant_id
 $$;
 
--- What ended in a window, per tenant. Within the SLA: ended before submission + the policy's run_sla_s; runs that
+-- What ended in a window, per tenant; the dead count as failed. Within the SLA: ended before submission + the policy's run_sla_s; runs that
 -- are still open past that count as late in every window, or a starving tenant would look healthy.
 create function app.endings(p_since timestamptz, p_now timestamptz)
 returns table (tenant_id text, succeeded integer, failed integer, cancelled integer, in_time integer, late integer,
@@ -168,7 +168,7 @@ language sql stable as $$
     cross join lateral (select make_interval(secs => coalesce((p.document ->> 'run_sla_s')::integer, 86400)) as span) sla
     cross join lateral (
         select (count(*) filter (where r.state = 'succeeded'))::integer as succeeded,
-               (count(*) filter (where r.state = 'failed'))::integer as failed,
+               (count(*) filter (where r.state in ('failed', 'dead')))::integer as failed,
                (count(*) filter (where r.state = 'cancelled'))::integer as cancelled,
                (count(*) filter (where r.state <> 'cancelled' and r.finished_at - r.submitted_at <= sla.span))::integer
                    as in_time,
@@ -195,7 +195,7 @@ language sql stable as $$
     select t.tenant_id, r.workflow, coalesce(r.error ->> 'code', 'unknown'), count(*)::integer
     from tenants t
     join runs r on r.tenant_id = t.tenant_id and r.finished_at > p_since and r.finished_at <= p_now
-    where r.state = 'failed'
+    where r.state in ('failed', 'dead')
     group by 1, 2, 3
 $$;
 

@@ -8,15 +8,16 @@
 create function app.census(p_since timestamptz, p_until timestamptz, p_now timestamptz)
 returns table (tenant_id text, queued integer, running integer, cap integer, paused boolean,
                oldest_queued_at timestamptz, waiting jsonb, succeeded integer, failed integer, cancelled integer,
-               overruns integer, durations_s double precision[], waits_s double precision[])
+               dead integer, overruns integer, durations_s double precision[], waits_s double precision[])
 language sql stable as $$
     select p.tenant_id, p.queued, p.running, p.cap, p.paused, p.oldest_queued_at, p.waiting,
-           ended.succeeded, ended.failed, ended.cancelled, ended.overruns, ended.durations_s, uses.waits_s
+           ended.succeeded, ended.failed, ended.cancelled, ended.dead, ended.overruns, ended.durations_s, uses.waits_s
     from app.pulse(p_now) p
     cross join lateral (
         select (count(*) filter (where r.state = 'succeeded'))::integer as succeeded,
                (count(*) filter (where r.state = 'failed'))::integer as failed,
                (count(*) filter (where r.state = 'cancelled'))::integer as cancelled,
+               (count(*) filter (where r.state = 'dead'))::integer as dead,
                (count(*) filter (where b.spent_microusd > b.limit_microusd))::integer as overruns,
                coalesce(array_agg(extract(epoch from r.finished_at - r.submitted_at)::double precision), '{}')
                    as durations_s

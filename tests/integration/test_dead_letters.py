@@ -1,0 +1,149 @@
+"""Runs that kill their workers or break them: taken over so often, then dead with the reason, until people retry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from core.clock import FakeClock
+from core.errors import Conflict, Unavailable
+from core.ids import WorkerId
+from core.queue.model import DEAD_AFTER_S
+from core.runs.execution import Wait
+from core.runs.model import Cause, RunRequest, RunState
+from core.settings import Settings
+from core.tenancy import Policy
+from tests.fixtures.work import Work, work_in
+from tests.fixtures.workers import Site, site_in, working
+
+BROKE = {"code": "internal", "message": "KeyError: 'x'"}
+W = WorkerId("w")
+
+
+@pytest.fixture
+async def work(settings: Settings) -> AsyncIterator[Work]:
+    async with work_in(settings, FakeClock()) as opened:
+        yield opened
+
+
+async def test_a_run_that_takes_too_many_workers_with_it_is_dead_and_can_be_retried(work: Work) -> None:
+    ctx = await work.tenant("bank", Policy(max_recoveries=2))
+    (run,) = await work.submit(ctx, 1)
+    for number in range(3):
+        assert [claim.run_id for claim in await work.claim(f"w{number}", 1)] == [run.run_id]
+        work.clock.advance(DEAD_AFTER_S + 1)
+        (lost,) = await work.queue.recover()
+        assert (lost.run_id, lost.reason, lost.dead) == (run.run_id, f"w{number}", number == 2)
+    assert await work.claim("w3", 1) == []
+    dead = await work.runs.get(ctx, run.run_id)
+    assert (dead.state, dead.error) == (
+        RunState.DEAD,
+        {"code": "worker_died", "message": "Its worker w2 died.", "details": {"recoveries": 3, "limit": 2}},
+    )
+    assert [one.run_id for one in (await work.runs.list(ctx, state="dead"))[0]] == [run.run_id]
+    assert await work.queue.faults() == []
+    with pytest.raises(Conflict):
+        await work.control.cancel(ctx, run.run_id)
+
+    await work.control.retry(ctx, run.run_id)
+    (claim,) = await work.claim("w3", 1)
+    work.clock.advance(DEAD_AFTER_S + 1)
+    assert [lost.dead for lost in await work.queue.recover()] == [False]  # counted anew
+    (claim,) = await work.claim("w4", 1)
+    await work.finish(claim, "w4")
+    kinds = [event.kind for event in await work.runs.events(ctx, run.run_id) if event.kind != "claimed"]
+    assert kinds == ["submitted", *["recovered"] * 3, "dead", "retried", "recovered", "succeeded"]
+
+
+async def test_executions_that_break_count_but_neither_handovers_nor_servers_that_are_away(work: Work) -> None:
+    ctx = await work.tenant("bank", Policy(max_recoveries=0))
+    (run,) = await work.submit(ctx, 1)
+    for _ in range(3):
+        (claim,) = await work.claim("w", 1)
+        assert await work.execution.hand_back(await work.executing(claim, "w"))
+        (claim,) = await work.claim("w", 1)
+        given_back = await work.queue.give_back(W, claim.run_id)
+        assert given_back is not None
+        assert not given_back.dead
+        await work.claim("w", 1)
+        assert [lost.dead for lost in await work.queue.recover(W)] == [False]  # the answer to the claim was lost
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim, "w")
+    await work.execution.await_event(on, Wait(1, "event: go", Cause.EVENT, key="go/1"), "go", "1")
+    await work.reviews.request(on, 2, pool="p", title="?", evidence={}, choices=["yes"], sla_s=60)
+    given_back = await work.queue.give_back(W, claim.run_id, BROKE)
+    assert given_back is not None
+    assert given_back.dead
+    assert await work.queue.give_back(W, claim.run_id, BROKE) is None
+    dead = await work.runs.get(ctx, run.run_id)
+    assert (dead.state, dead.error and dead.error["message"]) == (RunState.DEAD, BROKE["message"])
+    assert await work.reviews.open(ctx) == []
+    assert await work.runs.send_event(ctx, "go", "1", {"late": True})
+    assert (await work.runs.get(ctx, run.run_id)).state is RunState.DEAD
+    assert await work.queue.faults() == []
+
+
+async def test_workers_that_could_not_speak_while_the_database_was_away_keep_their_runs(
+    work: Work, owner_dsn: str
+) -> None:
+    ctx = await work.tenant("bank")
+    (run,) = await work.submit(ctx, 1)
+    await work.claim("w", 1)
+    owner = await asyncpg.connect(owner_dsn)
+    name = await owner.fetchval("select current_database()")
+    await owner.execute(f'alter database "{name}" connection limit 0')
+    await owner.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and pid <> pg_backend_pid()", name
+    )
+    try:
+        with pytest.raises(Unavailable):
+            await work.queue.recover()
+    finally:
+        await owner.execute(f'alter database "{name}" connection limit -1')
+        await owner.close()
+    work.clock.advance(10 * DEAD_AFTER_S)
+    assert await work.queue.recover() == []
+    work.clock.advance(DEAD_AFTER_S - 0.1)
+    assert await work.queue.recover() == []
+    work.clock.advance(0.2)
+    assert [lost.run_id for lost in await work.queue.recover()] == [run.run_id]
+
+
+async def test_a_worker_that_looks_for_its_own_takes_nothing_from_others(work: Work) -> None:
+    ctx = await work.tenant("bank", Policy(concurrency_cap=2))
+    await work.submit(ctx, 2)
+    await work.claim("silent", 1)
+    work.clock.advance(2 * DEAD_AFTER_S)
+    (own,) = await work.claim("w", 1)
+    assert [lost.run_id for lost in await work.queue.recover(W)] == [own.run_id]
+
+
+async def moved(site: Site, owner: asyncpg.Connection[asyncpg.Record], region: str) -> None:
+    """The tenant belongs to that region, and our processes know it."""
+    await owner.execute("update tenants set region = $1 where tenant_id = 'bank'", region)
+
+    async def look() -> bool | None:
+        return (await site.platform.tenants.tenant(site.admin.tenant_id)).region == region or None
+
+    await site.until(look)
+
+
+async def test_a_run_whose_context_cannot_be_built_is_not_tried_for_ever(
+    settings: Settings, owner_dsn: str, tmp_path: Path
+) -> None:
+    owner = await asyncpg.connect(owner_dsn)
+    async with site_in(settings, Policy(max_recoveries=1)) as site:
+        run, _ = await site.platform.runs.submit(
+            site.admin, RunRequest("sample-plain", {"log": str(tmp_path / "effects")})
+        )
+        await moved(site, owner, "elsewhere")
+        async with working(site):
+            (dead,) = await site.ended([run])
+            assert (dead.state, dead.attempt, dead.error and dead.error["code"]) == (RunState.DEAD, 2, "wrong_region")
+            await moved(site, owner, settings.region)
+            (run,) = await site.ended([await site.platform.control.retry(site.admin, run.run_id)])
+            assert run.state is RunState.SUCCEEDED
+    await owner.close()
