@@ -71,6 +71,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "no_model_endpoint": HTTPStatus.SERVICE_UNAVAILABLE,
     "step_failed": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "child_failed": HTTPStatus.INTERNAL_SERVER_ERROR,
     "setup": HTTPStatus.INTERNAL_SERVER_ERROR,
     "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
 }
@@ -87,7 +88,7 @@ RETRY_AFTER_S: Mapping[str, float] = {
 """What ``Retry-After`` says when the error itself does not know better."""
 
 # Their messages are written for operators: addresses and settings. Strangers read the general sentence.
-_INSIDE = frozenset({"unavailable", "setup", "step_failed", "internal"})
+_INSIDE = frozenset({"unavailable", "setup", "step_failed", "child_failed", "internal"})
 
 _MAX_FAULTS = 50
 _FRAMEWORK: Mapping[int, type[BailiwickError]] = {

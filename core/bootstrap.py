@@ -23,7 +23,9 @@ from core.redis.cache import Cache
 from core.redis.limits import Limits
 from core.reviews.desk import Desk
 from core.reviews.service import ReviewService
+from core.runs.children import ChildRuns
 from core.runs.control import RunControl
+from core.runs.entry import Entry
 from core.runs.execution import RunExecution
 from core.runs.service import RunService
 from core.schedules.pollers import PollerService
@@ -51,6 +53,7 @@ class Platform:
     runs: RunService
     control: RunControl
     execution: RunExecution
+    children: ChildRuns
     reviews: ReviewService
     desk: Desk
     usage: UsageService
@@ -90,6 +93,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
         stack.push_async_callback(tenants.refusals.settled)
         queue = QueueService(db, bus, clock)
         execution = RunExecution(db, bus, queue, usage, clock)
+        entry = Entry(queue, usage, workflows, clock, settings.queue_limit)
         runs = RunService(db, bus, queue, usage, audit, workflows, clock, queue_limit=settings.queue_limit)
         reviews = ReviewService(db, bus, queue, execution, audit, clock)
         metrics = new_registry(process)
@@ -108,6 +112,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
             runs=runs,
             control=RunControl(db, bus, queue, runs, audit, clock),
             execution=execution,
+            children=ChildRuns(db, bus, queue, usage, entry, execution, clock),
             reviews=reviews,
             desk=Desk(db, reviews, tenants, clock),
             usage=usage,

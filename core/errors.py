@@ -151,6 +151,12 @@ class StepFailed(BailiwickError):
     code = "step_failed"
 
 
+class ChildFailed(StepFailed):
+    """A child run ended other than succeeded; ``run_id``, ``state`` and ``error`` of it are in the details."""
+
+    code = "child_failed"
+
+
 class SetupError(BailiwickError):
     """The installation cannot start; the message says what to do."""
 

@@ -28,7 +28,7 @@ CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"
 
 _BAR_COLORS = {"queue": STATE_COLORS["queued"], "slot": STATE_COLORS["running"], "wait": STATE_COLORS["waiting"]}
 _QUEUE_CAUSES = {"share_s": "share", "capped_s": "cap", "paused_s": "paused", "no_worker_s": "no_worker"}
-_WAITING_KINDS = {"review", "timer", "event", "rate", "budget"}
+_WAITING_KINDS = {"review", "timer", "event", "rate", "budget", "children"}
 _STEP_COLORS = {
     "done": STATE_COLORS["succeeded"],
     "failed": STATE_COLORS["failed"],

@@ -27,6 +27,7 @@ CAUSE_COLORS = {
     "event": "#2b9fb3",
     "rate": "#b5549c",
     "budget": "#9a6b4f",
+    "children": "#5b6ee1",
 }
 """Why a run does not execute."""
 

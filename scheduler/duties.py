@@ -10,6 +10,7 @@
 | census | every 15 s while runs are queued or execute, on signals, else when idle | counts what metrics show |
 | seal | every minute while runs are queued or execute, else when idle | seals the audit |
 | durations | every minute while runs are queued or execute, else when idle | fails parked runs that last too long |
+| children | every minute while runs are queued or execute, else when idle | cancels what runs that failed left open |
 | purge | every hour | removes ended sessions, old failed logins, slot uses, acts; gives back money nobody will settle |
 """
 
@@ -27,6 +28,7 @@ from core.errors import Unavailable
 from core.http import guarded_client
 from core.queue.model import Topic
 from core.runs.duration import Durations
+from core.runs.family import Family
 from core.schedules.model import Due, Upcoming
 from core.schedules.service import FIRING
 from core.tenancy import ActorKind, Scope
@@ -60,6 +62,7 @@ class LeaderDuties:
         self._timetable: Timetable | None = None
         self._moving = self._counted_moving = False
         self._purged_at: datetime | None = None
+        self._family = Family(platform.db, platform.bus, platform.queue, platform.clock)
         self._durations = Durations(platform.db, platform.bus, platform.queue, platform.clock)
         registry = platform.metrics
         self._lateness = Histogram(
@@ -81,6 +84,7 @@ class LeaderDuties:
             Job("census", self._count, apart_s=_CENSUS_S),
             Job("seal", self._seal),
             Job("durations", self._end_overlong),
+            Job("children", self._cancel_orphans),
             Job("purge", self._purge),
         ]
         self.maintenance = Maintenance(platform.bus, platform.clock, jobs, registry, topics=TOPICS)
@@ -171,6 +175,15 @@ class LeaderDuties:
             )
             if await self._durations.end(ctx, run_id):
                 log.info("run.overlong", tenant_id=tenant_id, run_id=run_id)
+        return _SEAL_S if self._moving else None
+
+    async def _cancel_orphans(self) -> float | None:
+        for tenant_id in await self._family.orphaned():
+            ctx = await self._platform.tenants.context_for(
+                tenant_id, actor_kind=ActorKind.SCHEDULER, actor_id="children", scopes=frozenset({Scope.RUNS_WRITE})
+            )
+            if stopped := await self._family.cancel_orphans(ctx):
+                log.info("run.orphans_cancelled", tenant_id=tenant_id, runs=stopped)
         return _SEAL_S if self._moving else None
 
     async def _purge(self) -> None:

@@ -279,6 +279,7 @@ async def open_worker(
             rungs=Rungs(platform.db, platform.audit, platform.clock),
             limits=platform.limits,
             models=platform.models,
+            children=platform.children,
             services=services,
             clock=platform.clock,
             pool_size=settings.database_pool_size,

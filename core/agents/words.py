@@ -20,6 +20,7 @@ _WAITING = {
     Cause.BUDGET: "{count:,} {wait} for budget; your operator can raise it",
     Cause.TIMER: "{count:,} {wait} until a set time",
     Cause.EVENT: "{count:,} {wait} for an event",
+    Cause.CHILDREN: "{count:,} {wait} for the runs they started",
 }
 _STATE_OF_CAUSE = {
     Cause.CAP: "your cap is in use",
@@ -32,6 +33,7 @@ _STATE_OF_CAUSE = {
     Cause.BUDGET: "budget",
     Cause.TIMER: "a set time",
     Cause.EVENT: "an event",
+    Cause.CHILDREN: "runs it started",
 }
 
 

@@ -48,6 +48,12 @@ class Outcome:
     refusal: str | None = None
 
 
+async def begin_anew(tx: Transaction, run_id: str, now: datetime) -> None:
+    """Put a run that did not succeed back into state 'queued'; the caller, who holds the queue's lock, pushes it."""
+    await tx.execute(SQL["retry"], run_id, now)
+    await tx.execute(SQL["open_steps"], run_id, _CUT_OFF, now)
+
+
 class Acts:
     """Performs acts. After the commit the caller tells workers (``signal``) and screens."""
 
@@ -131,8 +137,7 @@ class Acts:
         was = RunState(found)
         if not was.final or was is RunState.SUCCEEDED:
             return Outcome(was, f"Only a failed, cancelled or dead run is retried; this one is {was}.")
-        await tx.execute(SQL["retry"], run_id, now)
-        await tx.execute(SQL["open_steps"], run_id, _CUT_OFF, now)
+        await begin_anew(tx, run_id, now)
         await self._queue.push_in(tx, [RunId(run_id)], head=True)
         await append_event(tx, run_id, now, "retried", {"actor": ctx.actor})
         return await self._done(tx, ctx, Act.RETRY, run_id, was)

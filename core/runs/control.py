@@ -9,6 +9,8 @@ from core.errors import Conflict, NotFound
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs.acts import Act, Acts
+from core.runs.execution_store import parent
+from core.runs.family import Family
 from core.runs.model import RunView
 from core.runs.service import RunService
 from core.tenancy import Scope, TenantContext
@@ -24,6 +26,7 @@ class RunControl:
         self._bus = bus
         self._runs = runs
         self._acts = Acts(queue, audit, clock)
+        self._family = Family(db, bus, queue, clock)
 
     async def cancel(self, ctx: TenantContext, run_id: str) -> RunView:
         """Cancel a run: at once when it is queued or waits, at its next step when it executes.
@@ -75,4 +78,8 @@ class RunControl:
             },
         )
         await self._acts.signal(act)
+        if view.state.final:
+            async with self._db.tenant_transaction(ctx) as tx:
+                spawned_by = await parent(tx, run_id)
+            await self._family.ended(ctx, view.state, spawned_by)
         return view

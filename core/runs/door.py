@@ -24,9 +24,11 @@ class Door:
         self._platform_limit = platform_limit
 
     async def admit_in(
-        self, tx: Transaction, ctx: TenantContext, lane: Lane, count: int, now: datetime
+        self, tx: Transaction, ctx: TenantContext, lane: Lane, count: int, now: datetime, *, of_a_run: bool = False
     ) -> store.QueueRow:
         """Count ``count`` more runs to the tenant's day, in the caller's transaction; the lowest is in ``lane``.
+
+        ``of_a_run``: they are children of a run that executes, without which it cannot end, so draining lets them in.
 
         Returns how the tenant stands in the queue.
 
@@ -48,7 +50,7 @@ class Door:
             tenant_queued=tenant.queued,
             platform_queued=await self._queue.depth_in(tx),
             platform_limit=self._platform_limit,
-            draining=tenant.draining,
+            draining=tenant.draining and not of_a_run,
             open_runs=0 if ctx.policy.open_runs is None else await store.open_runs(tx, ctx.policy.open_runs),
         )
         refusal = judge(ctx.policy, lane, count, load)

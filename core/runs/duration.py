@@ -14,6 +14,8 @@ from core.ids import RunId, TenantId
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs import store
+from core.runs.execution_store import parent
+from core.runs.family import Family
 from core.runs.model import RunState
 from core.tenancy import Policy, Scope, TenantContext
 
@@ -38,6 +40,7 @@ class Durations:
         self._bus = bus
         self._queue = queue
         self._clock = clock
+        self._family = Family(db, bus, queue, clock)
 
     async def overlong(self, limit: int = 500) -> list[tuple[TenantId, RunId]]:
         """Some that must end, of any tenant."""
@@ -56,9 +59,11 @@ class Durations:
                 await store.fail_cancelled(tx, run_id, document)
                 event = {"outcome": None, "error": document}
                 await store.append_event(tx, run_id, self._clock.now(), RunState.FAILED.value, event)
+                spawned_by = await parent(tx, run_id)
         except _GoesOn:
             return False
         await self._bus.publish(ctx.tenant_id, "run", {"run_id": run_id, "state": RunState.FAILED, "cause": None})
+        await self._family.ended(ctx, RunState.FAILED, spawned_by)
         return True
 
 

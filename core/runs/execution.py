@@ -26,6 +26,7 @@ from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs import execution_store as store
 from core.runs.execution_store import Said, Standing, StepEnd
+from core.runs.family import Family
 from core.runs.model import Cause, RunState
 from core.runs.store import append_event, event_line
 from core.tenancy import TenantContext
@@ -98,6 +99,7 @@ class RunExecution:
         self._queue = queue
         self._usage = usage
         self._clock = clock
+        self._family = Family(db, bus, queue, clock)
 
     def started(self, on: Executing) -> None:
         """Tell the tenant's screens that the run executes; the claim has written it."""
@@ -115,19 +117,8 @@ class RunExecution:
         ``QuotaExceeded`` beyond the policy's steps per run, ``Cancelled``, ``Paused`` and ``Lost``; nothing is written
         then.
         """
-        if step > on.ctx.policy.max_steps:
-            raise QuotaExceeded(
-                f"A run has at most {on.ctx.policy.max_steps} steps.", quota="max_steps", limit=on.ctx.policy.max_steps
-            )
         async with self._db.tenant_transaction(on.ctx) as tx:
-            stands, attempt = await store.begin_step(tx, on.held, step, name, kind, self._clock.now())
-            match stands:
-                case None:
-                    raise Lost
-                case Standing.TO_STOP:
-                    raise Cancelled
-                case Standing.HELD:
-                    raise Paused
+            attempt = await self._begin_in(tx, on, step, name, kind)
             if attempt > 1:
                 await self._usage.abandon_in(tx, f"{on.run_id}/{step}/")
             if estimate_microusd:
@@ -147,6 +138,25 @@ class RunExecution:
         (``NO_TRY``)."""
         async with self._db.tenant_transaction(on.ctx) as tx:
             return await store.tries(tx, on.run_id, step, NO_TRY)
+
+    async def _begin_in(self, tx: Transaction, on: Executing, step: int, name: str, kind: str) -> int:
+        limit = on.ctx.policy.max_steps
+        if step > limit:
+            raise QuotaExceeded(f"A run has at most {limit} steps.", quota="max_steps", limit=limit)
+        stands, attempt = await store.begin_step(tx, on.held, step, name, kind, self._clock.now())
+        match stands:
+            case None:
+                raise Lost
+            case Standing.TO_STOP:
+                raise Cancelled
+            case Standing.HELD:
+                raise Paused
+        return attempt
+
+    async def record_in(self, tx: Transaction, on: Executing, step: int, name: str, kind: str, result: Any) -> None:
+        """A step that is what the caller's transaction does. Raises what ``begin_step`` does, but for money."""
+        attempt = await self._begin_in(tx, on, step, name, kind)
+        await store.close_step(tx, on.held, step, attempt, result=result, now=self._clock.now())
 
     async def finish_step(
         self,
@@ -243,6 +253,10 @@ class RunExecution:
             return WaitPhase.NEW
         return WaitPhase.OPEN if await store.wait_is_open(tx, on.run_id, wait.step) else WaitPhase.OVER
 
+    async def disarm_in(self, tx: Transaction, on: Executing, step: int) -> None:
+        """The wait is over without having been ended by anybody. In the caller's transaction."""
+        await store.disarm_wait(tx, on.run_id, step)
+
     async def finish_wait_in(self, tx: Transaction, on: Executing, step: int, result: Any) -> None:
         """What was waited for is there. In the caller's transaction."""
         await store.disarm_wait(tx, on.run_id, step)
@@ -302,9 +316,10 @@ class RunExecution:
         """Give the slot back and put the run into a final state; False when it is somebody else's now."""
         now = self._clock.now()
         async with self._db.tenant_statement(on.ctx) as tx:
-            ended = await store.end(tx, on.run_id, on.worker_id, state, output, outcome, error, now)
+            ended, parent = await store.end(tx, on.run_id, on.worker_id, state, output, outcome, error, now)
         if ended:
             self._say(on, state, None)
+            await self._family.ended(on.ctx, state, parent)
         return ended
 
     async def park(self, on: Executing) -> RunState | None:
@@ -313,7 +328,7 @@ class RunExecution:
         ``queued``: the wait is over already. ``waiting``: somebody, who may have paused the run, ends its wait.
         ``cancelled``: somebody wants the run to stop.
         """
-        now = self._clock.now()
+        now, parent = self._clock.now(), None
         async with self._db.tenant_transaction(on.ctx) as tx:
             if await self._queue.release_in(tx, on.run_id, on.worker_id) is None:
                 return None
@@ -328,11 +343,14 @@ class RunExecution:
                 for wait in waits:
                     await store.disarm_wait(tx, on.run_id, wait.step)
                 await store.finish(tx, on.run_id, state, now)
+                parent = await store.parent(tx, on.run_id)
         if state is RunState.QUEUED:
             await self._queue.signal_workers()
         elif state is RunState.WAITING and any(wait.wake_at for wait in waits):
             await self._bus.signal(Topic.SCHEDULER)
         self._say(on, state, cause)
+        if state is RunState.CANCELLED:
+            await self._family.ended(on.ctx, state, parent)
         return state
 
     async def hand_back(self, on: Executing) -> bool:

@@ -8,11 +8,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from core.db.pool import Transaction
+from core.db.pool import Row, Transaction
 from core.db.queries import load_queries
+from core.ids import RunId
 from core.runs.model import Cause, RunState
 
 SQL = load_queries(__file__)
+
+Parent = tuple[RunId, int]
+"""The run that spawned another, and at which of its steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,19 @@ async def end(
     outcome: str | None,
     error: dict[str, Any] | None,
     now: datetime,
-) -> bool:
+) -> tuple[bool, Parent | None]:
     """Give the slot back and put the run into a final state; False when the slot is not this worker's any more."""
-    return bool(await tx.fetchval(SQL["end"], run_id, state.value, output, outcome, error, now, worker_id))
+    row = await tx.fetchrow(SQL["end"], run_id, state.value, output, outcome, error, now, worker_id)
+    return (False, None) if row is None else (bool(row["ended"]), _parent(row))
+
+
+async def parent(tx: Transaction, run_id: str) -> Parent | None:
+    """Which run spawned this one, at which of its steps."""
+    return _parent(await tx.fetchrow(SQL["parent"], run_id))
+
+
+def _parent(row: Row | None) -> Parent | None:
+    return None if row is None or row["parent_run_id"] is None else (RunId(row["parent_run_id"]), row["parent_step"])
 
 
 async def open_waits(tx: Transaction, run_id: str) -> list[OpenWait]:

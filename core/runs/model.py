@@ -62,6 +62,7 @@ class Cause(StrEnum):
     EVENT = "event"
     RATE = "rate"
     BUDGET = "budget"
+    CHILDREN = "children"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,14 @@ class RunRequest:
     batch_id: str | None = None
     thread_id: str | None = None
     parent_run_id: str | None = None
+    parent_step: int | None = None
     source: str = "api"
 
     def digest(self) -> bytes:
-        """What must agree when an idempotency key comes again: workflow, version, lane, batch and input."""
-        body = [self.workflow, self.version, self.lane, self.batch_id, self.input]
+        """What must agree when an idempotency key comes again: workflow, version, lane, batch, input and parent."""
+        body: list[Any] = [self.workflow, self.version, self.lane, self.batch_id, self.input]
+        if self.parent_run_id is not None:
+            body += [self.parent_run_id, self.parent_step]
         return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).digest()
 
 
@@ -133,6 +137,7 @@ class RunView:
     finished_at: datetime | None
     held: bool
     forked_from: RunId | None
+    parent_run_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

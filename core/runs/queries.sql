@@ -3,14 +3,16 @@
 -- is left out. Arrays $1..$10 have one element per run.
 with fresh as (
     insert into runs (run_id, tenant_id, user_id, workflow, version, lane, state, source, batch_id, thread_id,
-                      parent_run_id, idempotency_key, request_hash, input, policy_version, budget_microusd,
-                      event_seq, submitted_at, queued_at)
+                      parent_run_id, parent_step, ancestors, idempotency_key, request_hash, input, policy_version,
+                      budget_microusd, event_seq, submitted_at, queued_at)
     select n.run_id, app.tenant(), $11, n.workflow, n.version, n.lane, 'queued', n.source, n.batch_id, n.thread_id,
-           n.parent_run_id, n.idempotency_key, n.request_hash, n.input, $12, n.budget_microusd, 1, $13, $13
+           n.parent_run_id, n.parent_step, case when p.run_id is null then '{}' else p.ancestors || p.run_id end,
+           n.idempotency_key, n.request_hash, n.input, $12, n.budget_microusd, 1, $13, $13
     from unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[],
-                $9::text[], $10::bytea[], $14::jsonb[], $15::bigint[])
+                $9::text[], $10::bytea[], $14::jsonb[], $15::bigint[], $17::integer[])
          as n (run_id, workflow, version, lane, source, batch_id, thread_id, parent_run_id, idempotency_key,
-               request_hash, input, budget_microusd)
+               request_hash, input, budget_microusd, parent_step)
+    left join runs p on p.tenant_id = app.tenant() and p.run_id = n.parent_run_id
     on conflict (tenant_id, idempotency_key) where idempotency_key is not null do nothing
     returning run_id, source, lane
 ), told as (
@@ -50,7 +52,8 @@ select count(*) from runs where tenant_id = app.tenant() and finished_at > $1;
 -- Runs, newest first, after a cursor (submitted_at, run_id). Every filter is optional.
 select r.run_id, r.workflow, r.version, r.lane, r.state, r.cause, r.source, r.batch_id, r.thread_id, r.user_id,
        r.input, r.output, r.outcome, r.error, r.progress, r.attempt, r.worker_seconds, r.budget_microusd,
-       r.submitted_at, r.started_at, r.finished_at, r.held, r.forked_from, coalesce(b.spent_microusd, 0) as cost_microusd
+       r.submitted_at, r.started_at, r.finished_at, r.held, r.forked_from, r.parent_run_id,
+       coalesce(b.spent_microusd, 0) as cost_microusd
 from runs r
 left join budget_accounts b on b.tenant_id = r.tenant_id and b.account = 'run:' || r.run_id
 where r.tenant_id = app.tenant()
@@ -58,6 +61,7 @@ where r.tenant_id = app.tenant()
   and ($2::text is null or r.workflow = $2)
   and ($3::text is null or r.batch_id = $3)
   and ($4::text is null or r.outcome = $4)
+  and ($8::text is null or r.parent_run_id = $8)
   and ($5::timestamptz is null or (r.submitted_at, r.run_id) < ($5, $6::text))
 order by r.submitted_at desc, r.run_id desc
 limit $7;
@@ -66,7 +70,8 @@ limit $7;
 -- These runs.
 select r.run_id, r.workflow, r.version, r.lane, r.state, r.cause, r.source, r.batch_id, r.thread_id, r.user_id,
        r.input, r.output, r.outcome, r.error, r.progress, r.attempt, r.worker_seconds, r.budget_microusd,
-       r.submitted_at, r.started_at, r.finished_at, r.held, r.forked_from, coalesce(b.spent_microusd, 0) as cost_microusd
+       r.submitted_at, r.started_at, r.finished_at, r.held, r.forked_from, r.parent_run_id,
+       coalesce(b.spent_microusd, 0) as cost_microusd
 from runs r
 left join budget_accounts b on b.tenant_id = r.tenant_id and b.account = 'run:' || r.run_id
 where r.tenant_id = app.tenant() and r.run_id = any($1)
@@ -133,7 +138,13 @@ select app.run_finish($1, $2, $3, $4, $5, $6);
 
 -- name: end
 -- The slot is given back and the run is in a final state; false when the slot is not this worker's ($7) any more.
-select case when app.release($1, $7, $6) is null then false else app.run_finish($1, $2, $3, $4, $5, $6) end;
+select case when app.release($1, $7, $6) is null then false else app.run_finish($1, $2, $3, $4, $5, $6) end as ended,
+       r.parent_run_id, r.parent_step
+from runs r where r.tenant_id = app.tenant() and r.run_id = $1;
+
+-- name: parent
+-- Which run spawned this one, at which of its steps.
+select parent_run_id, parent_step from runs where tenant_id = app.tenant() and run_id = $1;
 
 -- name: open_waits
 -- What a run is about to park on.

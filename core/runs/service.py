@@ -19,7 +19,6 @@ from core.clock import Clock
 from core.db.pool import Database, Transaction
 from core.errors import (
     BudgetExceeded,
-    Conflict,
     InvalidInput,
     NotFound,
     Overloaded,
@@ -30,11 +29,10 @@ from core.queue.model import Topic
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs import store
-from core.runs.door import Door
+from core.runs.entry import Entry
 from core.runs.model import (
     BatchProgress,
     Cause,
-    Lane,
     ReasonCount,
     RunEvent,
     RunRequest,
@@ -42,11 +40,9 @@ from core.runs.model import (
     RunView,
     Standstill,
     StepView,
-    check_request,
     progress_of,
-    queued_cause,
 )
-from core.runs.submission import Catalog, WorkflowInfo, new_run, queued_view, refusal_record, replayed_id
+from core.runs.submission import Catalog, refusal_record
 from core.runs.waiting import Standing, by_cause
 from core.tenancy import Scope, TenantContext
 from core.usage.service import UsageService
@@ -75,7 +71,7 @@ class RunService:
         self._db = db
         self._bus = bus
         self._queue = queue
-        self._door = Door(queue, usage, queue_limit)
+        self._entry = Entry(queue, usage, catalog, clock, queue_limit)
         self._audit = audit
         self._catalog = catalog
         self._clock = clock
@@ -99,10 +95,10 @@ class RunService:
         ctx.require(Scope.RUNS_WRITE)
         if not 1 <= len(requests) <= MAX_BATCH:
             raise InvalidInput(f"A batch has 1 to {MAX_BATCH} runs.")
-        prepared = [self._prepare(request) for request in requests]
+        prepared = [self._entry.prepared(request) for request in requests]
         try:
             async with self._db.tenant_transaction(ctx) as tx:
-                run_ids, fresh = await self._insert(tx, ctx, prepared)
+                run_ids, fresh = await self._entry.insert_in(tx, ctx, prepared)
         except (QuotaExceeded, BudgetExceeded, Overloaded) as refusal:
             await self._audit.append(
                 ctx, "refusal", f"workflow:{requests[0].workflow}", after=refusal_record(refusal, len(requests))
@@ -115,43 +111,6 @@ class RunService:
         if replayed := [run_id for run_id in run_ids if run_id not in by_id]:
             by_id |= {view.run_id: view for view in await self._views(ctx, replayed)}
         return [by_id[run_id] for run_id in run_ids], [view.run_id for view in fresh]
-
-    def _prepare(self, request: RunRequest) -> tuple[RunRequest, WorkflowInfo, dict[str, Any]]:
-        check_request(request)
-        info = self._catalog.resolve(request.workflow, request.version)
-        return request, info, self._catalog.validate(info, request.input)
-
-    async def _insert(
-        self,
-        tx: Transaction,
-        ctx: TenantContext,
-        prepared: Sequence[tuple[RunRequest, WorkflowInfo, dict[str, Any]]],
-    ) -> tuple[list[RunId], list[RunView]]:
-        """All runs in the order of the requests, and those that are new as they stand now."""
-        keys = [request.idempotency_key for request, _, _ in prepared if request.idempotency_key]
-        if len(set(keys)) != len(keys):
-            raise InvalidInput("Two runs of one batch have the same idempotency key.")
-        known = await store.by_idempotency_keys(tx, keys) if keys else {}
-        now = self._clock.now()
-        fresh = [item for item in prepared if item[0].idempotency_key not in known]
-        standstill = Standstill(Cause.SHARE)
-        if fresh:
-            lowest = max(info.lane if request.lane is None else request.lane for request, info, _ in fresh)
-            place = await self._door.admit_in(tx, ctx, Lane(lowest), len(fresh), now)
-            standstill = await self._standstill_at(tx, place)
-        run_ids: list[RunId] = []
-        new: list[store.NewRun] = []
-        for request, info, document in prepared:
-            if request.idempotency_key in known:
-                run_ids.append(replayed_id(request, known[request.idempotency_key]))
-                continue
-            new.append(new_run(ctx, request, info, document, now))
-            run_ids.append(new[-1].run_id)
-        if new:
-            if await store.insert_runs(tx, ctx, new, now) < len(new):
-                raise Conflict("The same submission is under way.", retry_after_s=1.0)
-            await self._queue.push_in(tx, [run.run_id for run in new])
-        return run_ids, [queued_view(ctx, run, standstill, now) for run in new]
 
     # Look -----------------------------------------------------------------------------------------------
 
@@ -180,10 +139,14 @@ class RunService:
         workflow: str | None = None,
         batch_id: str | None = None,
         outcome: str | None = None,
+        parent: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> tuple[Sequence[RunView], str | None]:
-        """Runs that pass the filters, newest first, and the cursor of the next page (None: the last)."""
+        """Runs that pass the filters, newest first, and the cursor of the next page (None: the last).
+
+        ``parent``: the children of that run.
+        """
         ctx.require(Scope.RUNS_READ)
         limit = max(1, min(limit, 1_000))
         after = _decode_cursor(cursor) if cursor else None
@@ -196,6 +159,7 @@ class RunService:
                 workflow=workflow,
                 batch_id=batch_id,
                 outcome=outcome,
+                parent=parent,
                 after=after,
                 limit=limit + 1,
             )
@@ -242,11 +206,7 @@ class RunService:
 
     async def _standstill(self, tx: Transaction) -> Standstill:
         place = await store.queue_row(tx)
-        return await self._standstill_at(tx, place) if place.queued else Standstill(Cause.SHARE)
-
-    async def _standstill_at(self, tx: Transaction, place: store.QueueRow) -> Standstill:
-        cause = queued_cause(place.paused, place.running, place.cap, await self._queue.live_slots_in(tx))
-        return Standstill(cause, await self._queue.live_codes_in(tx))
+        return await self._entry.standstill_at(tx, place) if place.queued else Standstill(Cause.SHARE)
 
     # Tell -----------------------------------------------------------------------------------------------
 

@@ -71,6 +71,7 @@ async def insert_runs(tx: Transaction, ctx: TenantContext, new: Sequence[NewRun]
         [run.input_document for run in new],
         [run.budget_microusd for run in new],
         ctx.actor,
+        [request.parent_step for request in requests],
     )
     return len(inserted)
 
@@ -130,6 +131,7 @@ def _view(row: Row, standstill: Standstill) -> RunView:
         finished_at=row["finished_at"],
         held=row["held"],
         forked_from=row["forked_from"],
+        parent_run_id=row["parent_run_id"],
     )
 
 
@@ -141,12 +143,13 @@ async def views(
     workflow: str | None,
     batch_id: str | None,
     outcome: str | None,
+    parent: str | None,
     after: tuple[datetime, str] | None,
     limit: int,
 ) -> list[RunView]:
     """Runs that pass the filters, newest first."""
     moment, run_id = after or (None, None)
-    rows = await tx.fetch(SQL["views"], state, workflow, batch_id, outcome, moment, run_id, limit)
+    rows = await tx.fetch(SQL["views"], state, workflow, batch_id, outcome, moment, run_id, limit, parent)
     return [_view(row, standstill) for row in rows]
 
 

@@ -41,10 +41,17 @@ class Catalog(Protocol):
 
 
 def new_run(
-    ctx: TenantContext, request: RunRequest, info: WorkflowInfo, document: dict[str, Any], now: datetime
+    ctx: TenantContext,
+    request: RunRequest,
+    info: WorkflowInfo,
+    document: dict[str, Any],
+    now: datetime,
+    at_most_microusd: int | None = None,
 ) -> NewRun:
-    """What is inserted for a request: the limits of the policy are part of it."""
+    """What is inserted for a request: the limits of the policy are part of it, and what its parent has left."""
     limit = ctx.policy.budget_run_microusd
+    if at_most_microusd is not None:
+        limit = min(limit, at_most_microusd)
     return NewRun(
         run_id=RunId(new_id("run", now)),
         request=request,
@@ -82,6 +89,7 @@ def queued_view(ctx: TenantContext, run: NewRun, standstill: Standstill, now: da
         finished_at=None,
         held=False,
         forked_from=None,
+        parent_run_id=run.request.parent_run_id,
     )
 
 

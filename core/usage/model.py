@@ -35,6 +35,10 @@ def next_month(now: datetime, timezone: str) -> datetime:
     return datetime(year, month + 1, 1, tzinfo=ZoneInfo(timezone)).astimezone(UTC)
 
 
+PARENT = "parent"
+"""Whose account lacks the money when it is that of a run above the one that asks."""
+
+
 def not_covered(account: str, limit_microusd: int, needed_microusd: int) -> BudgetExceeded:
     """The error to raise when an account does not cover what is needed."""
     return BudgetExceeded(

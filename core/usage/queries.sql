@@ -2,6 +2,14 @@
 -- Promise an amount under a key; 'ok' or the account that does not cover it.
 select app.ledger_reserve($1, $2, $3, $4, $5, $6, $7);
 
+-- name: tightest_above
+-- The account that has the least left of the runs above one.
+select b.limit_microusd, b.reserved_microusd, b.spent_microusd
+from runs r cross join unnest(r.ancestors) above (run_id)
+join budget_accounts b on b.tenant_id = r.tenant_id and b.account = 'run:' || above.run_id
+where r.tenant_id = app.tenant() and r.run_id = $1
+order by b.limit_microusd - b.reserved_microusd - b.spent_microusd limit 1;
+
 -- name: settle
 -- Replace the promise by what was really spent; false when that was done before.
 select app.ledger_settle($1, $2, $3, $4);

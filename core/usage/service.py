@@ -16,7 +16,7 @@ from core.db.pool import Database, Transaction
 from core.tenancy import TenantContext
 from core.usage import store
 from core.usage.ladder import Accounts
-from core.usage.model import Balance, month_of, not_covered
+from core.usage.model import PARENT, Balance, month_of, not_covered
 
 _BATCH = 500
 
@@ -54,8 +54,9 @@ class UsageService:
         """Promise money in the caller's transaction.
 
         The limit of a run is its own budget, fixed at its first reservation; ``run_limit_microusd`` (default: the
-        policy's) is that of a run that does not exist. The limit of the month is the policy's. Raises
-        ``BudgetExceeded`` with ``account`` = ``run`` or ``month`` and promises nothing.
+        policy's) is that of a run that does not exist. What a child run promises is promised by the runs above it,
+        too. The limit of the month is the policy's. Raises ``BudgetExceeded`` with ``account`` = ``run``, ``parent``
+        (a run above it) or ``month`` and promises nothing.
         """
         _check(amount_microusd)
         now = self._clock.now()
@@ -72,8 +73,9 @@ class UsageService:
             now,
         )
         if lacking != "ok":
-            whole = limit if lacking == "run" else policy.budget_month_microusd
-            raise not_covered(lacking, whole, amount_microusd)
+            whole = policy.budget_month_microusd if lacking == "month" else limit
+            above = await store.tightest_above(tx, run_id) if lacking == PARENT else None
+            raise not_covered(lacking, whole if above is None else above.limit_microusd, amount_microusd)
 
     async def settle(self, ctx: TenantContext, key: str, amount_microusd: int, model: str | None = None) -> bool:
         """Replace the promise under ``key`` by what was spent; False when it was settled before."""
@@ -116,18 +118,24 @@ class UsageService:
             return await self.balance_in(tx, ctx, run_id)
 
     async def accounts(self, ctx: TenantContext, run_id: str, limit_microusd: int) -> Accounts:
-        """What a run may spend from: its own account (at first ``limit_microusd``) and the month's."""
+        """What a run may spend from: its own account (at first ``limit_microusd``), or that of a run above it which has
+        less left, and the month's."""
         async with self._db.tenant_transaction(ctx) as tx:
-            own = await store.balance(tx, f"run:{run_id}")
-            return Accounts(own or Balance(limit_microusd, 0, 0), await self.balance_in(tx, ctx))
+            own = await self.balance_in(tx, ctx, run_id, run_limit_microusd=limit_microusd)
+            above = await store.tightest_above(tx, run_id) or own
+            tightest = min(own, above, key=lambda balance: balance.left_microusd)
+            return Accounts(tightest, await self.balance_in(tx, ctx))
 
-    async def balance_in(self, tx: Transaction, ctx: TenantContext, run_id: str | None = None) -> Balance:
-        """The same, in the caller's transaction."""
+    async def balance_in(
+        self, tx: Transaction, ctx: TenantContext, run_id: str | None = None, *, run_limit_microusd: int | None = None
+    ) -> Balance:
+        """The same, in the caller's transaction. ``run_limit_microusd``: of a run that never reserved anything."""
         policy = ctx.policy
         account = f"run:{run_id}" if run_id else f"month:{month_of(self._clock.now(), policy.timezone)}"
         found = await store.balance(tx, account)
         if run_id:
-            return found or Balance(policy.budget_run_microusd, 0, 0)
+            limit = policy.budget_run_microusd if run_limit_microusd is None else run_limit_microusd
+            return found or Balance(limit, 0, 0)
         # The account has the limit of the last reservation; the policy may have changed since.
         return replace(found or Balance(0, 0, 0), limit_microusd=policy.budget_month_microusd)
 

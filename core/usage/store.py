@@ -21,11 +21,17 @@ async def reserve(
     month_limit_microusd: int,
     now: datetime,
 ) -> str:
-    """Promise money; ``ok``, ``run`` or ``month`` (the account that lacks it)."""
+    """Promise money; ``ok``, or whose account lacks it: ``run``, ``parent``, ``month``."""
     answer: str = await tx.fetchval(
         SQL["reserve"], key, run_id, month, amount_microusd, run_limit_microusd, month_limit_microusd, now
     )
     return answer
+
+
+async def tightest_above(tx: Transaction, run_id: str | None) -> Balance | None:
+    """The account that has the least left of the runs above this one; None: there are none, or none was opened."""
+    row = await tx.fetchrow(SQL["tightest_above"], run_id)
+    return None if row is None else Balance(row["limit_microusd"], row["reserved_microusd"], row["spent_microusd"])
 
 
 async def settle(tx: Transaction, key: str, amount_microusd: int, model: str | None, now: datetime) -> bool:

@@ -23,7 +23,7 @@ from core.runs.execution import Executing, Wait
 from core.runs.model import Cause
 from core.runs.rungs import RAISED, STOPPED
 from core.usage.ladder import AccountKind, Accounts, Rung, Taken, rung_of, share_with
-from core.usage.model import Balance, format_usd, next_month, not_covered
+from core.usage.model import PARENT, Balance, format_usd, next_month, not_covered
 from core.workflows.faults import Parked, written
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ class Budgeting:
     async def refused(self, step: Priced, error: BudgetExceeded) -> None:
         """An account did not cover the step. Returns when it does now."""
         told, needed = error.details.get("account"), int(error.details.get("needed_microusd", 0))
-        if told not in tuple(AccountKind):
+        if told not in (*AccountKind, PARENT):
             raise error
-        account = AccountKind(told)
+        account = AccountKind.RUN if told == PARENT else AccountKind(str(told))
         balance = (await self._accounts()).of(account)
         rung = Rung.ASK if account is AccountKind.RUN else Rung.PARK
         taken = Taken(rung, account, share_with(balance, needed), 1.0)

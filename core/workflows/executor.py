@@ -16,6 +16,7 @@ from core.ids import RunId, WorkerId
 from core.queue.model import Claim
 from core.redis.limits import Limits
 from core.reviews.service import ReviewService
+from core.runs.children import ChildRuns
 from core.runs.duration import too_long
 from core.runs.execution import Executing, RunExecution
 from core.runs.model import RunState
@@ -48,6 +49,7 @@ class RunExecutor:
         rungs: Rungs,
         limits: Limits,
         models: Any,
+        children: ChildRuns,
         services: Services,
         clock: Clock,
         pool_size: int,
@@ -58,7 +60,7 @@ class RunExecutor:
         self._tenants = tenants
         self._execution = execution
         self._reviews = reviews
-        self._tools = Tools(execution, reviews, usage, rungs, limits, models, services, clock)
+        self._tools = Tools(execution, reviews, usage, rungs, limits, models, services, clock, children)
         self._executions: dict[str, tuple[Run, Claim, Definition]] = {}
         self._leaving = False
 

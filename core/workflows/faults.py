@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import httpx
 import stamina
 
-from core.errors import BailiwickError, StepFailed, Unavailable
+from core.errors import BailiwickError, ChildFailed, StepFailed, Unavailable
 from core.runs.execution import Paused
 
 MAX_MESSAGE = 2_000
@@ -61,4 +61,6 @@ def describe(error: Exception) -> dict[str, Any]:
 
 def step_failed(name: str, error: dict[str, Any]) -> StepFailed:
     """The error that a workflow sees when a step has failed for good."""
+    if error["code"] == ChildFailed.code:
+        return ChildFailed(error["message"], **error["details"])
     return StepFailed(f"Step {name}: {error['message']}", step=name, cause=error["code"])

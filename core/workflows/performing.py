@@ -34,7 +34,7 @@ from core.workflows.meter import StepMeter
 from core.workflows.retry import Retry
 from core.workflows.step import Step
 from core.workflows.telling import Teller
-from core.workflows.tools import Tools
+from core.workflows.tools import Ended, Tools
 
 Result = TypeVar("Result")
 
@@ -104,20 +104,29 @@ class Performer:
 
     async def perform(self, number: int, work: Work) -> Any:
         """The result of a step; the module says what it raises."""
+        ended = await self.recorded(number, work.name)
+        if ended is not None:
+            return ended.result
+        return await self.or_for_good(number, work.name, work.kind, self._performed(number, work))
+
+    async def recorded(self, number: int, name: str) -> Ended | None:
+        """What an earlier execution recorded of the step. Raises ``StepFailed``, ``RuntimeError`` if it was another."""
         execution, on = self.tools.execution, self._on
         ended = await written(lambda: execution.recorded(on, number)) if on.claim > 1 else None
-        if ended is not None:
-            if ended.name != work.name:
-                raise RuntimeError(f"Step {number} was {ended.name} and is {work.name} now: the order has changed.")
-            if ended.error is not None:
-                raise step_failed(work.name, ended.error)
-            return ended.result
+        if ended is not None and ended.name != name:
+            raise RuntimeError(f"Step {number} was {ended.name} and is {name} now: the order has changed.")
+        if ended is not None and ended.error is not None:
+            raise step_failed(name, ended.error)
+        return ended
+
+    async def or_for_good(self, number: int, name: str, kind: str, attempts: Awaitable[Result]) -> Result:
+        """What comes of the attempts; an error of theirs is recorded as the step's end and raised as ``StepFailed``."""
         try:
-            return await self._performed(number, work)
+            return await attempts
         except Exception as error:
             what = describe(error)
-            await written(lambda: execution.fail_for_good(on, number, work.name, work.kind, what))
-            raise step_failed(work.name, what) from error
+            await written(lambda: self.tools.execution.fail_for_good(self._on, number, name, kind, what))
+            raise step_failed(name, what) from error
 
     async def _performed(self, number: int, work: Work) -> Any:
         step = Priced(number, work.name, work.kind, work.estimate, work.optional, work.cheaper)
@@ -215,12 +224,11 @@ class Performer:
             if wait_s <= 0:
                 return
             if wait_s > _SHORT_WAIT_S:
-                await self._park(
-                    Wait(number, service, Cause.RATE, key=service, wake_at=now + timedelta(seconds=wait_s))
-                )
+                await self.park(Wait(number, service, Cause.RATE, key=service, wake_at=now + timedelta(seconds=wait_s)))
             await self.tools.pause(wait_s)
 
-    async def _park(self, wait: Wait) -> NoReturn:
+    async def park(self, wait: Wait) -> NoReturn:
+        """Arm a wait that is no step of its own, and leave."""
         await written(partial(self.tools.execution.arm_wait, self._on, wait))
         raise Parked
 

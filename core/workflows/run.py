@@ -20,8 +20,9 @@ from pydantic import BaseModel, TypeAdapter
 
 from core.reviews.model import ONE_PERSON, Terms, Verdict
 from core.runs.execution import Cancelled, Executing, Wait
-from core.runs.model import Cause
+from core.runs.model import Cause, Lane
 from core.tenancy import ModelTier, TenantContext
+from core.workflows.children import Child, Spawnable, brood, mapped, result_of, spawned_one
 from core.workflows.faults import Parked, written
 from core.workflows.performing import Performer, Work
 from core.workflows.retry import Retry
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 Arg = TypeVar("Arg")
 Result = TypeVar("Result")
+Input = TypeVar("Input", bound=BaseModel)
 
 _ONCE = Retry()
 
@@ -262,6 +264,59 @@ class Run:
         if "payload" not in found:
             raise TimeoutError(f"No event {name}/{key} came within {timeout_s:g} s.")
         return found["payload"]
+
+    # Child runs -----------------------------------------------------------------------------------------
+
+    @overload
+    async def spawn(
+        self,
+        workflow: Spawnable[Input, Result],
+        argument: Input,
+        *,
+        lane: Lane | None = None,
+        name: str | None = None,
+    ) -> Child[Result]: ...
+
+    @overload
+    async def spawn(
+        self, workflow: str, argument: BaseModel, *, lane: Lane | None = None, name: str | None = None
+    ) -> Child[Any]: ...
+
+    async def spawn(
+        self,
+        workflow: Spawnable[Any, Any] | str,
+        argument: BaseModel,
+        *,
+        lane: Lane | None = None,
+        name: str | None = None,
+    ) -> Child[Any]:
+        """Start another run, exactly once, and go on; ``result`` waits for it.
+
+        It is a run of its own: in its own place in the queue, for the same tenant, user and thread. What it spends
+        counts against this run's budget, too. It is cancelled when this run ends other than succeeded. ``workflow``:
+        a definition, or the name of one that is installed with the workers. Raises ``StepFailed``.
+        """
+        return await spawned_one(self.performer, self.on, self._next(), brood(workflow, [argument], lane), name)
+
+    async def result(self, child: Child[Result]) -> Result:
+        """What a child returned; waits, for free, until it has ended. Raises ``ChildFailed`` if it did not succeed."""
+        return await result_of(self.performer, self.on, self._next(), child)
+
+    async def map(
+        self,
+        workflow: Spawnable[Input, Result],
+        arguments: Sequence[Input],
+        *,
+        at_once: int | None = None,
+        lane: Lane | None = None,
+    ) -> list[Result]:
+        """Start a run for each argument, wait for all of them, for free; what they returned, in order.
+
+        ``at_once``: so many are open together, and the next ones begin when these have ended; at most 1,000, which is
+        also the most without it. Raises ``ChildFailed`` for the first that failed, after all that were started have
+        ended; ``StepFailed``.
+        """
+        return await mapped(self.performer, self.on, self._next, brood(workflow, arguments, lane), at_once)
 
     # The rest -------------------------------------------------------------------------------------------
 

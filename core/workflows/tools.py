@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from core.clock import Clock
 from core.ids import RunId
 from core.reviews.model import ONE_PERSON, Terms, Verdict
+from core.runs.children import ChildEnd
 from core.runs.execution import Executing, Wait
 from core.runs.execution_store import Said
-from core.runs.model import Cause
+from core.runs.model import Cause, RunRequest
 from core.tenancy import RateLimit, TenantContext
 from core.usage.ladder import AccountKind, Accounts, Taken
 from core.workflows.step import Lent
@@ -101,6 +102,22 @@ class Records(Protocol):
 
     async def tell(self, on: Executing, said: Sequence[Said], progress: dict[str, Any] | None) -> None:
         """Write what the run says as its next events, and (unless None) how far it is."""
+        ...
+
+
+class Children(Protocol):
+    """Runs that a run spawns; see ``core.runs.children.ChildRuns``."""
+
+    async def spawn(self, on: Executing, step: int, name: str, requests: Sequence[RunRequest]) -> list[str]:
+        """Submit the children and record the step, once; their ids, in order."""
+        ...
+
+    async def ends(self, on: Executing, wait: Wait, of_step: int, run_ids: Sequence[str]) -> list[ChildEnd] | None:
+        """How they ended, in order; None: the run must park."""
+        ...
+
+    async def stand(self, on: Executing, run_ids: Sequence[str]) -> list[ChildEnd]:
+        """How they stand, in order."""
         ...
 
 
@@ -215,4 +232,5 @@ class Tools:
     models: Models
     services: Lent
     clock: Clock
+    children: Children
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep

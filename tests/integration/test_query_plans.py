@@ -12,6 +12,7 @@ import pytest
 
 from core.db.queries import Query
 from core.reviews.store import SQL as REVIEWS
+from core.runs.family import SQL as CHILDREN
 from core.runs.store import SQL as RUNS
 from core.settings import Settings
 
@@ -27,9 +28,10 @@ insert into queue_flows (tenant_id, lane, workflow, code, user_key, fresh, queue
 select 't' || t, lane, 'w', 'w@1', 'u' || u, true, 1, t, t
 from generate_series(1, $1) t, generate_series(0, 2) lane, generate_series(1, 9) u;
 insert into runs (run_id, tenant_id, workflow, version, lane, state, source, batch_id, idempotency_key, request_hash,
-                  input, policy_version, budget_microusd, submitted_at, queued_at)
+                  input, policy_version, budget_microusd, submitted_at, queued_at, parent_run_id, parent_step)
 select 'run_' || t || '_' || n, 't' || t, 'w', '1', 1, (array['succeeded', 'queued', 'waiting'])[1 + n % 3], 'api',
-       'b' || (n / 25), 'k' || n, '\\x00', '{}', 1, 0, now() - n * interval '1 minute', now()
+       'b' || (n / 25), 'k' || n, '\\x00', '{}', 1, 0, now() - n * interval '1 minute', now(),
+       case when n > 25 then 'run_' || t || '_' || n / 25 end, 1
 from generate_series(1, $1) t, generate_series(1, $2) n;
 insert into queue_entries (run_id, tenant_id, flow_id, rank, capped_s, paused_s, no_worker_s)
 select run_id, r.tenant_id, f.flow_id, row_number() over (), 0, 0, 0
@@ -43,7 +45,12 @@ analyze;
 """
 
 HOT: dict[str, tuple[Query, tuple[Any, ...]]] = {
-    "recent runs": (RUNS["views"], (None, None, None, None, None, None, 51)),
+    "recent runs": (RUNS["views"], (None, None, None, None, None, None, 51, None)),
+    "children of a run": (RUNS["views"], (None, None, None, None, None, None, 51, "run_7_9")),
+    "children by state": (CHILDREN["counts"], ("run_7_9",)),
+    "children to begin anew": (CHILDREN["undone"], ("run_7_9", 1)),
+    "how far children are": (CHILDREN["tell_parent"], ("run_7_9", 1)),
+    "what children returned": (CHILDREN["ends"], (["run_7_9", "run_7_10"],)),
     "runs of a batch": (RUNS["batch_counts"], ("b3",)),
     "open runs": (RUNS["open_runs"], (50,)),
     "runs that ended lately": (RUNS["ended_since"], (NOW,)),
@@ -74,6 +81,11 @@ CLAIM = {
     "head of a flow": "select * from queue_entries e where e.flow_id = 7 order by e.rank, e.run_id limit 1",
     "what enters the queue": "select * from app.queue_pushed('t7', array['run_7_4', 'run_7_7'])",
     "waits that are due": "select * from waits w where w.wake_at <= now() order by w.wake_at limit 10",
+    "open children of a run": "select * from app.open_children('t7', 'run_7_9')",
+    "an open sibling": "select from runs c where c.tenant_id = 't7' and c.parent_run_id = 'run_7_9' "
+    "and c.parent_step = 1 and c.state in ('queued', 'running', 'waiting') limit 1",
+    "who waits for its children": "select w.step from waits w where w.run_id = 'run_7_9' and w.tenant_id = 't7' "
+    "and w.cause = 'children' and w.key = '1'",
     "slots of a worker": "select * from slots s where s.worker_id = 'w'",
 }
 
@@ -114,7 +126,7 @@ async def test_tenant_queries_use_their_indexes_under_row_level_security(
         async with filled.transaction():
             await filled.execute("set local role bailiwick_app")
             await filled.execute("select set_config('app.tenant', 't7', true)")
-            tables = set(await sequential(filled, query, *arguments)) - {"budget_accounts"}  # empty here
+            tables = set(await sequential(filled, query, *arguments)) - {"budget_accounts", "run_events"}  # empty here
         if tables:
             found[name] = tables
     assert found == {}

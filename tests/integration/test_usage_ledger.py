@@ -191,7 +191,10 @@ async def books_balance(owner_dsn: str) -> None:
             with entries as (
                 select r.tenant_id, r.key, r.amount_microusd as promised, s.amount_microusd as spent, accounts.account
                 from ledger r left join ledger s on s.tenant_id = r.tenant_id and s.key = r.key and s.kind = 'settle'
-                cross join lateral (values ('month:' || r.month), ('run:' || r.run_id)) accounts (account)
+                cross join lateral (
+                    select 'month:' || r.month union all select 'run:' || r.run_id
+                    union all select 'run:' || a from runs u, unnest(u.ancestors) a where u.run_id = r.run_id
+                ) accounts (account)
                 where r.kind = 'reserve' and accounts.account is not null
             ), sums as (
                 select tenant_id, account, sum(promised) filter (where spent is null) as reserved, sum(spent) as spent

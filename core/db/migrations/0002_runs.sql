@@ -21,7 +21,9 @@ create table runs (
     source           text not null,      -- chat, api, schedule, poller, trigger, run
     batch_id         text,
     thread_id        text,
-    parent_run_id    text,
+    parent_run_id    text,               -- the run that spawned it, at which of its steps; see 0018_children.sql
+    parent_step      integer,
+    ancestors        text[] not null default '{}',   -- from the root of the family down to the parent
     forked_from      text,               -- the run whose first steps it was given
     idempotency_key  text,
     request_hash     bytea not null,
@@ -52,6 +54,7 @@ create index runs_recent on runs (tenant_id, submitted_at desc, run_id desc);
 create index runs_by_state on runs (tenant_id, state, submitted_at desc);
 create index runs_by_batch on runs (tenant_id, batch_id) where batch_id is not null;
 create index runs_held on runs (tenant_id) where held;
+create index runs_children on runs (tenant_id, parent_run_id, parent_step, state) where parent_run_id is not null;
 create index runs_finished on runs (tenant_id, finished_at desc) where finished_at is not null;
 select app.fence('runs', 'select, insert, update');
 
@@ -103,7 +106,7 @@ create table run_steps (
     step             integer not null,
     attempt          integer not null,
     name             text not null,
-    kind             text not null,   -- step, call, agent, review, sleep, event
+    kind             text not null,   -- step, call, agent, review, timer, event, spawn, children
     state            text not null check (state in ('started', 'done', 'failed', 'skipped')),
     result           jsonb,
     error            jsonb,
@@ -122,8 +125,8 @@ create table waits (
     run_id    text not null,
     step      integer not null,
     tenant_id text not null,
-    cause     text not null,          -- review, timer, event, rate, budget, no_worker
-    key       text,                   -- event name, rate-limit name, review id
+    cause     text not null,          -- review, timer, event, rate, budget, children
+    key       text,                   -- event name, rate-limit name, review id, step that spawned
     wake_at   timestamptz,            -- when it is over by itself
     since     timestamptz not null,
     primary key (run_id, step),

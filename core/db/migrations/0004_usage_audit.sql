@@ -5,7 +5,10 @@
 -- one for each run; reserved + spent <= limit is checked when money is reserved, never later, so work that
 -- was begun can always be paid. Same key again: nothing happens. A crash between the two leaves a
 -- reservation, which the next attempt of the step settles at 0, or housekeeping when nobody will try again.
--- Lock order: the month's account, then the run's; so a tenant's entries are written one after the other.
+-- A child run's money is its ancestors' too: it is promised and spent on its own account and on the account of every
+-- run above it, so that a run's budget is the ceiling of its whole family; on the month's account it counts once.
+-- Lock order: the month's account, then those of the runs from the root of the family down. So a tenant's entries are
+-- written one after the other, and those of two months (a month ends while steps work) do not wait in a ring.
 --
 -- Audit: entries are appended unsealed (no lock, no contention); sealing gives them, in order, a number and
 -- the hash of their content and of the entry before. Changing or removing a sealed entry breaks the chain. Entries
@@ -50,11 +53,37 @@ create table reservations (
 create index reservations_age on reservations (at);
 select app.fence('reservations', 'select');
 
--- Reserve money under a key. Returns 'ok', or the name of the account that does not cover it: 'run', 'month'.
+-- The accounts on which a run's money counts, in the order in which they are locked: its ancestors', its own.
+create function app.run_accounts(p_run_id text) returns text[] language sql stable as $$
+    select case when p_run_id is null then '{}' else array(
+        select 'run:' || above.run_id
+        from unnest(coalesce((select r.ancestors from runs r where r.tenant_id = app.tenant() and r.run_id = p_run_id),
+                             '{}') || p_run_id) with ordinality above (run_id, depth)
+        order by above.depth) end
+$$;
+revoke all on function app.run_accounts(text) from public;
+grant execute on function app.run_accounts(text) to bailiwick_control;
+
+-- Open a run's account, if it is not: its limit is the run's budget, p_limit when there is no such run.
+create function app.open_account(p_account text, p_limit bigint) returns void language sql as $$
+    insert into budget_accounts (tenant_id, account, limit_microusd)
+    select app.tenant(), p_account,
+           coalesce((select r.budget_microusd from runs r
+                     where r.tenant_id = app.tenant() and r.run_id = substr(p_account, 5)), p_limit)
+    on conflict (tenant_id, account) do nothing
+$$;
+revoke all on function app.open_account(text, bigint) from public;
+grant execute on function app.open_account(text, bigint) to bailiwick_control;
+
+-- Reserve money under a key. Returns 'ok', or whose account does not cover it: 'month', 'parent' (a run above it), 'run'.
 -- A run's limit is fixed at its first reservation: its own budget, p_run_limit when there is no such run.
 create function app.ledger_reserve(p_key text, p_run_id text, p_month text, p_amount bigint,
                                    p_run_limit bigint, p_month_limit bigint, p_now timestamptz)
 returns text language plpgsql as $$
+declare
+    accounts text[] := app.run_accounts(p_run_id);
+    promised text[] := array['month:' || p_month];
+    next     text;
 begin
     insert into budget_accounts (tenant_id, account, limit_microusd)
     values (app.tenant(), 'month:' || p_month, p_month_limit)
@@ -65,21 +94,18 @@ begin
     where tenant_id = app.tenant() and account = 'month:' || p_month
       and reserved_microusd + spent_microusd + p_amount <= limit_microusd;
     if not found then return 'month'; end if;
-    if p_run_id is not null then
-        insert into budget_accounts (tenant_id, account, limit_microusd)
-        select app.tenant(), 'run:' || p_run_id,
-               coalesce((select r.budget_microusd from runs r where r.tenant_id = app.tenant() and r.run_id = p_run_id),
-                        p_run_limit)
-        on conflict (tenant_id, account) do nothing;
+    foreach next in array accounts loop
+        perform app.open_account(next, p_run_limit);
         update budget_accounts set reserved_microusd = reserved_microusd + p_amount
-        where tenant_id = app.tenant() and account = 'run:' || p_run_id
+        where tenant_id = app.tenant() and account = next
           and reserved_microusd + spent_microusd + p_amount <= limit_microusd;
         if not found then
             update budget_accounts set reserved_microusd = reserved_microusd - p_amount
-            where tenant_id = app.tenant() and account = 'month:' || p_month;
-            return 'run';
+            where tenant_id = app.tenant() and account = any(promised);
+            return case when next = 'run:' || p_run_id then 'run' else 'parent' end;
         end if;
-    end if;
+        promised := promised || next;
+    end loop;
     insert into ledger (tenant_id, key, kind, run_id, month, amount_microusd, at)
     values (app.tenant(), p_key, 'reserve', p_run_id, p_month, p_amount, p_now);
     insert into reservations (tenant_id, key, run_id, at) values (app.tenant(), p_key, p_run_id, p_now);
@@ -90,7 +116,9 @@ select app.control('app.ledger_reserve(text, text, text, bigint, bigint, bigint,
 -- Settle a reservation with what was really spent. False when it was settled before, or never reserved.
 create function app.ledger_settle(p_key text, p_amount bigint, p_model text, p_now timestamptz)
 returns boolean language plpgsql as $$
-declare reserve ledger%rowtype;
+declare
+    reserve  ledger%rowtype;
+    accounts text[];
 begin
     select * into reserve from ledger where tenant_id = app.tenant() and key = p_key and kind = 'reserve';
     if not found then return false; end if;
@@ -100,10 +128,14 @@ begin
     if not found then return false; end if;
     insert into ledger (tenant_id, key, kind, run_id, month, amount_microusd, model, at)
     values (reserve.tenant_id, p_key, 'settle', reserve.run_id, reserve.month, p_amount, p_model, p_now);
+    accounts := app.run_accounts(reserve.run_id);
+    if cardinality(accounts) > 1 then
+        perform 1 from budget_accounts where tenant_id = reserve.tenant_id and account = any(accounts)
+        order by array_position(accounts, account) for update;
+    end if;
     update budget_accounts
     set reserved_microusd = reserved_microusd - reserve.amount_microusd, spent_microusd = spent_microusd + p_amount
-    where tenant_id = reserve.tenant_id
-      and account in ('month:' || reserve.month, 'run:' || coalesce(reserve.run_id, ''));
+    where tenant_id = reserve.tenant_id and account = any(array['month:' || reserve.month] || accounts);
     return true;
 end $$;
 select app.control('app.ledger_settle(text, bigint, text, timestamptz)');
@@ -149,13 +181,18 @@ begin
 end $$;
 select app.control('app.ledger_forsaken(timestamptz, integer, timestamptz)');
 
--- Somebody agreed to pay for more: make the run's limit cover an amount on top of what is used. Again: nothing.
-create function app.budget_cover(p_run_id text, p_limit bigint, p_amount bigint) returns void language sql as $$
-    insert into budget_accounts as b (tenant_id, account, limit_microusd)
-    values (app.tenant(), 'run:' || p_run_id, greatest(p_limit, p_amount))
-    on conflict (tenant_id, account) do update
-        set limit_microusd = greatest(b.limit_microusd, b.reserved_microusd + b.spent_microusd + p_amount)
-$$;
+-- Somebody agreed to pay for more: make the limit of the run, and of every run above it, cover an amount on top of
+-- what is used. Again: nothing.
+create function app.budget_cover(p_run_id text, p_limit bigint, p_amount bigint) returns void language plpgsql as $$
+declare next text;
+begin
+    foreach next in array app.run_accounts(p_run_id) loop
+        perform app.open_account(next, p_limit);
+        update budget_accounts
+        set limit_microusd = greatest(limit_microusd, reserved_microusd + spent_microusd + p_amount)
+        where tenant_id = app.tenant() and account = next;
+    end loop;
+end $$;
 select app.control('app.budget_cover(text, bigint, bigint)');
 
 create table audit (

@@ -17,31 +17,42 @@ class MoneyInMemory:
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
         self._accounts: dict[str, Balance] = {}
-        self._reserved: dict[str, tuple[tuple[str, str], int]] = {}
+        self._reserved: dict[str, tuple[tuple[str, ...], int]] = {}
+        self._above: dict[str, tuple[tuple[str, int], ...]] = {}
+
+    def above(self, run_id: str) -> tuple[tuple[str, int], ...]:
+        """The runs above a run, from the root of the family down, and the budget of each."""
+        return self._above.get(run_id, ())
+
+    def hang(self, run_id: str, under: Executing) -> None:
+        """A run was spawned by another."""
+        self._above[run_id] = (*self.above(under.run_id), (under.run_id, under.budget_microusd))
 
     def reserve(self, on: Executing, key: str, amount: int) -> None:
-        """Promise money, of the month and of the run. Raises ``BudgetExceeded`` and promises nothing."""
+        """Promise money, of the month and of the run and those above it. Raises ``BudgetExceeded``."""
         policy = on.ctx.policy
         month = f"month:{month_of(self._clock.now(), policy.timezone)}"
         known = self._accounts.get(month, Balance(0, 0, 0))
         self._accounts[month] = replace(known, limit_microusd=policy.budget_month_microusd)
-        run = f"run:{on.run_id}"
-        self._accounts.setdefault(run, Balance(on.budget_microusd, 0, 0))
-        for name, account, limit in (
-            ("month", month, policy.budget_month_microusd),
-            ("run", run, on.budget_microusd),
-        ):
+        lenders = [("month", month)]
+        for run_id, budget in (*self.above(on.run_id), (on.run_id, on.budget_microusd)):
+            self._accounts.setdefault(f"run:{run_id}", Balance(budget, 0, 0))
+            lenders.append(("run" if run_id == on.run_id else "parent", f"run:{run_id}"))
+        for name, account in lenders:
             if self._accounts[account].left_microusd < amount:
+                limit = on.budget_microusd if name == "run" else self._accounts[account].limit_microusd
+                limit = policy.budget_month_microusd if name == "month" else limit
                 raise not_covered(name, limit, amount)
-        self._reserved[key] = ((month, run), amount)
-        self._add((month, run), reserved=amount)
+        accounts = tuple(account for _, account in lenders)
+        self._reserved[key] = (accounts, amount)
+        self._add(accounts, reserved=amount)
 
     def settle(self, key: str, spent: int) -> None:
         """Replace the promise by what was spent."""
         accounts, amount = self._reserved.pop(key)
         self._add(accounts, reserved=-amount, spent=spent)
 
-    def _add(self, accounts: tuple[str, str], *, reserved: int, spent: int = 0) -> None:
+    def _add(self, accounts: tuple[str, ...], *, reserved: int, spent: int = 0) -> None:
         for account in accounts:
             now = self._accounts[account]
             self._accounts[account] = replace(
@@ -50,20 +61,25 @@ class MoneyInMemory:
                 spent_microusd=now.spent_microusd + spent,
             )
 
-    async def balance(self, ctx: TenantContext, run_id: str | None = None) -> Balance:
+    async def balance(
+        self, ctx: TenantContext, run_id: str | None = None, *, run_limit_microusd: int | None = None
+    ) -> Balance:
         """The account of a run, or of the current month."""
         if run_id:
-            return self._accounts.get(f"run:{run_id}", Balance(ctx.policy.budget_run_microusd, 0, 0))
+            limit = ctx.policy.budget_run_microusd if run_limit_microusd is None else run_limit_microusd
+            return self._accounts.get(f"run:{run_id}", Balance(limit, 0, 0))
         month = month_of(self._clock.now(), ctx.policy.timezone)
         return self._accounts.get(f"month:{month}", Balance(ctx.policy.budget_month_microusd, 0, 0))
 
     async def accounts(self, ctx: TenantContext, run_id: str, limit_microusd: int) -> Accounts:
         """What a run may spend from."""
-        own = self._accounts.get(f"run:{run_id}", Balance(limit_microusd, 0, 0))
-        return Accounts(own, await self.balance(ctx))
+        family = (*self.above(run_id), (run_id, limit_microusd))
+        balances = [self._accounts.get(f"run:{each}", Balance(budget, 0, 0)) for each, budget in family]
+        return Accounts(min(balances, key=lambda balance: balance.left_microusd), await self.balance(ctx))
 
     async def cover(self, ctx: TenantContext, run_id: str, limit_microusd: int, amount_microusd: int) -> None:  # noqa: ARG002 - the shape of the ledger
-        """The run's limit now covers this amount more."""
-        now = self._accounts.setdefault(f"run:{run_id}", Balance(limit_microusd, 0, 0))
-        needed = now.reserved_microusd + now.spent_microusd + amount_microusd
-        self._accounts[f"run:{run_id}"] = replace(now, limit_microusd=max(now.limit_microusd, needed))
+        """The limits of the run, and of those above it, now cover this amount more."""
+        for each, budget in (*self.above(run_id), (run_id, limit_microusd)):
+            now = self._accounts.setdefault(f"run:{each}", Balance(budget, 0, 0))
+            needed = now.reserved_microusd + now.spent_microusd + amount_microusd
+            self._accounts[f"run:{each}"] = replace(now, limit_microusd=max(now.limit_microusd, needed))

@@ -1,0 +1,108 @@
+-- Child runs: a run spawns others, waits for them for free, and takes its open children with it when it does not succeed.
+--
+--     parent   executing --spawn--> executing --nothing else to do--> waiting(children) --the last one ends--> queued
+--     child    queued ... a run like any other; parent_run_id and parent_step say where it comes from
+--
+-- The last one. A wait with cause 'children' has as its key the step that spawned. Whoever ends a run holds the
+-- tenant's queue_tenants row (app.release and app.queue_cancel lock it before anything else), and so does a parent
+-- that looks whether it has to wait. So ends and looks come one after the other, each sees those before it, and the
+-- one that finds no open sibling wakes the parent: one probe of an index per end, however many siblings there are. A
+-- child that is retried is open again, and counts again while its parent still waits.
+--
+-- When a parent ends other than succeeded while children of it are open, its end writes a row in orphans, in the same
+-- transaction. The service cancels them at once, some at a time, each time in a transaction of its own because
+-- reviews are locked before the queue; whatever a crash left of that is still written there, and the scheduler's.
+--
+-- Lock order: that of 0010_queue_verbs.sql. The runs row of a parent is locked after its child's; nobody locks a
+-- child's row while holding only its parent's.
+
+create table orphans (
+    tenant_id text not null references tenants,
+    run_id    text not null,             -- the parent
+    primary key (tenant_id, run_id),
+    foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
+);
+select app.fence('orphans', 'select, insert');
+
+-- Children of a run that have not ended.
+create function app.open_children(p_tenant text, p_parent text)
+returns table (run_id text, cancel_requested boolean) language sql stable as $$
+    select c.run_id, c.cancel_requested from runs c
+    where c.tenant_id = p_tenant and c.parent_run_id = p_parent and c.state in ('queued', 'running', 'waiting')
+$$;
+
+-- Whether any of those that one step spawned is among them.
+create function app.awaits_children(p_tenant text, p_parent text, p_step integer) returns boolean
+language sql stable as $$
+    select exists (select from runs c
+                   where c.tenant_id = p_tenant and c.parent_run_id = p_parent and c.parent_step = p_step
+                     and c.state in ('queued', 'running', 'waiting'))
+$$;
+
+create function app.run_ended() returns trigger language plpgsql as $$
+declare awaited integer;
+begin
+    if new.state <> 'succeeded' and exists (select from app.open_children(new.tenant_id, new.run_id)) then
+        insert into orphans values (new.tenant_id, new.run_id) on conflict do nothing;
+    end if;
+    if new.parent_run_id is not null then
+        for awaited in
+            select w.step from waits w
+            where w.run_id = new.parent_run_id and w.tenant_id = new.tenant_id and w.cause = 'children'
+              and w.key = new.parent_step::text
+        loop
+            if not app.awaits_children(new.tenant_id, new.parent_run_id, new.parent_step) then
+                perform app.wake(new.parent_run_id, awaited, new.finished_at);
+            end if;
+        end loop;
+    end if;
+    return null;
+end $$;
+create trigger ended after update of state on runs for each row
+    when (old.finished_at is null and new.finished_at is not null
+          and (new.parent_run_id is not null or new.state <> 'succeeded'))
+    execute function app.run_ended();
+
+-- Cancel up to p_limit open children of a run that ended other than succeeded, and say in their event logs why.
+-- Returns how many; 0: there are none any more, or the run was retried, and it is no orphans' parent any more.
+create function app.cancel_orphans(p_parent text, p_limit integer, p_now timestamptz) returns integer
+language plpgsql as $$
+declare
+    chosen  text[];
+    each    text;
+    was     text;
+    number  integer;
+    stopped integer := 0;
+begin
+    select array_agg(c.run_id order by c.run_id) into chosen
+    from (select o.run_id from app.open_children(app.tenant(), p_parent) o
+          where not o.cancel_requested order by o.run_id limit p_limit) c;
+    perform 1 from reviews v where v.tenant_id = app.tenant() and v.run_id = any(chosen) and v.state = 'open'
+    order by v.review_id for update;
+    perform 1 from queue_tenants where tenant_id = app.tenant() for update;
+    perform 1 from runs p where p.tenant_id = app.tenant() and p.run_id = p_parent
+      and p.finished_at is not null and p.state <> 'succeeded';
+    if not found or chosen is null then
+        delete from orphans where tenant_id = app.tenant() and run_id = p_parent;
+        return 0;
+    end if;
+    foreach each in array chosen loop
+        was := app.queue_cancel(each, p_now);
+        if was not in ('queued', 'running', 'waiting') then continue; end if;
+        stopped := stopped + 1;
+        update runs set event_seq = event_seq + 1 where tenant_id = app.tenant() and run_id = each
+        returning event_seq into number;
+        insert into run_events (tenant_id, run_id, seq, at, kind, data)
+        values (app.tenant(), each, number, p_now,
+                case was when 'running' then 'cancel_requested' else 'cancelled' end,
+                jsonb_build_object('actor', 'run:' || p_parent));
+    end loop;
+    return greatest(stopped, 1);
+end $$;
+select app.control('app.cancel_orphans(text, integer, timestamptz)');
+
+-- Tenants that have runs whose open children are still to be cancelled: what a crash left.
+create function app.orphaned() returns table (tenant_id text) language sql stable as $$
+    select distinct o.tenant_id from orphans o where app.outside()
+$$;
+select app.control('app.orphaned()');

@@ -1,0 +1,54 @@
+-- Child runs. The story is in core/db/migrations/0018_children.sql.
+
+-- name: depth
+-- How many runs are above this one.
+select cardinality(ancestors) from runs where tenant_id = app.tenant() and run_id = $1;
+
+-- name: awaits
+-- Whether a child that a step of a run spawned has not ended.
+select app.awaits_children(app.tenant(), $1, $2);
+
+-- name: ends
+-- How runs stand, in the order in which they are asked for.
+select r.run_id, r.workflow, r.state, r.output, r.error
+from unnest($1::text[]) with ordinality as asked (run_id, position)
+join runs r on r.tenant_id = app.tenant() and r.run_id = asked.run_id
+order by asked.position;
+
+-- name: undone
+-- Children of a step that ended other than succeeded before their parent was retried.
+select c.run_id from runs c
+where c.tenant_id = app.tenant() and c.parent_run_id = $1 and c.parent_step = $2 and c.state <> 'succeeded'
+  and c.finished_at <= (select max(e.at) from run_events e where e.run_id = $1 and e.kind = 'retried')
+order by c.run_id;
+
+-- name: counts
+-- Children of a run by state.
+select state, count(*) as runs from runs where tenant_id = app.tenant() and parent_run_id = $1 group by state;
+
+-- name: parent_state
+-- Where a run stands: 'queued' when its last child has just woken it.
+select state from runs where tenant_id = app.tenant() and run_id = $1;
+
+-- name: tell_parent
+-- Of several children that a parent waits for, how many have ended; no row when it does not wait for several.
+with siblings as (
+    select count(*) as total, count(c.finished_at) as done from runs c
+    where c.tenant_id = app.tenant() and c.parent_run_id = $1 and c.parent_step = $2
+)
+update runs p set progress = jsonb_build_object('done', s.done, 'total', s.total, 'note', p.progress ->> 'note')
+from siblings s
+where p.tenant_id = app.tenant() and p.run_id = $1 and p.state = 'waiting' and p.cause = 'children' and s.total > 1
+returning p.progress, p.batch_id, p.thread_id;
+
+-- name: orphans
+-- Runs of the tenant whose open children are to be cancelled.
+select run_id from orphans where tenant_id = app.tenant() order by run_id limit $1;
+
+-- name: cancel_orphans
+-- Cancel some open children of a run that did not succeed; 0 when none is left.
+select app.cancel_orphans($1, $2, $3);
+
+-- name: orphaned
+-- Tenants in which a crash left children that are to be cancelled.
+select tenant_id from app.orphaned();
