@@ -85,6 +85,25 @@ class PolicyOut(BaseModel):
     policy: Policy
 
 
+class StepCostOut(BaseModel):
+    """What a step has cost, and how good its estimates were. Money in micro-USD."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    workflow: str
+    step: str
+    settled: int = Field(description="Attempts that ended with a result.")
+    p95_microusd: int = Field(description="Of the last 64 of them: what a step that declares no estimate reserves.")
+    exceeded_share: float = Field(description="How many of them cost more than was reserved at first.")
+    mean_overshoot_microusd: int = Field(description="By how much these did.")
+
+
+class EstimatesOut(BaseModel):
+    """Steps that have cost something, those that ended most often first."""
+
+    steps: list[StepCostOut]
+
+
 class KeyIn(BaseModel):
     """A key to issue."""
 
@@ -182,6 +201,13 @@ async def get_tenant(caller: Caller, services: Services) -> TenantOut:
             left_microusd=balance.left_microusd,
         ),
     )
+
+
+@router.get("/tenant/estimates", **needs(Scope.TENANT_READ))
+async def get_estimates(caller: Caller, services: Services) -> EstimatesOut:
+    """What steps have cost, from which estimates are learned, and how often these were too small."""
+    found = await services.platform.usage.step_costs(caller)
+    return EstimatesOut(steps=[StepCostOut.model_validate(each) for each in found])
 
 
 @router.put("/tenant/policy", **needs(Scope.TENANT_WRITE, body=True))

@@ -14,7 +14,7 @@ send conversations to its maker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import httpx2
@@ -91,14 +91,16 @@ class ModelGateway:
         tier: ModelTier | None = None,
         covered_microusd: int | None = None,
         cheapest: bool = False,
+        cover_more: Callable[[int], Awaitable[None]] | None = None,
     ) -> TenantModels:
         """The models of one tenant for one purpose (a short constant, e.g. ``chat``; shown in audit and metrics).
 
         ``tier`` overrides what agents ask for, never above the policy's; ``cheapest``: by the cheapest model that the
         policy allows, when a budget runs low. ``covered_microusd``: the caller's step has reserved this much and will
-        settle ``spent_microusd`` itself; without it each call reserves in the ledger.
+        settle ``spent_microusd`` itself; without it each call reserves in the ledger. ``cover_more``: reserves so much
+        more for the step, or raises ``BudgetExceeded``; without it calls are kept inside what is covered.
         """
-        meter = Meter(self._books, ctx, purpose, run_id, covered_microusd)
+        meter = Meter(self._books, ctx, purpose, run_id, covered_microusd, cover_more)
         allowed = allowed_endpoints(tuple(self._routes), ctx.policy, ctx.region)
         transport = MeteredTransport(
             ctx,

@@ -5,13 +5,15 @@ and written to the audit, one transaction), or ``open`` → ``fail`` (reservatio
 is audited, too. If the process dies in between, the reservation stands until it is abandoned.
 
 Two ways to pay. Without ``covered_microusd`` each call reserves in the ledger for itself. With it the caller
-(a step of a run) already holds a reservation of that size: calls are kept inside it and ``spent_microusd``
-tells what the step has to settle.
+(a step of a run) already holds a reservation of that size: calls are kept inside it, or ``cover_more`` reserves what
+is lacking, and ``spent_microusd`` tells what the step has to settle.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,13 +65,21 @@ class Meter:
     """The calls of one tenant for one purpose."""
 
     def __init__(
-        self, books: Books, ctx: TenantContext, purpose: str, run_id: RunId | None, covered_microusd: int | None
+        self,
+        books: Books,
+        ctx: TenantContext,
+        purpose: str,
+        run_id: RunId | None,
+        covered_microusd: int | None,
+        cover_more: Callable[[int], Awaitable[None]] | None,
     ) -> None:
         self._books = books
         self._ctx = ctx
         self._purpose = purpose
         self._run_id = run_id
         self._covered = covered_microusd
+        self._cover_more = cover_more
+        self._covering = asyncio.Lock()
         self._open_microusd = 0
         self.spent_microusd = 0
         """Cost of all calls so far, aborted ones included."""
@@ -80,12 +90,14 @@ class Meter:
         try:
             if self._covered is None:
                 await self._books.usage.reserve(self._ctx, key, estimate_microusd, run_id=self._run_id)
+                self._open_microusd += estimate_microusd
             else:
-                self._check_covered(estimate_microusd)
+                async with self._covering:  # one call after the other, or two would be covered by the same money
+                    self._covered = await self._covering_also(self._covered, estimate_microusd)
+                    self._open_microusd += estimate_microusd
         except BudgetExceeded as refused:
             await self.refuse(refused, model, prompt_sha256)
             raise
-        self._open_microusd += estimate_microusd
         return OpenCall(key, model, prompt_sha256, estimate_microusd, time.monotonic())
 
     def charge(self, call: OpenCall, endpoint: Endpoint, seen: Observed, tokens: Tokens, outcome: str) -> Charged:
@@ -128,16 +140,21 @@ class Meter:
         """A look-up in the cache: hit or miss."""
         self._books.metrics.cache.labels(self._ctx.tenant_id, result).inc()
 
-    def _check_covered(self, estimate_microusd: int) -> None:
-        left = (self._covered or 0) - self.spent_microusd - self._open_microusd
-        if estimate_microusd > left:
+    async def _covering_also(self, covered_microusd: int, estimate_microusd: int) -> int:
+        """What the step has reserved, with one more call. Raises ``BudgetExceeded``."""
+        left = covered_microusd - self.spent_microusd - self._open_microusd
+        if estimate_microusd <= left:
+            return covered_microusd
+        if self._cover_more is None:
             raise BudgetExceeded(
                 f"The step's estimate leaves {format_usd(max(0, left))}; the next model call may need "
                 f"{format_usd(estimate_microusd)}.",
                 account="step",
                 needed_microusd=estimate_microusd,
-                limit_microusd=self._covered,
+                limit_microusd=covered_microusd,
             )
+        await self._cover_more(estimate_microusd - left)
+        return covered_microusd + estimate_microusd - left
 
     async def _write(self, act: str, call: OpenCall, told: dict[str, Any], cost_microusd: int) -> None:
         facts = self._facts(call.prompt_sha256) | told

@@ -32,7 +32,7 @@ from core.runs.store import append_event, event_line
 from core.tenancy import TenantContext
 from core.usage.service import UsageService
 
-NO_TRY = ("cancelled", "budget_exceeded")
+NO_TRY = ("cancelled", "cut_off", "budget_exceeded", "endpoint_down")
 """Codes with which an attempt ends that says nothing about what was tried."""
 
 
@@ -133,6 +133,20 @@ class RunExecution:
         self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
         return attempt
 
+    async def reserve_more(self, on: Executing, step: int, attempt: int, part: int, amount_microusd: int) -> None:
+        """Reserve more for an open attempt; ``part`` counts how often. Raises ``BudgetExceeded`` and ``Lost``."""
+        async with self._db.tenant_transaction(on.ctx) as tx:
+            if not await store.still_ours(tx, on.held):
+                raise Lost
+            await self._usage.reserve_in(
+                tx,
+                on.ctx,
+                f"{ledger_key(on.run_id, step, attempt)}/{part}",
+                amount_microusd,
+                run_id=on.run_id,
+                run_limit_microusd=on.budget_microusd,
+            )
+
     async def tries(self, on: Executing, step: int) -> int:
         """Attempts of the step that failed since the run was submitted or retried; not those that only could not begin
         (``NO_TRY``)."""
@@ -215,7 +229,10 @@ class RunExecution:
                 now=self._clock.now(),
             )
             if closed and reserved:
-                await self._usage.settle_in(tx, ledger_key(on.run_id, step, attempt), cost_microusd, model)
+                key, learn = ledger_key(on.run_id, step, attempt), error is None
+                await self._usage.settle_step_in(
+                    tx, key, cost_microusd, model, run_id=on.run_id, step=step, attempt=attempt, learn=learn
+                )
             if not closed and not await store.still_ours(tx, on.held):
                 raise Lost
         self._bus.news.of_run(on.ctx.tenant_id, on.run_id)

@@ -39,6 +39,11 @@ PARENT = "parent"
 """Whose account lacks the money when it is that of a run above the one that asks."""
 
 
+def estimate_of(p95_microusd: int | None) -> int:
+    """What to reserve for a step whose costs have this 95th percentile; None: not known yet."""
+    return DEFAULT_ESTIMATE_MICROUSD if p95_microusd is None else max(LEAST_ESTIMATE_MICROUSD, p95_microusd)
+
+
 def not_covered(account: str, limit_microusd: int, needed_microusd: int) -> BudgetExceeded:
     """The error to raise when an account does not cover what is needed."""
     return BudgetExceeded(
@@ -47,6 +52,46 @@ def not_covered(account: str, limit_microusd: int, needed_microusd: int) -> Budg
         needed_microusd=needed_microusd,
         limit_microusd=limit_microusd,
     )
+
+
+ENOUGH = 5
+"""Ends of a step after which its costs say what it will cost."""
+
+DEFAULT_ESTIMATE_MICROUSD = 20_000
+"""What a step without an estimate is taken to cost while nobody knows."""
+
+LEAST_ESTIMATE_MICROUSD = 100
+"""The least that is reserved for a step that may cost something."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What a step has cost, and how good its estimates were. Money in micro-USD.
+
+    Attributes:
+        settled: attempts that ended with a result.
+        p95_microusd: the 95th percentile of the last 64 of them.
+        exceeded: how many cost more than was reserved for them at first.
+        overshoot_microusd: how much more, in sum.
+    """
+
+    tenant_id: str
+    workflow: str
+    step: str
+    settled: int
+    p95_microusd: int
+    exceeded: int
+    overshoot_microusd: int
+
+    @property
+    def exceeded_share(self) -> float:
+        """How often an estimate was too small."""
+        return self.exceeded / self.settled if self.settled else 0.0
+
+    @property
+    def mean_overshoot_microusd(self) -> int:
+        """By how much, when it was."""
+        return round(self.overshoot_microusd / self.exceeded) if self.exceeded else 0
 
 
 @dataclass(frozen=True, slots=True)

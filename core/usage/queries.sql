@@ -30,3 +30,22 @@ from budget_accounts where tenant_id = app.tenant() and account = $1;
 -- name: cover
 -- Raise a run's limit until it covers an amount more.
 select app.budget_cover($1, $2, $3);
+
+-- name: settle_step
+-- Settle an attempt of a step with all that was reserved for it, and keep what it cost; false when that was done before.
+select case when app.ledger_settle($1, $2, $3, $4) then app.step_settled($1, $5, $6, $7, $2, $8, $4) else false end;
+
+-- name: estimate
+-- The 95th percentile of what a step of a workflow has cost: the tenant's own, else everybody's; null: not known yet.
+select coalesce((select c.p95_microusd from step_costs c
+                 where c.tenant_id = app.tenant() and c.workflow = $1 and c.step = $2 and c.settled >= $3::integer),
+                app.step_p95($1, $2, $3::integer));
+
+-- name: step_costs
+-- What the tenant's steps have cost, those that ended most often first.
+select tenant_id, workflow, step, settled, p95_microusd, exceeded, overshoot_microusd from step_costs
+where tenant_id = app.tenant() and ($1::text is null or tenant_id = $1) order by settled desc, workflow, step limit $2;
+
+-- name: op_step_costs
+-- The same of one tenant, or of all, for operators.
+select tenant_id, workflow, step, settled, p95_microusd, exceeded, overshoot_microusd from app.op_step_costs($1, $2);

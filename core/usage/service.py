@@ -13,10 +13,10 @@ from datetime import timedelta
 
 from core.clock import Clock
 from core.db.pool import Database, Transaction
-from core.tenancy import TenantContext
+from core.tenancy import Scope, TenantContext
 from core.usage import store
 from core.usage.ladder import Accounts
-from core.usage.model import PARENT, Balance, month_of, not_covered
+from core.usage.model import ENOUGH, PARENT, Balance, StepCost, estimate_of, month_of, not_covered
 
 _BATCH = 500
 
@@ -86,6 +86,43 @@ class UsageService:
         """Settle in the caller's transaction, so that a result and its cost are recorded together."""
         _check(amount_microusd)
         return await store.settle(tx, key, amount_microusd, model, self._clock.now())
+
+    async def settle_step_in(
+        self,
+        tx: Transaction,
+        key: str,
+        amount_microusd: int,
+        model: str | None,
+        *,
+        run_id: str,
+        step: int,
+        attempt: int,
+        learn: bool,
+    ) -> None:
+        """Settle an attempt of a step, once, in the caller's transaction: ``key``, and what was reserved later under
+        keys that begin with it and a stroke. ``learn``: estimates go by what it cost."""
+        _check(amount_microusd)
+        now = self._clock.now()
+        await store.settle_step(
+            tx, key, amount_microusd, model, now, run_id=run_id, step=step, attempt=attempt, learn=learn
+        )
+
+    async def estimate(self, ctx: TenantContext, workflow: str, step: str) -> int:
+        """What a step will probably not exceed: the 95th percentile of what it has cost this tenant, else anybody, else
+        a declared amount."""
+        async with self._db.tenant_transaction(ctx) as tx:
+            return estimate_of(await store.estimate(tx, workflow, step, ENOUGH))
+
+    async def step_costs(self, ctx: TenantContext, tenant_id: str | None = None, limit: int = 200) -> list[StepCost]:
+        """What steps have cost and how good their estimates were, those that ended most often first, at most 1,000.
+
+        A tenant's own; for operators those of one tenant, or of all. Needs ``tenant:read`` or ``platform:operate``.
+        """
+        everybody = Scope.PLATFORM_OPERATE in ctx.scopes
+        if not everybody:
+            ctx.require(Scope.TENANT_READ)
+        async with self._db.tenant_transaction(ctx) as tx:
+            return await store.step_costs(tx, tenant_id, max(1, min(limit, 1_000)), everybody=everybody)
 
     async def abandon(self, ctx: TenantContext, prefix: str) -> int:
         """Give back what was promised under keys beginning with ``prefix`` and never settled."""

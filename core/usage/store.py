@@ -6,7 +6,7 @@ from datetime import datetime
 
 from core.db.pool import Transaction
 from core.db.queries import load_queries
-from core.usage.model import Balance
+from core.usage.model import Balance, StepCost
 
 SQL = load_queries(__file__)
 
@@ -58,3 +58,31 @@ async def balance(tx: Transaction, account: str) -> Balance | None:
 async def cover(tx: Transaction, run_id: str, limit_microusd: int, amount_microusd: int) -> None:
     """Make a run's account cover an amount more."""
     await tx.execute(SQL["cover"], run_id, limit_microusd, amount_microusd)
+
+
+async def settle_step(
+    tx: Transaction,
+    key: str,
+    amount_microusd: int,
+    model: str | None,
+    now: datetime,
+    *,
+    run_id: str,
+    step: int,
+    attempt: int,
+    learn: bool,
+) -> None:
+    """Settle all that an attempt of a step reserved, once, and keep what it cost."""
+    await tx.execute(SQL["settle_step"], key, amount_microusd, model, now, run_id, step, attempt, learn)
+
+
+async def estimate(tx: Transaction, workflow: str, step: str, enough: int) -> int | None:
+    """The 95th percentile of what a step has cost; None while fewer than ``enough`` of its ends are known."""
+    found: int | None = await tx.fetchval(SQL["estimate"], workflow, step, enough)
+    return found
+
+
+async def step_costs(tx: Transaction, tenant_id: str | None, limit: int, *, everybody: bool) -> list[StepCost]:
+    """What steps have cost, those that ended most often first."""
+    name = "op_step_costs" if everybody else "step_costs"
+    return [StepCost(**row) for row in await tx.fetch(SQL[name], tenant_id, limit)]

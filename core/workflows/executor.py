@@ -68,7 +68,7 @@ class RunExecutor:
         """Execute one claimed run until its slot is given back."""
         on = await written(lambda: self._executing(claim))
         definition = self._registry.at(claim.workflow, claim.version)
-        run = Run(on, claim.workflow, Performer(self._tools, on))
+        run = Run(on, claim.workflow, Performer(self._tools, on, claim.workflow))
         lasted_s = 0.0 if claim.attempt == 1 else await written(lambda: self._execution.lasted_s(on))
         left_s = on.ctx.policy.max_duration_s - lasted_s
         if left_s <= 0:

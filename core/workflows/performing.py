@@ -51,7 +51,7 @@ async def _nothing(step: Step) -> None:  # noqa: ARG001 - the shape of an action
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a step does. ``service``: the name of the rate limit it is under; ``estimate`` in micro-USD.
+    """What a step does. ``service``: the name of the rate limit it is under; ``estimate`` in micro-USD, None: learned.
 
     ``optional``: skipped when the budget runs low. ``cheaper``: a cheaper model may do it then; ``degraded``: it does.
     """
@@ -60,7 +60,7 @@ class Work:
     name: str
     retry: Retry
     timeout_s: float
-    estimate: int
+    estimate: int | None
     service: str | None = None
     action: Callable[[Step], Awaitable[Any]] = _nothing
     optional: bool = False
@@ -71,8 +71,9 @@ class Work:
 class Performer:
     """Performs the steps of one run. ``asked``: people were asked something that may still be open."""
 
-    def __init__(self, tools: Tools, on: Executing) -> None:
+    def __init__(self, tools: Tools, on: Executing, workflow: str) -> None:
         self.tools = tools
+        self._workflow = workflow
         self.cancelled = False
         self.asked = False
         self.teller = Teller(tools.execution, on)
@@ -129,25 +130,28 @@ class Performer:
             raise step_failed(name, what) from error
 
     async def _performed(self, number: int, work: Work) -> Any:
-        step = Priced(number, work.name, work.kind, work.estimate, work.optional, work.cheaper)
+        estimate = work.estimate
+        if estimate is None:
+            estimate = await written(lambda: self.tools.usage.estimate(self._on.ctx, self._workflow, work.name))
+        step = Priced(number, work.name, work.kind, estimate, work.optional, work.cheaper)
         taken = await self._budgeting.before(step)
         if taken is not None and taken.rung is Rung.SKIP:
             return None
         try:
-            return await self._attempts(number, replace(work, degraded=taken is not None))
+            return await self._attempts(step, replace(work, degraded=taken is not None))
         except BudgetExceeded as error:
             refusal = error
         await self._budgeting.refused(step, refusal)
         return await self._performed(number, work)
 
-    async def _attempts(self, number: int, work: Work) -> Any:
+    async def _attempts(self, step: Priced, work: Work) -> Any:
         retry = work.retry
         left = retry.attempts
         if left > 1 and self._on.claim > 1:
             # A wait or a crash between two attempts gives no more of them.
-            left = max(1, left - await written(lambda: self.tools.execution.tries(self._on, number)))
+            left = max(1, left - await written(lambda: self.tools.execution.tries(self._on, step.number)))
         if left == 1:
-            return await self._attempt(number, work)
+            return await self._attempt(step, work)
         async for attempt in stamina.retry_context(
             on=retryable,
             attempts=left,
@@ -157,18 +161,19 @@ class Performer:
             wait_jitter=retry.initial_s,
         ):
             with attempt:
-                return await self._attempt(number, work)
+                return await self._attempt(step, work)
         raise AssertionError("stamina makes at least one attempt")
 
-    async def _attempt(self, number: int, work: Work) -> Any:
+    async def _attempt(self, priced: Priced, work: Work) -> Any:
         if self._leaving:
             raise HandedOver
+        number, estimate = priced.number, priced.estimate
         if work.service is not None:
             await self._wait_for_turn(work.service, number)
         execution, on = self.tools.execution, self._on
-        reserved = work.estimate > 0
-        attempt = await written(lambda: execution.begin_step(on, number, work.name, work.kind, work.estimate))
-        meter = StepMeter(work.estimate)
+        reserved = estimate > 0
+        attempt = await written(lambda: execution.begin_step(on, number, work.name, work.kind, estimate))
+        meter = StepMeter(estimate, partial(self._more, number, attempt) if work.estimate is None else None)
         step = Step(on.run_id, number, attempt, on.ctx, self.tools.services, meter, self.teller.emit, work.degraded)
         try:
             async with asyncio.timeout(work.timeout_s):
@@ -191,6 +196,9 @@ class Performer:
             )
         )
         return value
+
+    async def _more(self, number: int, attempt: int, part: int, amount_microusd: int) -> None:
+        await written(lambda: self.tools.execution.reserve_more(self._on, number, attempt, part, amount_microusd))
 
     async def _interruptible(self, action: Callable[[Step], Awaitable[Result]], step: Step) -> Result:
         self._unless_cut_off()

@@ -85,7 +85,7 @@ class Run:
         *,
         retry: Retry = ...,
         timeout_s: float = ...,
-        estimate: int = ...,
+        estimate: int | None = ...,
         name: str | None = ...,
         optional: Literal[False] = ...,
     ) -> Result: ...
@@ -98,7 +98,7 @@ class Run:
         *,
         retry: Retry = ...,
         timeout_s: float = ...,
-        estimate: int = ...,
+        estimate: int | None = ...,
         name: str | None = ...,
         optional: Literal[True],
     ) -> Result | None: ...
@@ -110,15 +110,16 @@ class Run:
         *,
         retry: Retry = _ONCE,
         timeout_s: float = 60.0,
-        estimate: int = 0,
+        estimate: int | None = 0,
         name: str | None = None,
         optional: bool = False,
     ) -> Result | None:
         """Execute ``function(step, argument)`` once and remember its result.
 
-        ``estimate`` (micro-USD) is reserved first. Retried are faults that may pass: timeouts, connection
-        faults, HTTP 408/425/429/5xx and our own retryable errors. ``optional``: None, and nothing done, when the
-        budget runs low (the policy's ``budget_skip_at``). Raises ``StepFailed`` when it failed for good.
+        ``estimate`` (micro-USD; None: learned from what the step has cost) is reserved first. Retried are faults that
+        may pass: timeouts, connection faults, HTTP 408/425/429/5xx and our own retryable errors. ``optional``: None,
+        and nothing done, when the budget runs low (the policy's ``budget_skip_at``). Raises ``StepFailed`` when it
+        failed for good.
         """
         return await self._function(
             function, argument, Work("step", name or "", retry, timeout_s, estimate, optional=optional)
@@ -133,7 +134,7 @@ class Run:
         *,
         retry: Retry = ...,
         timeout_s: float = ...,
-        estimate: int = ...,
+        estimate: int | None = ...,
         name: str | None = ...,
         optional: Literal[False] = ...,
     ) -> Result: ...
@@ -147,7 +148,7 @@ class Run:
         *,
         retry: Retry = ...,
         timeout_s: float = ...,
-        estimate: int = ...,
+        estimate: int | None = ...,
         name: str | None = ...,
         optional: Literal[True],
     ) -> Result | None: ...
@@ -160,7 +161,7 @@ class Run:
         *,
         retry: Retry = _ONCE,
         timeout_s: float = 60.0,
-        estimate: int = 0,
+        estimate: int | None = 0,
         name: str | None = None,
         optional: bool = False,
     ) -> Result | None:
@@ -173,7 +174,7 @@ class Run:
         agent: Agent[Step],
         argument: BaseModel | str,
         *,
-        estimate: int,
+        estimate: int | None = None,
         retry: Retry = _ONCE,
         timeout_s: float = 120.0,
         max_turns: int = 10,
@@ -182,9 +183,10 @@ class Run:
     ) -> Any:
         """Run an agent to its final output, on a model that the tenant's policy allows.
 
-        ``estimate`` (micro-USD) is reserved first and never exceeded; the real cost is settled with the
-        result. ``optional``: None, and nothing done, when the budget runs low; before that, and unless ``cheaper`` is
-        False, the cheapest model that the policy allows answers. Raises ``StepFailed``.
+        ``estimate`` (micro-USD) is reserved first and never exceeded; the real cost is settled with the result. None:
+        what such a step costs is learned, and more is reserved when that turns out to be too little. ``optional``:
+        None, and nothing done, when the budget runs low; before that, and unless ``cheaper`` is False, the cheapest
+        model that the policy allows answers. Raises ``StepFailed``.
         """
         from core.workflows.agent_step import run_agent  # the SDK takes half a second to import
 
@@ -196,8 +198,9 @@ class Run:
                 self.on.ctx,
                 f"workflow:{self.workflow}",
                 run_id=self.on.run_id,
-                covered_microusd=estimate,
+                covered_microusd=step.meter.estimate_microusd,
                 cheapest=step.degraded,
+                cover_more=step.meter.cover_more,
             )
             try:
                 return output.dump_python(await run_agent(agent, text, step, models, max_turns), mode="json")

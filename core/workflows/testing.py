@@ -63,6 +63,7 @@ class _NoModels:
         run_id: RunId | None = None,  # noqa: ARG002
         covered_microusd: int | None = None,  # noqa: ARG002
         cheapest: bool = False,  # noqa: ARG002
+        cover_more: object = None,  # noqa: ARG002
     ) -> AgentModels:
         raise InvalidInput("The workflow runs an agent: give it a model as in_memory(..., models=...).")
 

@@ -53,6 +53,10 @@ class Records(Protocol):
         """Open an attempt and reserve its estimate; the attempt's number."""
         ...
 
+    async def reserve_more(self, on: Executing, step: int, attempt: int, part: int, amount_microusd: int) -> None:
+        """Reserve more for an open attempt."""
+        ...
+
     async def tries(self, on: Executing, step: int) -> int:
         """Attempts of the step that failed since the run was submitted or retried."""
         ...
@@ -148,6 +152,10 @@ class Reviews(Protocol):
 class Money(Protocol):
     """The account of a run; see ``core.usage.service.UsageService``."""
 
+    async def estimate(self, ctx: TenantContext, workflow: str, step: str) -> int:
+        """What a step that declares nothing will probably cost at most."""
+        ...
+
     async def accounts(self, ctx: TenantContext, run_id: str, limit_microusd: int) -> Accounts:
         """What the run may spend from."""
         ...
@@ -215,6 +223,7 @@ class Models(Protocol):
         run_id: RunId | None = None,
         covered_microusd: int | None = None,
         cheapest: bool = False,
+        cover_more: Callable[[int], Awaitable[None]] | None = None,
     ) -> AgentModels:
         """The models of one tenant for one purpose."""
         ...

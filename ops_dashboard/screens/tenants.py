@@ -16,7 +16,7 @@ from core.usage.model import format_usd
 from ops_dashboard import policies, session, snapshots
 from ops_dashboard.measures import ratio
 from ops_dashboard.policies import BUDGETS, INSIDE, LADDER, QUOTAS, SERVICE_LEVELS, Field
-from ops_dashboard.screens import api_keys
+from ops_dashboard.screens import api_keys, step_costs
 from ops_dashboard.screens.forms import zone_input
 from ops_dashboard.session import Viewer
 from ops_dashboard.words import causes, count, duration, percent
@@ -33,9 +33,11 @@ def show() -> None:
     if not who.operator:
         st.title(who.identity.tenant_name, anchor=False)
         _use()
-        policy, keys = st.tabs(["Policy", "API keys"])
+        policy, costs, keys = st.tabs(["Policy", "Costs of steps", "API keys"])
         with policy:
             _editor(who, tenants[who.ctx.tenant_id])
+        with costs:
+            step_costs.show(None)
         with keys:
             api_keys.show()
         return
@@ -48,7 +50,11 @@ def show() -> None:
     chosen = st.selectbox("Tenant", list(tenants), key="policy_of", bind="query-params")
     _use()
     if chosen is not None:
-        _editor(who, tenants[chosen])
+        policy, costs = st.tabs(["Policy", "Costs of steps"])
+        with policy:
+            _editor(who, tenants[chosen])
+        with costs:
+            step_costs.show(chosen)
 
 
 @session.live()

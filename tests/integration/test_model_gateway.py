@@ -205,11 +205,40 @@ async def test_a_step_pays_from_its_own_reservation_and_stays_inside_it(house: H
     assert scarce.spent_microusd <= enough.spent_microusd
 
 
+async def test_a_learned_reservation_grows_before_each_call_that_it_does_not_cover(
+    house: House, endpoint: Upstream
+) -> None:
+    covered, more = 100, list[int]()
+
+    async def cover_more(amount_microusd: int) -> None:
+        more.append(amount_microusd)
+        assert models.spent_microusd <= covered + sum(more[:-1])
+        if len(more) == 3:
+            raise BudgetExceeded("The run's budget does not cover it.", account="run")
+
+    gateway = house.gateway(at(endpoint))
+    models = gateway.for_tenant(await house.tenant(), "workflow", covered_microusd=covered, cover_more=cover_more)
+    await asyncio.gather(ask(models), ask(models))
+    assert len(more) == 2
+    assert all(amount > 0 for amount in more)
+    assert 0 < models.spent_microusd <= covered + sum(more)
+
+    async def ask_on() -> None:
+        while True:
+            await ask(models)
+
+    with pytest.raises(BudgetExceeded) as refused:
+        await ask_on()
+    assert refused.value.details["account"] == "run"
+    assert models.spent_microusd <= covered + sum(more[:-1])
+
+
 async def test_tiers_decide_the_model_and_agents_cannot_name_another(house: House, endpoint: Upstream) -> None:
     gateway = house.gateway(at(endpoint))
     bank, shop = await house.tenant(model_tier=ModelTier.LARGE), await house.tenant("shop")
     assert gateway.for_tenant(bank, "chat").model_name() == "gpt-5"
     assert gateway.for_tenant(bank, "chat", tier=ModelTier.SMALL).model_name(ModelTier.LARGE) == "gpt-5-mini"
+    assert gateway.for_tenant(bank, "chat", cheapest=True).model_name(ModelTier.LARGE) == "gpt-5-mini"
     large = Agent[None](name="greedy", instructions="Help.", model="large")
     await Runner.run(large, "hello", run_config=gateway.for_tenant(shop, "chat").run_config())
     assert endpoint.requests[-1][1]["model"] == "gpt-5-mini"

@@ -14,7 +14,8 @@ begin
 end $$;
 select app.control('app.tenant_create(text, text, text, text, jsonb, text, timestamptz)');
 
--- A new version of the policy in place of version p_version; what it says of the queue reaches it in the same transaction.
+-- A new version of the policy in place of version p_version; what it says of the queue reaches it in the same transaction,
+-- and what waits for a limit that is higher now is woken.
 -- Null when another version is in force by now: what was decided about that one must be decided anew.
 create function app.tenant_policy_change(p_tenant text, p_version integer, p_policy jsonb, p_actor text,
                                          p_now timestamptz)
@@ -27,6 +28,8 @@ begin
     if not found then return null; end if;
     insert into policies values (p_tenant, next_version, p_policy, p_now, p_actor);
     perform app.queue_policy(p_tenant, p_policy, p_now);
+    perform app.waits_raised(p_tenant, (select p.document from policies p
+                                        where p.tenant_id = p_tenant and p.version = p_version), p_policy, p_now);
     return next_version;
 end $$;
 select app.control('app.tenant_policy_change(text, integer, jsonb, text, timestamptz)');

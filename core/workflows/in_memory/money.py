@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from core.clock import FakeClock
 from core.runs.execution import Executing
 from core.tenancy import TenantContext
 from core.usage.ladder import Accounts
-from core.usage.model import Balance, month_of, not_covered
+from core.usage.model import ENOUGH, Balance, estimate_of, month_of, not_covered
+
+_REMEMBERED = 64
 
 
 class MoneyInMemory:
@@ -17,6 +20,7 @@ class MoneyInMemory:
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
         self._accounts: dict[str, Balance] = {}
+        self._costs: dict[str, list[int]] = {}
         self._reserved: dict[str, tuple[tuple[str, ...], int]] = {}
         self._above: dict[str, tuple[tuple[str, int], ...]] = {}
 
@@ -48,9 +52,21 @@ class MoneyInMemory:
         self._add(accounts, reserved=amount)
 
     def settle(self, key: str, spent: int) -> None:
-        """Replace the promise by what was spent."""
+        """Replace the promise, and what was promised later under keys that begin with it, by what was spent."""
         accounts, amount = self._reserved.pop(key)
         self._add(accounts, reserved=-amount, spent=spent)
+        for part in [each for each in self._reserved if each.startswith(f"{key}/")]:
+            accounts, amount = self._reserved.pop(part)
+            self._add(accounts, reserved=-amount)
+
+    def learn(self, step: str, cost: int) -> None:
+        """A step of this name has cost so much."""
+        self._costs.setdefault(step, []).append(cost)
+
+    async def estimate(self, ctx: TenantContext, workflow: str, step: str) -> int:  # noqa: ARG002 - by the step's name
+        """The 95th percentile of what the step has cost."""
+        costs = sorted(self._costs.get(step, [])[-_REMEMBERED:])
+        return estimate_of(costs[math.ceil(0.95 * len(costs)) - 1] if len(costs) >= ENOUGH else None)
 
     def _add(self, accounts: tuple[str, ...], *, reserved: int, spent: int = 0) -> None:
         for account in accounts:

@@ -76,6 +76,10 @@ class RecordsInMemory:
         self._open(on, step, attempt, name, kind)
         return attempt
 
+    async def reserve_more(self, on: Executing, step: int, attempt: int, part: int, amount_microusd: int) -> None:
+        """Reserve more for an open attempt. Raises ``BudgetExceeded``."""
+        self._money.reserve(on, f"{ledger_key(on.run_id, step, attempt)}/{part}", amount_microusd)
+
     async def tries(self, on: Executing, step: int) -> int:
         """Attempts of the step that failed."""
         attempts = [one for one in self.of(on.run_id).attempts if (one.step, one.state) == (step, "failed")]
@@ -184,8 +188,11 @@ class RecordsInMemory:
 
     def _close(self, on: Executing, step: int, attempt: int, state: str, reserved: bool, **changes: Any) -> None:
         now = self._clock.now()
-        if self.of(on.run_id).close(step, attempt, state=state, finished_at=now, **changes) and reserved:
-            self._money.settle(ledger_key(on.run_id, step, attempt), changes["cost_microusd"])
+        record, cost = self.of(on.run_id), changes["cost_microusd"]
+        if record.close(step, attempt, state=state, finished_at=now, **changes) and reserved:
+            self._money.settle(ledger_key(on.run_id, step, attempt), cost)
+            if state == "done":
+                self._money.learn(_named(record, step), cost)
 
     def _lost(self) -> None:
         if self._lose:

@@ -287,7 +287,7 @@ class RunInMemory(Generic[Out]):
     async def _once(self) -> dict[str, Any]:
         self._claim += 1
         on = self._of.executing(self.run_id, self._claim, self._definition, self._at_most)
-        run = Run(on, self.workflow, Performer(self._of.tools, on))
+        run = Run(on, self.workflow, Performer(self._of.tools, on, self.workflow))
         with stamina.set_testing(True, attempts=_MOST_ATTEMPTS, cap=True):
             return await executed(run, self._definition, self._document)
 
