@@ -20,6 +20,7 @@ from chat_app.rendering import (
     REVIEW_CARD,
     RUNS_CARD,
     executing,
+    field_faults,
     review_card,
     runs_card,
     unfinished,
@@ -136,17 +137,19 @@ class LiveCards:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def decide(self, ctx: TenantContext, review_id: str, verdict: str, comment: str) -> bool:
+    async def decide(
+        self, ctx: TenantContext, review_id: str, verdict: str, comment: str, answer: dict[str, Any] | None = None
+    ) -> bool:
         """Decide a review from its card; what went wrong is shown on the card. Whether it was decided."""
-        notice = ""
+        notice, faults = "", {}
         try:
-            await self.rooms.reviews.decide(ctx, review_id, verdict, comment)
+            await self.rooms.reviews.decide(ctx, review_id, verdict, comment, answer)
         except Conflict as error:
             notice = f"{error.message} Your decision was not needed."
         except BailiwickError as error:
-            notice = error.message
+            notice, faults = error.message, field_faults(error)
         for element in self._of_review(review_id):
-            await self._show(element, notice=notice)
+            await self._show(element, notice, faults)
         return not notice
 
     # Following ------------------------------------------------------------------------------------------
@@ -215,17 +218,17 @@ class LiveCards:
 
     # Painting -------------------------------------------------------------------------------------------
 
-    async def _show(self, element: Element, notice: str = "") -> None:
-        props = await self._props(element, notice)
+    async def _show(self, element: Element, notice: str = "", faults: dict[str, str] | None = None) -> None:
+        props = await self._props(element, notice, faults)
         if props != element["props"]:
             element["props"] = props
             await self.screen.show(element)
 
-    async def _props(self, element: Element, notice: str = "") -> dict[str, Any]:
+    async def _props(self, element: Element, notice: str = "", faults: dict[str, str] | None = None) -> dict[str, Any]:
         props = element["props"]
         if element["name"] == RUNS_CARD:
             return await self.runs_props(str(props["batch_id"]), str(props["title"]))
-        return await self.review_props(str(props["review_id"]), notice)
+        return await self.review_props(str(props["review_id"]), notice, faults)
 
     async def runs_props(self, batch_id: str, label: str) -> dict[str, Any]:
         """A batch as its card shows it. Raises ``NotFound``."""
@@ -233,7 +236,9 @@ class LiveCards:
         recent = await self._interesting(progress)
         return runs_card(label, progress, recent, self.ctx.policy, await self._last_start(progress))
 
-    async def review_props(self, review_id: str, notice: str = "") -> dict[str, Any]:
+    async def review_props(
+        self, review_id: str, notice: str = "", faults: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         """A review as its card shows it. Raises ``NotFound``."""
         review = await self.rooms.reviews.get(self.ctx, review_id)
         decider = ""
@@ -241,7 +246,9 @@ class LiveCards:
             kind, _, user_id = review.decided_by.partition(":")
             names = await self.rooms.tenants.names(self.ctx, [user_id]) if kind == "user" else {}
             decider = "you" if user_id == self.ctx.user_id else next(iter(names.values()), "")
-        return review_card(review, self.ctx.policy, may_decide=self.may_decide, decider=decider, notice=notice)
+        return review_card(
+            review, self.ctx.policy, may_decide=self.may_decide, decider=decider, notice=notice, faults=faults
+        )
 
     async def _interesting(self, progress: BatchProgress) -> list[RunView]:
         """A few runs of the batch: those in trouble or at work first."""

@@ -21,6 +21,7 @@ from core.errors import (
     Unavailable,
 )
 from core.queue.estimate import StartsIn
+from core.reviews.form import Field, fields
 from core.reviews.model import ReviewView
 from core.runs.model import BatchProgress, RunState, RunView
 from core.tenancy import Policy, Scope, TenantContext
@@ -201,9 +202,18 @@ def executing(card: Mapping[str, Any]) -> bool:
 
 
 def review_card(
-    review: ReviewView, policy: Policy, *, may_decide: bool, decider: str = "", notice: str = ""
+    review: ReviewView,
+    policy: Policy,
+    *,
+    may_decide: bool,
+    decider: str = "",
+    notice: str = "",
+    faults: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Props of the card on which a case is decided. ``notice`` says why the last attempt did not work."""
+    """Props of the card on which a case is decided.
+
+    ``notice`` says why the last attempt did not work, ``faults`` what is wrong with which field of its form.
+    """
     evidence = dict(review.evidence)
     question = str(evidence.pop("question", "") or "")
     finding = evidence.get("finding")
@@ -222,7 +232,35 @@ def review_card(
         "reasons": [str(one) for one in reasons if str(one) not in review.title] if isinstance(reasons, list) else [],
         "facts": [_fact(label, value) for label, value in facts(evidence)][:MAX_FACTS],
         "may_decide": may_decide,
+        "fields": [] if review.form is None else [_input(field) for field in fields(review.form)],
         "notice": notice,
+        "faults": dict(faults or {}),
+    }
+
+
+def _input(field: Field) -> dict[str, Any]:
+    """A field of a form, as an input."""
+    return {
+        "name": field.name,
+        "kind": field.kind,
+        "title": field.title,
+        "description": field.description,
+        "required": field.required,
+        "default": field.default,
+        "choices": list(field.choices),
+        "least": field.least,
+        "most": field.most,
+        "longest": field.longest,
+    }
+
+
+def field_faults(error: BailiwickError) -> dict[str, str]:
+    """What an error says about the fields of a form, by name."""
+    prefix = "/answer/"
+    return {
+        str(fault["pointer"]).removeprefix(prefix).replace("~1", "/").replace("~0", "~"): str(fault["message"])
+        for fault in error.details.get("errors", ())
+        if str(fault.get("pointer", "")).startswith(prefix)
     }
 
 

@@ -160,4 +160,5 @@ async def decide(action: cl.Action) -> bool:
         str(payload.get("review_id", "")),
         str(payload.get("verdict", "")),
         str(payload.get("comment", ""))[:4_000],
+        payload.get("answer") if isinstance(payload.get("answer"), dict) else None,
     )

@@ -4,17 +4,79 @@ import { Button } from '@/components/ui/button'
 import { Textarea } from '@/components/ui/textarea'
 import { CheckCircle2, Clock, Loader2 } from 'lucide-react'
 
+// What somebody is filling in outlives the card, which is made anew whenever the server tells something about it.
+const drafts = (window.bailiwickDrafts ??= new Map())
+
+function start(field) {
+  if (field.kind === 'choice') return field.choices.indexOf(field.default)
+  return field.default ?? (field.kind === 'boolean' ? false : '')
+}
+
+// What is filled in, with the types that the form asks for; what is left empty is not sent.
+function answerOf(fields, values) {
+  const answer = {}
+  for (const { name, kind, choices } of fields) {
+    const value = values[name]
+    if (kind === 'choice') {
+      if (value >= 0) answer[name] = choices[value]
+    } else if (kind === 'number' || kind === 'integer') {
+      if (value !== '') answer[name] = Number(value)
+    } else if (value !== '') answer[name] = value
+  }
+  return answer
+}
+
+function Input({ field, value, set, disabled, fault }) {
+  const id = `${props.review_id}-${field.name}`
+  const common = { id, disabled, className: 'bw-input', 'aria-invalid': fault ? true : undefined, 'aria-describedby': `${id}-tip` }
+  const typed = { ...common, value, onChange: (event) => set(event.target.value) }
+  const kinds = {
+    boolean: () => <input {...common} type="checkbox" checked={value} onChange={(event) => set(event.target.checked)} />,
+    choice: () => (
+      <select {...common} value={value} onChange={(event) => set(Number(event.target.value))}>
+        <option value={-1}>–</option>
+        {field.choices.map((choice, index) => <option key={index} value={index}>{String(choice)}</option>)}
+      </select>
+    ),
+    date: () => <input {...typed} type="date" />,
+    text: () => <input {...typed} type="text" maxLength={field.longest} />,
+  }
+  const number = () => (
+    <input {...typed} type="number" step={field.kind === 'integer' ? 1 : 'any'} min={field.least ?? undefined}
+      max={field.most ?? undefined} />
+  )
+  return (
+    <div className={field.kind === 'boolean' ? 'bw-field bw-tick' : 'bw-field'}>
+      <label htmlFor={id}>{field.title}{field.required && <span aria-hidden="true"> *</span>}</label>
+      {(kinds[field.kind] ?? number)()}
+      <div id={`${id}-tip`} className={fault ? 'bw-fault' : 'bw-sub'}>{fault || field.description}</div>
+    </div>
+  )
+}
+
 export default function ReviewCard() {
-  const [comment, setComment] = useState('')
+  const fields = props.fields ?? []
+  const [draft, setDraft] = useState(() => drafts.get(props.review_id) ?? {
+    comment: '', values: Object.fromEntries(fields.map((field) => [field.name, start(field)])),
+  })
+  const { comment, values } = draft
   const [busy, setBusy] = useState('')
   const open = props.state === 'open'
+
+  function change(what) {
+    const changed = { ...draft, ...what }
+    drafts.set(props.review_id, changed)
+    setDraft(changed)
+  }
 
   async function decide(verdict) {
     setBusy(verdict)
     try {
       await callAction({
         name: 'decide_review',
-        payload: { review_id: props.review_id, verdict, comment },
+        payload: {
+          review_id: props.review_id, verdict, comment, answer: fields.length ? answerOf(fields, values) : null,
+        },
       })
     } finally {
       setBusy('')
@@ -48,7 +110,11 @@ export default function ReviewCard() {
       {props.notice && <p className="bw-notice" role="alert">{props.notice}</p>}
       {open && props.may_decide && (
         <div className="bw-decide">
-          <Textarea value={comment} onChange={(event) => setComment(event.target.value)} maxLength={4000} rows={2}
+          {fields.map((field) => (
+            <Input key={field.name} field={field} value={values[field.name]} disabled={busy !== ''}
+              fault={props.faults?.[field.name]} set={(value) => change({ values: { ...values, [field.name]: value } })} />
+          ))}
+          <Textarea value={comment} onChange={(event) => change({ comment: event.target.value })} maxLength={4000} rows={2}
             placeholder="Comment (kept with the decision)" aria-label="Comment" disabled={busy !== ''} />
           <div className="bw-buttons">
             {props.choices.map((choice, index) => (
