@@ -23,6 +23,15 @@ def test_a_reviewer_fills_in_a_form_is_told_what_is_wrong_with_it_and_decides(
         ravi.say("What waits for review?")
         card = ravi.page.locator("section[data-review]").filter(has_text="A credit line for Cora")
         expect(card).to_be_visible(timeout=DEADLINE_MS)
+        titles = [
+            "Amount in USD *",
+            "Rate in per cent",
+            "Purpose *",
+            "Secured",
+            "Valid until *",
+            "Note to the customer",
+        ]
+        expect(card.locator("label")).to_have_text(titles)  # in the order in which the workflow's author wrote them
         card.get_by_label("Amount in USD").fill("9000")
         card.get_by_label("Purpose").select_option(label="home")
         card.get_by_label("Secured").check()

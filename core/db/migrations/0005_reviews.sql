@@ -18,9 +18,9 @@ create table reviews (
     shared         boolean not null default true,      -- the tenant's reviewer_pool when it was asked
     priority       smallint not null default 2,        -- class by tier: 0 enterprise, 1 standard, 2 free
     title          text not null,
-    evidence       jsonb not null,
+    evidence       json not null,          -- json, not jsonb: people read it in the order in which it was given
     choices        text[] not null,
-    form           jsonb,                  -- JSON schema of what deciders fill in
+    form           json,                   -- JSON schema of what deciders fill in, in its own order
     needed         smallint not null default 1,        -- votes that a verdict needs ...
     of             smallint not null default 1,        -- ... of so many
     fallback       text,                   -- the verdict when no verdict can get enough votes any more
