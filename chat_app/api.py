@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from chat_app.auth import Authenticator
+from chat_app.feeds import RunFeeds
 from chat_app.problems import UnsupportedMediaType, responses
 from core.bootstrap import Platform
 from core.errors import (
@@ -83,6 +84,7 @@ class ApiServices:
     auth: Authenticator
     stopping: asyncio.Event
     streams: Streams
+    feeds: RunFeeds
 
 
 def api_services(request: Request) -> ApiServices:

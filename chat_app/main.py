@@ -22,6 +22,7 @@ from starlette.types import Scope
 
 from chat_app.api import PREFIX, ApiServices, Streams
 from chat_app.auth import Authenticator
+from chat_app.feeds import RunFeeds
 from chat_app.problems import HANDLED, answer, translate
 from chat_app.routes import blobs, memories, pollers, reviews, run_events, runs, schedules, tenant, triggers
 from chat_app.routes.pages import Docs, Pages, Site, wants_page
@@ -63,9 +64,10 @@ def create_app(platform: Platform, memory: MemoryPort, tracer: Tracer, stopping:
     auth = Authenticator(platform.tenants, settings, platform.clock)
     pages = Pages(settings)
     activity = Activity()
+    feeds = RunFeeds(platform.bus, platform.runs.log, platform.clock, stopping)
     # One slash more or less is another address: nothing is redirected, and no description is served unasked.
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.state.services = ApiServices(platform, memory, auth, stopping, Streams())
+    app.state.services = ApiServices(platform, memory, auth, stopping, Streams(), feeds)
 
     def respond(scope: Scope, error: BailiwickError) -> Response:
         return pages.answer(scope, error) if wants_page(scope) else answer(scope, error)

@@ -193,6 +193,7 @@ class LeaderDuties:
             await self._platform.tenants.purge()
             await self._platform.usage.release_forsaken(_FORSAKEN_S)
             await self._platform.queue.forget_uses()
+            await self._platform.runs.log.forget_said()
             await self._platform.queue.forget_flows()
             await self._platform.blobs.purge()
             await forget_old_acts(self._platform.audit, self._platform.tenants)

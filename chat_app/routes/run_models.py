@@ -200,6 +200,16 @@ class EventOut(BaseModel):
         return cls.model_validate(event)
 
 
+class ChangeOut(BaseModel):
+    """A run of the tenant has changed its state; what is unknown or does not apply is left out."""
+
+    run_id: str
+    state: str
+    cause: str | None = Field(None, description="Why it waits.")
+    batch_id: str | None = None
+    thread_id: str | None = None
+
+
 class SentEventIn(BaseModel):
     """An event for the runs that wait, or will wait, for this name and key."""
 

@@ -25,9 +25,9 @@ from core.queue.model import Topic
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs import execution_store as store
-from core.runs.execution_store import Said, Standing, StepEnd
+from core.runs.execution_store import Standing, StepEnd
 from core.runs.family import Family
-from core.runs.model import Cause, RunState
+from core.runs.model import Cause, RunState, Said
 from core.runs.store import append_event, event_line
 from core.tenancy import TenantContext
 from core.usage.service import UsageService

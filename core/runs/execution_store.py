@@ -11,7 +11,7 @@ from typing import Any
 from core.db.pool import Row, Transaction
 from core.db.queries import load_queries
 from core.ids import RunId
-from core.runs.model import Cause, RunState
+from core.runs.model import Cause, RunState, Said
 
 SQL = load_queries(__file__)
 
@@ -59,14 +59,6 @@ class Held:
 
     run_id: str
     claim: int
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """Something a run says while it executes: the kind of the event, and its content."""
-
-    kind: str
-    data: dict[str, Any]
 
 
 async def finish(tx: Transaction, run_id: str, state: RunState, now: datetime) -> None:

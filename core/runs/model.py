@@ -167,6 +167,14 @@ class RunEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """Something a run says while it executes: the kind of the event, and its content."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ReasonCount:
     """How often a reason was given."""
 

@@ -82,10 +82,6 @@ order by r.submitted_at desc, r.run_id desc;
 select step, attempt, name, kind, state, cost_microusd, model, started_at, finished_at, error
 from run_steps where run_id = $1 order by step, attempt;
 
--- name: events
--- What happened to a run after a position.
-select seq, at, kind, data from run_events where run_id = $1 and seq > $2 order by seq limit 1000;
-
 -- name: passages
 -- Every time a run was in the queue and in a slot, with the causes of its waits for one.
 select queued_at, claimed_at, released_at, burst, capped_s, paused_s, no_worker_s from app.passage_rows($1, $2);

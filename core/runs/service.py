@@ -30,6 +30,7 @@ from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs import store
 from core.runs.entry import Entry
+from core.runs.log import RunLog
 from core.runs.model import (
     BatchProgress,
     Cause,
@@ -75,6 +76,7 @@ class RunService:
         self._audit = audit
         self._catalog = catalog
         self._clock = clock
+        self.log = RunLog(db, catalog, clock)
 
     # Submit ---------------------------------------------------------------------------------------------
 
@@ -173,10 +175,8 @@ class RunService:
             return await store.steps(tx, run_id)
 
     async def events(self, ctx: TenantContext, run_id: str, after_seq: int = 0) -> Sequence[RunEvent]:
-        """Up to 1,000 events after a position. Raises ``NotFound``."""
-        await self.get(ctx, run_id)
-        async with self._db.tenant_transaction(ctx) as tx:
-            return await store.events(tx, run_id, after_seq)
+        """Up to 1,000 events after a position, as the caller may see them. Raises ``NotFound``."""
+        return await self.log.events(ctx, run_id, after_seq)
 
     async def batch_progress(self, ctx: TenantContext, batch_id: str) -> BatchProgress:
         """How far a batch is. Raises ``NotFound`` when the tenant has no run of it."""

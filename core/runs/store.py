@@ -14,7 +14,6 @@ from core.runs.model import (
     Cause,
     Lane,
     ReasonCount,
-    RunEvent,
     RunRequest,
     RunState,
     RunView,
@@ -161,11 +160,6 @@ async def views_by_id(tx: Transaction, standstill: Standstill, run_ids: Sequence
 async def steps(tx: Transaction, run_id: str) -> list[StepView]:
     """All attempts of all steps."""
     return [StepView(**row) for row in await tx.fetch(SQL["steps"], run_id)]
-
-
-async def events(tx: Transaction, run_id: str, after_seq: int) -> list[RunEvent]:
-    """At most 1,000 events after a position."""
-    return [RunEvent(**row) for row in await tx.fetch(SQL["events"], run_id, after_seq)]
 
 
 async def passages(tx: Transaction, run_id: str, now: datetime) -> list[Passage]:

@@ -15,6 +15,8 @@ LOCKOUT_FAILURES = 10
 LOCKOUT_WINDOW_S = 15 * 60
 KEY_PREFIX = "bw"
 MAX_EMAIL = 254
+IDENTITY = "identity"
+"""Kind of the live event that says: somebody of the tenant may have lost a right, ask again who it is."""
 
 _OPERATOR_ONLY = (
     "tier",

@@ -26,6 +26,7 @@ from core.redis.bus import Bus
 from core.tenancy import OF_PLATFORM, PLATFORM, TENANT_ID, ActorKind, Policy, Role, Scope, TenantContext, scopes_of
 from core.tenants import store
 from core.tenants.model import (
+    IDENTITY,
     KEY_PREFIX,
     LOCKOUT_FAILURES,
     LOCKOUT_WINDOW_S,
@@ -135,6 +136,7 @@ class TenantService:
         async with self._db.tenant_transaction(identity.ctx) as tx:
             await store.delete_session(tx, hash_token(token))
             await self._audit.record(tx, identity.ctx, "session.close", f"user:{identity.user_id}")
+        await self._bus.publish(identity.tenant_id, IDENTITY, {})
 
     async def identify_key(self, key: str) -> TenantContext:
         """What an API key may do. Raises ``Unauthenticated`` when it is unknown, expired or revoked."""
@@ -282,6 +284,7 @@ class TenantService:
         async with self._db.control_transaction() as tx:
             if not await store.change_user(tx, tenant_id, user_id, roles, disabled, self._clock.now()):
                 raise NotFound("There is no such person.")
+        await self._bus.publish(tenant_id, IDENTITY, {})
         after = {"roles": None if roles is None else list(roles), "disabled": disabled}
         await self._audit_over(actor, tenant_id, "user.change", f"user:{user_id}", None, after)
 
@@ -305,14 +308,8 @@ class TenantService:
         if version is None:
             raise Conflict("Somebody else changes this policy, too. Look again.")
         await self._changed(tenant_id)
-        await self._audit_over(
-            actor,
-            tenant_id,
-            "policy.change",
-            f"tenant:{tenant_id}",
-            before.policy.model_dump(mode="json"),
-            policy.model_dump(mode="json"),
-        )
+        was, is_now = before.policy.model_dump(mode="json"), policy.model_dump(mode="json")
+        await self._audit_over(actor, tenant_id, "policy.change", f"tenant:{tenant_id}", was, is_now)
         return version
 
     async def pause(self, actor: TenantContext, tenant_id: TenantId, paused: bool) -> None:
@@ -377,6 +374,7 @@ class TenantService:
             if not await store.revoke_api_key(tx, key_id, self._clock.now()):
                 raise NotFound("There is no such key.")
             await self._audit.record(tx, ctx, "key.revoke", f"key:{key_id}")
+        await self._bus.publish(ctx.tenant_id, IDENTITY, {})
 
     def _require_over(self, actor: TenantContext, tenant_id: TenantId) -> None:
         if Scope.PLATFORM_OPERATE in actor.scopes:

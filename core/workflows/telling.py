@@ -19,7 +19,7 @@ import structlog
 
 from core.errors import BailiwickError, InvalidInput
 from core.runs.execution import Executing
-from core.runs.execution_store import Said
+from core.runs.model import Said
 from core.workflows.tools import Records
 
 TEXT, VALUE, PROGRESS = "text", "value", "progress"

@@ -13,8 +13,7 @@ from core.ids import RunId
 from core.reviews.model import ONE_PERSON, Terms, Verdict
 from core.runs.children import ChildEnd
 from core.runs.execution import Executing, Wait
-from core.runs.execution_store import Said
-from core.runs.model import Cause, RunRequest
+from core.runs.model import Cause, RunRequest, Said
 from core.tenancy import RateLimit, TenantContext
 from core.usage.ladder import AccountKind, Accounts, Taken
 from core.workflows.step import Lent

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from core.runs.execution_store import Said
-from core.runs.model import Cause, RunRequest, RunState, RunView, StepView
+from core.runs.model import Cause, RunRequest, RunState, RunView, Said, StepView
 from core.settings import Settings
 from core.tenancy import Policy, RateLimit
 from core.usage.model import usd

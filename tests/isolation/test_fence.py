@@ -49,6 +49,7 @@ FUNCTIONS = {
     "census": May.REFUSE,
     "census_reviews": May.REFUSE,
     "claim": May.REFUSE,
+    "forget_said": May.REFUSE,
     "fair_level": May.SUM,
     "ledger_abandon": May.OWN,
     "ledger_forsaken": May.REFUSE,

@@ -80,6 +80,23 @@ create table run_events (
 );
 select app.fence('run_events', 'select, insert');
 
+create index run_events_said on run_events (at) where kind in ('progress', 'text', 'value');
+
+-- Forget what runs said of themselves before a moment, of all tenants; how many events.
+create function app.forget_said(p_before timestamptz, p_limit integer) returns bigint language sql as $$
+    with gone as (
+        delete from run_events e
+        where (e.run_id, e.seq) in (
+            select o.run_id, o.seq from run_events o
+            where o.kind in ('progress', 'text', 'value') and o.at < p_before and app.outside()
+            limit p_limit
+        )
+        returning 1
+    )
+    select count(*) from gone
+$$;
+select app.control('app.forget_said(timestamptz, integer)');
+
 -- What the queue does to a run is told wherever it is done: it got a slot (claimed), what it waited for is over (woken).
 -- All else is told by the statement that makes it so. Such an update leaves event_seq to this.
 create function app.run_moved() returns trigger language plpgsql as $$

@@ -303,7 +303,9 @@ $$;
 create function app.transition_rows(p_run_id text)
 returns table (seq integer, at timestamptz, kind text, cause text)
 language sql stable as $$
-    select e.seq, e.at, e.kind, e.data ->> 'cause' from run_events e where e.run_id = p_run_id order by e.seq
+    select e.seq, e.at, e.kind, e.data ->> 'cause' from run_events e
+    where e.run_id = p_run_id and e.kind not in ('progress', 'text', 'value')  -- what it did, not what it said
+    order by e.seq
 $$;
 
 -- The same over all tenants, for operators: empty outside the tenant 'platform'.

@@ -9,8 +9,7 @@ from typing import Any
 from core.clock import FakeClock
 from core.errors import QuotaExceeded
 from core.runs.execution import NO_TRY, Executing, Lost, Wait, ledger_key
-from core.runs.execution_store import Said
-from core.runs.model import StepView
+from core.runs.model import Said, StepView
 from core.workflows.in_memory.money import MoneyInMemory
 
 

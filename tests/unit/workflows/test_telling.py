@@ -13,8 +13,7 @@ from pydantic import BaseModel
 
 from core.errors import InvalidInput, Unavailable
 from core.runs.execution import Executing
-from core.runs.execution_store import Said
-from core.runs.model import RunState
+from core.runs.model import RunState, Said
 from core.workflows import Run, Step, workflow
 from core.workflows.in_memory.records import RecordsInMemory
 from core.workflows.telling import MAX_SAID, MAX_VALUE_BYTES, TEXT, Teller, heard
