@@ -24,7 +24,18 @@ from chat_app.api import PREFIX, ApiServices, Streams
 from chat_app.auth import Authenticator
 from chat_app.feeds import RunFeeds
 from chat_app.problems import HANDLED, answer, translate
-from chat_app.routes import blobs, memories, pollers, reviews, run_events, runs, schedules, tenant, triggers
+from chat_app.routes import (
+    blobs,
+    memories,
+    pollers,
+    reviews,
+    run_events,
+    runs,
+    schedules,
+    tenant,
+    triggers,
+    versions,
+)
 from chat_app.routes.pages import Docs, Pages, Site, wants_page
 from chat_app.security import Activity, Area, FrontDoor, HttpMetrics
 from core.blobs.model import MAX_BLOB_BYTES
@@ -87,7 +98,7 @@ def create_app(platform: Platform, memory: MemoryPort, tracer: Tracer, stopping:
         respond=respond,
         areas=AREAS,
     )
-    for room in (runs, run_events, reviews, schedules, pollers, triggers, memories, blobs, tenant):
+    for room in (runs, run_events, reviews, schedules, pollers, triggers, memories, blobs, tenant, versions):
         app.include_router(room.router, prefix=PREFIX)
     app.include_router(triggers.hooks, prefix=PREFIX)
     app.include_router(tenant.keys, prefix=PREFIX)

@@ -40,6 +40,7 @@ _TAGS = {
     "Memories": "What the tenant's agents have learned.",
     "Tenant": "The organisation: its policy, usage and budget; who the caller is.",
     "API keys": "Keys for programs.",
+    "Versions": "For operators: which versions of workflows new runs go to, and which code is still needed.",
 }
 
 

@@ -35,6 +35,7 @@ from core.telemetry import new_registry
 from core.tenants.service import TenantService
 from core.triggers.service import TriggerService
 from core.usage.service import UsageService
+from core.versions.service import VersionService
 from core.workflows.registry import Registry
 
 
@@ -50,6 +51,7 @@ class Platform:
     cache: Cache
     tenants: TenantService
     queue: QueueService
+    versions: VersionService
     runs: RunService
     control: RunControl
     execution: RunExecution
@@ -93,8 +95,9 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
         stack.push_async_callback(tenants.refusals.settled)
         queue = QueueService(db, bus, clock)
         execution = RunExecution(db, bus, queue, usage, clock)
-        entry = Entry(queue, usage, workflows, clock, settings.queue_limit)
-        runs = RunService(db, bus, queue, usage, audit, workflows, clock, queue_limit=settings.queue_limit)
+        versions = VersionService(db, queue, audit, workflows, clock)
+        entry = Entry(db, queue, usage, workflows, versions, clock, settings.queue_limit)
+        runs = RunService(db, bus, queue, entry, audit, workflows, clock)
         reviews = ReviewService(db, bus, queue, execution, audit, clock)
         metrics = new_registry(process)
         books = Books(db, usage, audit, clock, ModelMetrics(metrics))
@@ -109,6 +112,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
             cache=cache,
             tenants=tenants,
             queue=queue,
+            versions=versions,
             runs=runs,
             control=RunControl(db, bus, queue, runs, audit, clock),
             execution=execution,

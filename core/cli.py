@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core.audit.model import Chain
+from core.commands import versions_cli
 from core.errors import BailiwickError, SetupError
 from core.runs.history import RunLine
 from core.runs.model import RunState
@@ -34,6 +35,7 @@ runs = typer.Typer(help="What runs did and wait for, of every tenant; never what
 app.add_typer(runs, name="runs")
 audit = typer.Typer(help="The record of acts: is it whole?", no_args_is_help=True)
 app.add_typer(audit, name="audit")
+app.add_typer(versions_cli.app, name="versions")
 console = Console(highlight=False)
 OneTenant = Annotated[str | None, typer.Option("--tenant", help="Only of this tenant.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

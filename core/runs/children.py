@@ -104,9 +104,8 @@ class ChildRuns:
         beyond the limits of a family, ``Cancelled`` and ``Lost``; nothing is written then.
         """
         check_count(len(requests))
-        prepared = [
-            self._entry.prepared(child_of(on, step, number, request)) for number, request in enumerate(requests)
-        ]
+        children = [child_of(on, step, number, request) for number, request in enumerate(requests)]
+        prepared = await self._entry.prepared(on.ctx, children)
         async with self._db.tenant_transaction(on.ctx) as tx:
             check_depth(await tx.fetchval(SQL["depth"], on.run_id))
             balance = await self._usage.balance_in(tx, on.ctx, on.run_id, run_limit_microusd=on.budget_microusd)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.clock import Clock
-from core.db.pool import Transaction
+from core.db.pool import Database, Transaction
 from core.errors import Conflict, InvalidInput
-from core.ids import RunId
+from core.ids import RunId, new_id
 from core.queue.service import QueueService
 from core.runs import store
 from core.runs.door import Door
@@ -21,6 +21,7 @@ from core.runs.model import Cause, Lane, RunRequest, RunView, Standstill, check_
 from core.runs.submission import Catalog, WorkflowInfo, new_run, queued_view, replayed_id
 from core.tenancy import TenantContext
 from core.usage.service import UsageService
+from core.versions.service import VersionService
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +37,49 @@ class Entry:
     """The way into the queue of one process. ``queue_limit``: runs that may be queued on the whole platform."""
 
     def __init__(
-        self, queue: QueueService, usage: UsageService, catalog: Catalog, clock: Clock, queue_limit: int
+        self,
+        db: Database,
+        queue: QueueService,
+        usage: UsageService,
+        catalog: Catalog,
+        versions: VersionService,
+        clock: Clock,
+        queue_limit: int,
     ) -> None:
+        self._db = db
+        self._versions = versions
         self._queue = queue
         self._door = Door(queue, usage, queue_limit)
         self._catalog = catalog
         self._clock = clock
 
-    def prepared(self, request: RunRequest) -> Prepared:
-        """A request, looked at. Raises ``InvalidInput``, ``PayloadTooLarge`` and ``WorkflowUnknown``."""
-        check_request(request)
-        info = self._catalog.resolve(request.workflow, request.version)
-        return Prepared(request, info, self._catalog.validate(info, request.input))
+    async def prepared(self, ctx: TenantContext, requests: Sequence[RunRequest]) -> list[Prepared]:
+        """Requests, looked at, in their order: each with its version, and its input as that version reads it.
+
+        Raises ``InvalidInput``, ``PayloadTooLarge`` and ``WorkflowUnknown``.
+        """
+        routes = await self._versions.routes()
+        used = await self._versions_before(ctx, [one for one in requests if one.workflow in routes])
+        prepared = []
+        for request in requests:
+            check_request(request)
+            version = request.version or used.get(request.idempotency_key or "")  # a replay is read as what it repeats
+            if version is None:
+                key = request.idempotency_key or new_id("run", self._clock.now())
+                version = self._versions.version_for(
+                    routes, request.workflow, ctx.tenant_id, key, of_a_run=request.parent_run_id is not None
+                )
+            info = self._catalog.resolve(request.workflow, version)
+            prepared.append(Prepared(request, info, self._catalog.validate(info, request.input)))
+        return prepared
+
+    async def _versions_before(self, ctx: TenantContext, requests: Sequence[RunRequest]) -> dict[str, str]:
+        """The version of each run that was submitted before under one of the keys."""
+        keys = [one.idempotency_key for one in requests if one.idempotency_key]
+        if not keys:
+            return {}
+        async with self._db.tenant_transaction(ctx) as tx:
+            return await store.versions_by_key(tx, keys)
 
     async def insert_in(
         self, tx: Transaction, ctx: TenantContext, prepared: Sequence[Prepared], *, at_most_microusd: int | None = None

@@ -28,6 +28,10 @@ select run_id from fresh;
 select run_id, idempotency_key, request_hash from runs
 where tenant_id = app.tenant() and idempotency_key = any($1);
 
+-- name: versions_by_key
+-- The versions of runs submitted before under these keys.
+select idempotency_key, version from runs where tenant_id = app.tenant() and idempotency_key = any($1);
+
 -- name: count_day
 -- Count runs admitted on a local day; the row serialises submissions, so the quota is exact.
 insert into run_days as d (tenant_id, day, runs) values (app.tenant(), $1, $2)

@@ -46,7 +46,6 @@ from core.runs.model import (
 from core.runs.submission import Catalog, refusal_record
 from core.runs.waiting import Standing, by_cause
 from core.tenancy import Scope, TenantContext
-from core.usage.service import UsageService
 
 MAX_BATCH = 5_000
 TOLD_AT_ONCE = 100
@@ -61,18 +60,15 @@ class RunService:
         db: Database,
         bus: Bus,
         queue: QueueService,
-        usage: UsageService,
+        entry: Entry,
         audit: AuditService,
         catalog: Catalog,
         clock: Clock,
-        *,
-        queue_limit: int,
     ) -> None:
-        """``queue_limit``: runs that may be queued on the whole platform before load is shed."""
         self._db = db
         self._bus = bus
         self._queue = queue
-        self._entry = Entry(queue, usage, catalog, clock, queue_limit)
+        self._entry = entry
         self._audit = audit
         self._catalog = catalog
         self._clock = clock
@@ -97,7 +93,7 @@ class RunService:
         ctx.require(Scope.RUNS_WRITE)
         if not 1 <= len(requests) <= MAX_BATCH:
             raise InvalidInput(f"A batch has 1 to {MAX_BATCH} runs.")
-        prepared = [self._entry.prepared(request) for request in requests]
+        prepared = await self._entry.prepared(ctx, requests)
         try:
             async with self._db.tenant_transaction(ctx) as tx:
                 run_ids, fresh = await self._entry.insert_in(tx, ctx, prepared)

@@ -81,6 +81,12 @@ async def by_idempotency_keys(tx: Transaction, keys: Sequence[str]) -> dict[str,
     return {row["idempotency_key"]: (RunId(row["run_id"]), row["request_hash"]) for row in rows}
 
 
+async def versions_by_key(tx: Transaction, keys: Sequence[str]) -> dict[str, str]:
+    """The version of the run of each key that was used before."""
+    rows = await tx.fetch(SQL["versions_by_key"], list(keys))
+    return {row["idempotency_key"]: row["version"] for row in rows}
+
+
 async def count_day(tx: Transaction, day: date, runs: int) -> int:
     """Runs admitted on this day, these included."""
     return int(await tx.fetchval(SQL["count_day"], day, runs))

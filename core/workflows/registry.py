@@ -51,6 +51,10 @@ class Registry:
         """All workflows, by name."""
         return sorted(self._by_name)
 
+    def versions(self, name: str) -> list[str]:
+        """The versions of a workflow that are here, the newest first; empty for an unknown name."""
+        return sorted(self._by_name.get(name, {}), key=_order, reverse=True)
+
     def codes(self) -> list[str]:
         """All versions of all workflows, in order, as a worker tells the queue what it can execute (``code_of``)."""
         return sorted(code_of(name, version) for name, versions in self._by_name.items() for version in versions)
@@ -66,14 +70,18 @@ class Registry:
 
     def resolve(self, name: str, version: str | None) -> WorkflowInfo:
         """What admission needs of a workflow; ``version`` None: the newest. Raises ``WorkflowUnknown``."""
-        versions = self._by_name.get(name, {})
-        chosen = version or max(versions, key=_order, default="")
-        definition = versions.get(chosen)
-        if definition is None:
+        versions = self.versions(name)
+        if not versions:
+            raise WorkflowUnknown(f"There is no workflow {name!r}.", known=self.names())
+        chosen = version or versions[0]
+        if chosen not in versions:
             raise WorkflowUnknown(
-                f"There is no workflow {name!r}" + (f" version {version!r}." if version else "."),
+                f"Version {chosen!r} of workflow {name!r} is not installed where runs are submitted; "
+                f"there is {', '.join(versions)}.",
                 known=self.names(),
+                versions=versions,
             )
+        definition = self.at(name, chosen)
         return WorkflowInfo(name, chosen, definition.lane, definition.budget_microusd)
 
     def validate(self, info: WorkflowInfo, document: Mapping[str, Any]) -> dict[str, Any]:

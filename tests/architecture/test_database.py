@@ -24,6 +24,7 @@ SHARED_TABLES = {
     "login_failures": "failed logins are counted before anybody is known",
     "migrations": "what was applied",
     "queue_platform": "the virtual time of the fair queue, and its cap",
+    "version_routes": "to which version of a workflow new runs of all tenants go",
     "workers": "processes that execute runs of all tenants",
 }
 TENANT_POLICY = "tenant to bailiwick_app: (tenant_id = app.tenant()) / (tenant_id = app.tenant())"

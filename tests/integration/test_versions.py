@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from core.clock import FakeClock
+from core.errors import Forbidden
 from core.ids import WorkerId
 from core.queue.model import Topic, code_of
-from core.runs.model import Cause
+from core.runs.model import Cause, RunRequest
 from core.settings import Settings
-from core.tenancy import Policy
+from core.tenancy import PLATFORM, Policy, Role, TenantContext
+from core.versions.model import Route
+from tests.fixtures.web import Web, web_in
 from tests.fixtures.work import Work, work_in
 
 OLD, NEW = [code_of("loan", "1")], [code_of("loan", "1"), code_of("loan", "2")]
@@ -23,6 +27,13 @@ async def work(settings: Settings) -> AsyncIterator[Work]:
     """The rooms, on a clock that stands still."""
     async with work_in(settings, FakeClock()) as rooms:
         yield rooms
+
+
+@pytest.fixture
+async def web(settings: Settings) -> AsyncIterator[Web]:
+    """The application."""
+    async with web_in(settings) as served:
+        yield served
 
 
 async def test_a_run_without_code_waits_with_its_cause_and_starts_when_a_worker_with_it_comes(work: Work) -> None:
@@ -83,3 +94,81 @@ async def test_a_tenant_at_its_cap_gives_its_tenth_slot_to_the_older_run_of_anot
         await work.finish(claims[0], "old" if claims[0].version == "1" else "new")
     assert [one.version for one in served] == [*"111111111", "2"]
     assert served[-1].run_id == older.run_id
+
+
+async def test_operators_try_promote_and_roll_back_while_runs_come(work: Work) -> None:
+    bank, union = await work.tenant("bank"), await work.tenant("union")
+    operator = await work.operator()
+    await work.queue.heartbeat(WorkerId("w"), 9, codes=[*NEW, code_of("loan", "3")])
+
+    async def versions(ctx: TenantContext, **given: Any) -> set[str]:
+        return {one.version for one in await work.submit(ctx, 30, "loan", **given)}
+
+    changed = await work.versions.try_out(operator, "loan", "2", 50.0, ("union",))
+    assert (changed.route, changed.warnings) == (Route("loan", "3", None, "2", 50.0, ("union",)), ())
+    assert await versions(bank) == {"2", "3"}
+    assert await versions(union) == {"2"}
+    assert await versions(union, version="1") == {"1"}
+
+    await work.versions.promote(operator, "loan")
+    assert await versions(bank) == {"2"}
+    await work.versions.roll_back(operator, "loan")
+    assert await versions(bank) == {"3"}
+    warned = await work.versions.promote(operator, "loan", "9")
+    assert "no_code" in warned.warnings[0]
+    await work.versions.follow_newest(operator, "loan")
+    assert await versions(bank) == {"1"}  # what this catalog calls the newest
+
+    with pytest.raises(Forbidden):
+        await work.versions.promote(bank, "loan", "2")
+    entries = await work.audit.recent(await work.context(PLATFORM, Role.ADMIN))
+    acts = [(one.act, one.subject) for one in reversed(entries)]
+    assert [act for act, subject in acts if subject == "workflow:loan"] == [
+        *("version.canary", "version.promote", "version.rollback", "version.promote", "version.newest")
+    ]
+
+
+async def test_a_replayed_submission_answers_with_its_run_whatever_the_route_is_by_then(work: Work) -> None:
+    bank, operator = await work.tenant("bank"), await work.operator()
+    await work.versions.try_out(operator, "loan", "2", 0.0)
+    requests = [RunRequest("loan", {"row": n}, idempotency_key=f"row-{n}") for n in range(20)]
+    first = await work.runs.submit_many(bank, requests)
+    await work.versions.try_out(operator, "loan", "2", 100.0)
+    again = await work.runs.submit_many(bank, requests)
+    assert [(one.run_id, one.version) for one in again] == [(one.run_id, "3") for one in first]
+
+
+async def test_operators_see_which_code_is_still_needed(work: Work) -> None:
+    bank, operator = await work.tenant("bank"), await work.operator()
+    await work.queue.heartbeat(WorkerId("w"), 9, codes=NEW)
+    (gone,) = await work.submit(bank, 1, "loan", version="0")
+    await work.submit(bank, 2, "loan", version="1")
+    (claim, *_) = await work.claim("w", 1, 9, codes=NEW)
+    seen = {one.version: one for one in await work.versions.list(operator) if one.workflow == "loan"}
+    assert sorted(seen) == ["0", "1", "2"]
+    assert (seen["0"].stuck, seen["0"].installed, seen["0"].oldest_at) == (True, False, gone.submitted_at)
+    assert (seen["1"].queued, seen["1"].running, seen["1"].workers, seen["1"].removable) == (1, 1, 1, False)
+    assert (seen["2"].open_runs, seen["2"].workers, seen["2"].removable) == (0, 1, True)
+    await work.finish(claim, "w")
+
+
+async def test_operators_change_routes_over_the_api_and_nobody_else_sees_them(web: Web) -> None:
+    canary = {"workflow": "loan-approval", "version": "2", "percent": 5}
+    async with web.client(await web.key("bank")) as tenant:
+        assert (await tenant.get("/api/v1/versions")).status_code == 403
+        assert (await tenant.post("/api/v1/versions/canary", json=canary)).status_code == 403
+    async with web.browser("olga@platform.example", PLATFORM, Role.OPERATOR) as operator:
+        listed = (await operator.get("/api/v1/versions")).json()["versions"]
+        (loans,) = [one for one in listed if one["workflow"] == "loan-approval"]
+        assert (loans["version"], loans["share"], loans["installed"], loans["removable"]) == ("1", 100, True, False)
+        tried = (await operator.post("/api/v1/versions/canary", json=canary)).json()
+        assert (tried["base"], tried["canary"], tried["percent"]) == ("1", "2", 5)
+        assert [("no_code" in line, "This process" in line) for line in tried["warnings"]] == [
+            *((True, False), (True, False), (False, True))
+        ]
+        back = await operator.post("/api/v1/versions/rollback", json={"workflow": "loan-approval"})
+        assert (back.json()["base"], back.json()["canary"]) == ("1", None)
+        again = await operator.post("/api/v1/versions/rollback", json={"workflow": "loan-approval"})
+        assert (again.status_code, again.json()["code"]) == (409, "conflict")
+        unknown = await operator.post("/api/v1/versions/canary", json={**canary, "workflow": "nothing"})
+        assert (unknown.status_code, unknown.json()["code"]) == (422, "workflow_unknown")

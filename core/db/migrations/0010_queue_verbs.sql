@@ -80,37 +80,29 @@ begin
 end $$;
 select app.control('app.queue_push(text[], boolean, timestamptz)');
 
--- Whether a tenant has something queued that a worker with this code can execute, as far as it was not passed over.
-create function app.serves(p_codes text[], p_passed text[], p_tenant text) returns boolean language sql stable as $$
-    select p_tenant <> all (p_passed) and exists (
-        select from queue_flows f where f.tenant_id = p_tenant and f.queued > 0 and f.code = any (p_codes))
-$$;
-
 -- Who may take a slot out of the headroom, when p_free slots are free; its row locked, all null when nobody may. The
--- queue's virtual time is p_clock. p_passed: tenants that this claim has passed over, for want of code among p_codes.
-create function app.quiet_tenant(p_free integer, p_clock double precision, p_codes text[], p_passed text[])
-returns queue_tenants language plpgsql as $$
+-- queue's virtual time is p_clock.
+create function app.quiet_tenant(p_free integer, p_clock double precision) returns queue_tenants
+language plpgsql as $$
 declare tenant queue_tenants%rowtype;
 begin
-    select * into tenant from queue_tenants q where q.eligible and q.newcomer and (p_passed = '{}' or app.serves(p_codes, p_passed, q.tenant_id))
+    select * into tenant from queue_tenants q where q.eligible and q.newcomer
     order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
     if found then return tenant; end if;
     -- Few are behind the clock: who is served goes ahead of it, and who came back from being idle is a newcomer.
     select * into tenant from queue_tenants q
     where q.eligible and q.virtual_time <= p_clock and q.running < p_free
-      and (p_passed = '{}' or app.serves(p_codes, p_passed, q.tenant_id))
     order by q.running, q.virtual_time, q.tenant_id limit 1 for update skip locked;
     return tenant;
 end $$;
 
 -- Who may go over its cap; its row locked, all null when nobody may.
-create function app.bursting_tenant(p_now timestamptz, p_codes text[], p_passed text[]) returns queue_tenants
+create function app.bursting_tenant(p_now timestamptz) returns queue_tenants
 language plpgsql as $$
 declare tenant queue_tenants%rowtype;
 begin
     loop
-        select * into tenant from queue_tenants q
-        where q.may_burst and (p_passed = '{}' or app.serves(p_codes, p_passed, q.tenant_id))
+        select * into tenant from queue_tenants q where q.may_burst
         order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
         if not found or tenant.clock_at = p_now then return tenant; end if;
         -- Its debt has grown since it was written: write what it is, and look again.
@@ -188,13 +180,14 @@ begin
       and c.code <> all (known);
 
     while coalesce(mine, 0) > 0 loop
-        if free > reserved then
-            select * into tenant from queue_tenants q
-            where q.eligible and (passed = '{}' or app.serves(known, passed, q.tenant_id))
+        if passed <> '{}' then
+            tenant := app.next_served(free > reserved, free, platform.virtual_time, p_now, known, passed);
+        elsif free > reserved then
+            select * into tenant from queue_tenants q where q.eligible
             order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
-            if not found then tenant := app.bursting_tenant(p_now, known, passed); end if;
+            if not found then tenant := app.bursting_tenant(p_now); end if;
         else
-            tenant := app.quiet_tenant(free, platform.virtual_time, known, passed);
+            tenant := app.quiet_tenant(free, platform.virtual_time);
         end if;
         exit when tenant.tenant_id is null;
         oldest := (tenant.turn + 1) % 10 = 0;

@@ -1,0 +1,136 @@
+-- Versions: to which version of a workflow new runs go, and where each version stands.
+--
+-- A run keeps the version it was submitted with; a route only decides for runs to come that name none. It has a base
+-- version and, while a newer one is tried, a canary: a share of the runs and all runs of some tenants go there.
+--
+--     (no route: the newest version) --try--> base + canary --promote--> base --roll back--> the base before
+--                                                   |
+--                                                   +------roll back----> base
+--
+-- Routes hold for the whole platform; operators change them while everything runs. A process reads all of them at
+-- once, at most once a second, and only when it submits. On failure: a change is one transaction with its audit entry.
+--
+-- Which worker may execute which version is the queue's affair (0003_queue.sql); the last functions here help app.claim
+-- where workers differ.
+
+create table version_routes (
+    workflow   text primary key,
+    base       text not null,
+    before     text,                          -- the base before this one
+    canary     text,
+    percent    double precision not null default 0 check (percent between 0 and 100),
+    tenants    text[] not null default '{}',  -- whose runs all go to the canary
+    changed_at timestamptz not null,
+    changed_by text not null,
+    check (canary is not null or percent = 0 and tenants = '{}')
+);
+
+-- All routes. Which version new runs go to is no tenant's secret; processes that submit read it.
+create function app.version_routes()
+returns table (workflow text, base text, before text, canary text, percent double precision, tenants text[],
+               changed_at timestamptz, changed_by text)
+language sql stable as $$ select * from version_routes where app.outside() $$;
+select app.control('app.version_routes()');
+
+-- One route, for whoever changes it: nobody else does so until the transaction ends.
+create function app.op_version_route(p_workflow text)
+returns table (workflow text, base text, before text, canary text, percent double precision, tenants text[],
+               changed_at timestamptz, changed_by text)
+language plpgsql as $$
+begin
+    if app.tenant() is distinct from 'platform' then return; end if;
+    perform pg_advisory_xact_lock(7305, hashtext(p_workflow));
+    return query select * from version_routes r where r.workflow = p_workflow;
+end $$;
+select app.control('app.op_version_route(text)');
+
+-- Put a route in force; base null: none, new runs go to the newest version. The workflow, when it was an operator.
+create function app.op_version_route_set(p_workflow text, p_base text, p_before text, p_canary text,
+                                         p_percent double precision, p_tenants text[], p_by text, p_now timestamptz)
+returns setof text language plpgsql as $$
+begin
+    if app.tenant() is distinct from 'platform' then return; end if;
+    delete from version_routes r where r.workflow = p_workflow;
+    if p_base is not null then
+        insert into version_routes
+        values (p_workflow, p_base, p_before, p_canary, p_percent, p_tenants, p_now, p_by);
+    end if;
+    return next p_workflow;
+end $$;
+select app.control('app.op_version_route_set(text, text, text, text, double precision, text[], text, timestamptz)');
+
+-- Open runs of each version, of all tenants: while there are any its code is needed. workers: that have it and live.
+create function app.op_versions(p_alive_since timestamptz, p_idle_since timestamptz)
+returns table (workflow text, version text, queued bigint, running bigint, waiting bigint, oldest_at timestamptz,
+               workers bigint)
+language sql stable as $$
+    with runs_open as (
+        select r.workflow, r.version, count(*) filter (where r.state = 'queued') as queued,
+               count(*) filter (where r.state = 'running') as running,
+               count(*) filter (where r.state = 'waiting') as waiting, min(r.submitted_at) as oldest_at
+        from tenants t
+        cross join lateral (select * from runs o where o.tenant_id = t.tenant_id
+                                                   and o.state in ('queued', 'running', 'waiting')) r
+        group by r.workflow, r.version
+    ), had as (
+        select regexp_replace(c.code, '@[^@]*$', '') as workflow, regexp_replace(c.code, '^.*@', '') as version,
+               count(*) as workers
+        from workers w cross join unnest(w.codes) as c(code)
+        where not w.draining and w.heartbeat_at >= case when w.held = 0 then p_idle_since else p_alive_since end
+        group by 1, 2
+    )
+    select workflow, version, coalesce(o.queued, 0), coalesce(o.running, 0), coalesce(o.waiting, 0), o.oldest_at,
+           coalesce(h.workers, 0)
+    from runs_open o full join had h using (workflow, version)
+    where app.tenant() = 'platform'
+    order by workflow, version
+$$;
+select app.control('app.op_versions(timestamptz, timestamptz)');
+
+-- Runs that ended in a window, by version and bucket, and how many of them failed.
+create function app.op_version_endings(p_since timestamptz, p_now timestamptz, p_bucket_s integer)
+returns table (workflow text, version text, bucket timestamptz, ended bigint, failed bigint)
+language sql stable as $$
+    select r.workflow, r.version, date_bin(make_interval(secs => p_bucket_s), r.finished_at, 'epoch'), count(*),
+           count(*) filter (where r.state = 'failed')
+    from tenants t
+    cross join lateral (select * from runs f where f.tenant_id = t.tenant_id and f.finished_at > p_since
+                                               and f.finished_at <= p_now) r
+    where app.tenant() = 'platform'
+    group by 1, 2, 3
+    order by 3, 1, 2
+$$;
+select app.control('app.op_version_endings(timestamptz, timestamptz, integer)');
+
+-- Whether a tenant has something queued that a worker with this code can execute, as far as it was not passed over.
+create function app.serves(p_codes text[], p_passed text[], p_tenant text) returns boolean language sql stable as $$
+    select p_tenant <> all (p_passed) and exists (
+        select from queue_flows f where f.tenant_id = p_tenant and f.queued > 0 and f.code = any (p_codes))
+$$;
+
+-- Who is next once a claim has passed over tenants for want of code: as in 0010_queue_verbs.sql (app.claim,
+-- app.quiet_tenant, app.bursting_tenant), among those of which this worker can execute something. p_wide: slots beyond the headroom are free. A function of its own, so that a claim which passes over
+-- nobody is not slowed down by it.
+create function app.next_served(p_wide boolean, p_free integer, p_clock double precision, p_now timestamptz,
+                                p_codes text[], p_passed text[]) returns queue_tenants language plpgsql as $$
+declare tenant queue_tenants%rowtype;
+begin
+    select * into tenant from queue_tenants q
+    where q.eligible and (p_wide or q.newcomer) and app.serves(p_codes, p_passed, q.tenant_id)
+    order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
+    if found then return tenant; end if;
+    if not p_wide then
+        select * into tenant from queue_tenants q
+        where q.eligible and q.virtual_time <= p_clock and q.running < p_free
+          and app.serves(p_codes, p_passed, q.tenant_id)
+        order by q.running, q.virtual_time, q.tenant_id limit 1 for update skip locked;
+        return tenant;
+    end if;
+    loop
+        select * into tenant from queue_tenants q where q.may_burst and app.serves(p_codes, p_passed, q.tenant_id)
+        order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
+        if not found or tenant.clock_at = p_now then return tenant; end if;
+        update queue_tenants q set clock_at = p_now where q.tenant_id = tenant.tenant_id returning * into tenant;
+        if tenant.may_burst then return tenant; end if;
+    end loop;
+end $$;
