@@ -1,4 +1,4 @@
-"""Runs: submit, look, cancel, retry."""
+"""Runs: submit and look. What is done to them is in ``control``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from chat_app.routes.run_models import (
 )
 from core.errors import (
     BudgetExceeded,
-    Conflict,
     Draining,
     IdempotencyConflict,
     InvalidInput,
@@ -55,12 +54,12 @@ IdempotencyKey = Annotated[
 router = api_router("Runs")
 
 
-_SENT_AGAIN: dict[int | str, dict[str, Any]] = {
+SENT_AGAIN: dict[int | str, dict[str, Any]] = {
     200: {"model": RunOut, "description": "Sent again: the run that the first submission made."}
 }
 
 
-@router.post("/runs", status_code=201, **needs(Scope.RUNS_WRITE, *ADMISSION, body=True, also=_SENT_AGAIN))
+@router.post("/runs", status_code=201, **needs(Scope.RUNS_WRITE, *ADMISSION, body=True, also=SENT_AGAIN))
 async def submit_run(
     body: RunIn, response: Response, caller: Caller, services: Services, idempotency_key: IdempotencyKey = None
 ) -> RunOut:
@@ -163,18 +162,6 @@ async def get_run(run_id: Id, caller: Caller, services: Services) -> RunDetailOu
 async def get_steps(run_id: Id, caller: Caller, services: Services) -> StepsOut:
     """All attempts of all steps of a run, with what each cost."""
     return StepsOut.of(list(await services.platform.runs.steps(caller, run_id)))
-
-
-@router.post("/runs/{run_id}/cancel", **needs(Scope.RUNS_WRITE, NotFound, Conflict))
-async def cancel_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
-    """Cancel: at once when it is queued or waits, before its next step when it executes. 409: it has ended."""
-    return RunOut.of(await services.platform.control.cancel(caller, run_id))
-
-
-@router.post("/runs/{run_id}/retry", **needs(Scope.RUNS_WRITE, NotFound, Conflict))
-async def retry_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
-    """Queue a failed, cancelled or dead run again; finished steps are not repeated. 409: it is in another state."""
-    return RunOut.of(await services.platform.control.retry(caller, run_id))
 
 
 @router.post("/events", status_code=202, **needs(Scope.RUNS_WRITE, body=True))

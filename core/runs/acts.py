@@ -20,6 +20,7 @@ from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Transaction
 from core.db.queries import load_queries
+from core.errors import InvalidInput
 from core.ids import RunId
 from core.queue.service import QueueService
 from core.runs.model import Cause, RunState
@@ -129,7 +130,23 @@ class Acts:
             await append_event(tx, run_id, now, "waiting", {"cause": found["cause"]})
         return await self._done(tx, ctx, Act.RESUME, run_id, was, {"state": found["state"], "cause": found["cause"]})
 
-    async def _retry(self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime) -> Outcome | None:
+    async def retry_from_in(self, tx: Transaction, ctx: TenantContext, run_id: str, step: int) -> Outcome | None:
+        """Retry a run and do again all from a step on, also what was done and answered; what was paid stays paid.
+
+        Roll back unless it was done. Raises ``InvalidInput`` when the run has not come to that step.
+        """
+        now = self._clock.now()
+        await tx.execute(SQL["asked_from"], run_id, step)
+        outcome = await self._retry(tx, ctx, run_id, now, step)
+        if outcome is not None and outcome.refusal is None:
+            await tx.execute(SQL["ask_again"], run_id, step)
+            if not await tx.fetchval(SQL["set_aside"], run_id, step):
+                raise InvalidInput(f"The run has not come to step {step}.", field="from_step")
+        return outcome
+
+    async def _retry(
+        self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime, from_step: int | None = None
+    ) -> Outcome | None:
         await self._queue.push_in(tx, [])  # locks the queue before the run, as everybody does
         found = await tx.fetchval(SQL["standing"], run_id)
         if found is None:
@@ -139,8 +156,9 @@ class Acts:
             return Outcome(was, f"Only a failed, cancelled or dead run is retried; this one is {was}.")
         await begin_anew(tx, run_id, now)
         await self._queue.push_in(tx, [RunId(run_id)], head=True)
-        await append_event(tx, run_id, now, "retried", {"actor": ctx.actor})
-        return await self._done(tx, ctx, Act.RETRY, run_id, was)
+        what = {} if from_step is None else {"from_step": from_step}
+        await append_event(tx, run_id, now, "retried", {"actor": ctx.actor, **what})
+        return await self._done(tx, ctx, Act.RETRY, run_id, was, what or None)
 
     async def _done(
         self, tx: Transaction, ctx: TenantContext, act: Act, run_id: str, was: RunState, after: Any = None

@@ -18,6 +18,25 @@ update runs set state = 'queued', cause = null, error = null, output = null, out
                 started_at = null, recoveries = 0, cancel_requested = false, queued_at = $2
 where tenant_id = app.tenant() and run_id = $1 and finished_at is not null and state <> 'succeeded';
 
+-- name: asked_from
+-- What people were asked at a step and after it, locked: reviews come before the queue.
+select count(*) from (
+    select from reviews where tenant_id = app.tenant() and run_id = $1 and step >= $2 for update
+) asked;
+
+-- name: ask_again
+-- What they answered there is no answer any more: the step asks again.
+update reviews set state = 'cancelled', claims = '[]'
+where tenant_id = app.tenant() and run_id = $1 and step >= $2 and state in ('decided', 'expired');
+
+-- name: set_aside
+-- The records of a step and of those after it answer nobody any more; whether there was any attempt at it.
+with redone as (
+    update run_steps set aside = true
+    where run_id = $1 and step >= $2 and state in ('done', 'skipped') and not aside
+)
+select exists (select from run_steps where run_id = $1 and step >= $2);
+
 -- name: open_steps
 -- Attempts that a cancellation or failure cut off have failed, and none has for good: the retried run begins new ones.
 update run_steps

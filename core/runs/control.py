@@ -1,17 +1,19 @@
-"""What people do to runs that are under way or have ended, one at a time: cancel, pause, resume, retry."""
+"""What people do to runs that are under way or have ended, one at a time: cancel, pause, resume, retry, fork."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Database
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, Forbidden, NotFound
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs.acts import Act, Acts
 from core.runs.execution_store import parent
 from core.runs.family import Family
-from core.runs.model import RunView
+from core.runs.model import Fork, RunRequest, RunView
 from core.runs.service import RunService
 from core.tenancy import Scope, TenantContext
 
@@ -50,21 +52,59 @@ class RunControl:
         """
         return await self._act(ctx, Act.RESUME, run_id)
 
-    async def retry(self, ctx: TenantContext, run_id: str) -> RunView:
-        """Queue a failed, cancelled or dead run again; steps that finished are not repeated.
+    async def retry(self, ctx: TenantContext, run_id: str, *, from_step: int | None = None) -> RunView:
+        """Queue a run that did not succeed again; steps that finished are not repeated.
 
-        Raises ``NotFound``; ``Conflict`` in any other state.
+        ``from_step`` (counted from 1): but that one and all after it are done again, reviews are asked again, under new
+        idempotency keys where a step had been done. What they cost before stays spent; earlier steps cost nothing more.
+        Raises ``NotFound``; ``Conflict`` in any other state; ``InvalidInput`` when the run has not come to that step.
         """
-        return await self._act(ctx, Act.RETRY, run_id)
+        return await self._act(ctx, Act.RETRY, run_id, from_step)
 
-    async def _act(self, ctx: TenantContext, act: Act, run_id: str) -> RunView:
+    async def fork(
+        self,
+        ctx: TenantContext,
+        run_id: str,
+        *,
+        from_step: int,
+        document: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        source: str = "api",
+    ) -> tuple[RunView, bool]:
+        """Submit a new run of the same workflow and version that is given the steps before ``from_step`` (from 1).
+
+        ``document``: its input, None: the same; ``core.runs.forking`` says what another one means for the given steps.
+        It is a submission like any other: quotas, validation, idempotency key. The run, and whether it is new.
+        Raises what ``RunService.submit`` raises, ``NotFound``, and ``Forbidden`` when its content is not the caller's.
+        """
+        ctx.require(Scope.RUNS_WRITE)
+        found = await self._runs.get(ctx, run_id)
+        if not self._runs.shows_content(ctx, found):
+            raise Forbidden("Only the person who submitted this run may fork it.")
+        return await self._runs.submit(
+            ctx,
+            RunRequest(
+                found.workflow,
+                found.input if document is None else document,
+                version=found.version,
+                lane=found.lane,
+                idempotency_key=idempotency_key,
+                source=source,
+                fork=Fork(found.run_id, from_step),
+            ),
+        )
+
+    async def _act(self, ctx: TenantContext, act: Act, run_id: str, from_step: int | None = None) -> RunView:
         ctx.require(Scope.RUNS_WRITE)
         async with self._db.tenant_transaction(ctx) as tx:
-            outcome = await self._acts.perform_in(tx, ctx, act, run_id)
-        if outcome is None:
-            raise NotFound("There is no such run.")
-        if outcome.refusal is not None:
-            raise Conflict(outcome.refusal, state=outcome.was)
+            if from_step is None:
+                outcome = await self._acts.perform_in(tx, ctx, act, run_id)
+            else:
+                outcome = await self._acts.retry_from_in(tx, ctx, run_id, from_step)
+            if outcome is None:
+                raise NotFound("There is no such run.")
+            if outcome.refusal is not None:
+                raise Conflict(outcome.refusal, state=outcome.was)
         view = await self._runs.get(ctx, run_id)
         await self._bus.publish(
             ctx.tenant_id,

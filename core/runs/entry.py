@@ -17,6 +17,7 @@ from core.ids import RunId, new_id
 from core.queue.service import QueueService
 from core.runs import store
 from core.runs.door import Door
+from core.runs.forking import give_steps_in
 from core.runs.model import Cause, Lane, RunRequest, RunView, Standstill, check_request, queued_cause
 from core.runs.submission import Catalog, WorkflowInfo, new_run, queued_view, replayed_id
 from core.tenancy import TenantContext
@@ -113,6 +114,9 @@ class Entry:
             if await store.insert_runs(tx, ctx, new, now) < len(new):
                 raise Conflict("The same submission is under way.", retry_after_s=1.0)
             await self._queue.push_in(tx, [run.run_id for run in new])
+            for run in new:
+                if run.request.fork is not None:
+                    await give_steps_in(tx, ctx, run.request.fork, run.run_id, now)
         return run_ids, [queued_view(ctx, run, standstill, now) for run in new]
 
     async def standstill_at(self, tx: Transaction, place: store.QueueRow) -> Standstill:

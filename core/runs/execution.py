@@ -147,6 +147,11 @@ class RunExecution:
                 run_limit_microusd=on.budget_microusd,
             )
 
+    async def redone(self, on: Executing, step: int) -> int:
+        """How often the step was done before, and set aside: somebody wants it done again."""
+        async with self._db.tenant_transaction(on.ctx) as tx:
+            return await store.redone(tx, on.run_id, step)
+
     async def tries(self, on: Executing, step: int) -> int:
         """Attempts of the step that failed since the run was submitted or retried; not those that only could not begin
         (``NO_TRY``)."""

@@ -127,6 +127,11 @@ async def recorded_step(tx: Transaction, run_id: str, step: int) -> StepEnd | No
     return None if row is None else StepEnd(**row)
 
 
+async def redone(tx: Transaction, run_id: str, step: int) -> int:
+    """How often the step was done and set aside."""
+    return int(await tx.fetchval(SQL["redone"], run_id, step))
+
+
 async def newest_attempt(tx: Transaction, run_id: str, step: int) -> Attempt | None:
     """The newest attempt of a step, None when it was never begun."""
     row = await tx.fetchrow(SQL["newest_attempt"], run_id, step)

@@ -83,6 +83,14 @@ class Standstill:
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """The run whose records of the steps before ``from_step`` (counted from 1) a new one is given."""
+
+    run_id: RunId
+    from_step: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunRequest:
     """What a submission asks for. ``input`` is JSON; ``lane`` and ``version`` default to the workflow's."""
 
@@ -96,12 +104,15 @@ class RunRequest:
     parent_run_id: str | None = None
     parent_step: int | None = None
     source: str = "api"
+    fork: Fork | None = None
 
     def digest(self) -> bytes:
-        """What must agree when an idempotency key comes again: workflow, version, lane, batch, input and parent."""
+        """What must agree when an idempotency key comes again: workflow, version, lane, batch, input, parent, fork."""
         body: list[Any] = [self.workflow, self.version, self.lane, self.batch_id, self.input]
         if self.parent_run_id is not None:
             body += [self.parent_run_id, self.parent_step]
+        if self.fork is not None:
+            body += [self.fork.run_id, self.fork.from_step]
         return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).digest()
 
 

@@ -1,24 +1,27 @@
 -- name: insert_runs
 -- Runs in state 'queued', each with its first event, in one statement. A run whose idempotency key is taken
--- is left out. Arrays $1..$10 have one element per run.
+-- is left out. Arrays $1..$10, $14, $15, $17 and $18 have one element per run. A run that is forked from another counts that
+-- one as its first time in a slot: so whoever executes it looks for what is recorded.
 with fresh as (
     insert into runs (run_id, tenant_id, user_id, workflow, version, lane, state, source, batch_id, thread_id,
                       parent_run_id, parent_step, ancestors, idempotency_key, request_hash, input, policy_version,
-                      budget_microusd, event_seq, submitted_at, queued_at)
+                      budget_microusd, event_seq, submitted_at, queued_at, forked_from, attempt)
     select n.run_id, app.tenant(), $11, n.workflow, n.version, n.lane, 'queued', n.source, n.batch_id, n.thread_id,
            n.parent_run_id, n.parent_step, case when p.run_id is null then '{}' else p.ancestors || p.run_id end,
-           n.idempotency_key, n.request_hash, n.input, $12, n.budget_microusd, 1, $13, $13
+           n.idempotency_key, n.request_hash, n.input, $12, n.budget_microusd, 1, $13, $13,
+           n.forked_from, (n.forked_from is not null)::integer
     from unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[],
-                $9::text[], $10::bytea[], $14::jsonb[], $15::bigint[], $17::integer[])
+                $9::text[], $10::bytea[], $14::jsonb[], $15::bigint[], $17::integer[], $18::text[])
          as n (run_id, workflow, version, lane, source, batch_id, thread_id, parent_run_id, idempotency_key,
-               request_hash, input, budget_microusd, parent_step)
+               request_hash, input, budget_microusd, parent_step, forked_from)
     left join runs p on p.tenant_id = app.tenant() and p.run_id = n.parent_run_id
     on conflict (tenant_id, idempotency_key) where idempotency_key is not null do nothing
-    returning run_id, source, lane
+    returning run_id, source, lane, forked_from
 ), told as (
     insert into run_events (tenant_id, run_id, seq, at, kind, data)
     select app.tenant(), run_id, 1, $13, 'submitted',
-           jsonb_build_object('source', source, 'lane', lane, 'actor', $16::text)
+           jsonb_strip_nulls(jsonb_build_object('source', source, 'lane', lane, 'actor', $16::text,
+                                                'forked_from', forked_from))
     from fresh
 )
 select run_id from fresh;
@@ -55,7 +58,8 @@ select count(*) from runs where tenant_id = app.tenant() and finished_at > $1;
 -- name: views
 -- Runs, newest first, after a cursor (submitted_at, run_id). Every filter is optional.
 select r.run_id, r.workflow, r.version, r.lane, r.state, r.cause, r.source, r.batch_id, r.thread_id, r.user_id,
-       r.input, r.output, r.outcome, r.error, r.progress, r.attempt, r.worker_seconds, r.budget_microusd,
+       r.input, r.output, r.outcome, r.error, r.progress, r.attempt - (r.forked_from is not null)::integer as attempt,
+       r.worker_seconds, r.budget_microusd,
        r.submitted_at, r.started_at, r.finished_at, r.held, r.forked_from, r.parent_run_id,
        coalesce(b.spent_microusd, 0) as cost_microusd
 from runs r
@@ -73,7 +77,8 @@ limit $7;
 -- name: views_by_id
 -- These runs.
 select r.run_id, r.workflow, r.version, r.lane, r.state, r.cause, r.source, r.batch_id, r.thread_id, r.user_id,
-       r.input, r.output, r.outcome, r.error, r.progress, r.attempt, r.worker_seconds, r.budget_microusd,
+       r.input, r.output, r.outcome, r.error, r.progress, r.attempt - (r.forked_from is not null)::integer as attempt,
+       r.worker_seconds, r.budget_microusd,
        r.submitted_at, r.started_at, r.finished_at, r.held, r.forked_from, r.parent_run_id,
        coalesce(b.spent_microusd, 0) as cost_microusd
 from runs r
@@ -83,7 +88,8 @@ order by r.submitted_at desc, r.run_id desc;
 
 -- name: steps
 -- Every attempt of every step of a run.
-select step, attempt, name, kind, state, cost_microusd, model, started_at, finished_at, error
+select step, attempt, name, kind, case when aside then 'set aside' else state end as state, cost_microusd, model,
+       started_at, finished_at, error
 from run_steps where run_id = $1 order by step, attempt;
 
 -- name: passages
@@ -176,17 +182,22 @@ from run, unnest($4::text[], $5::jsonb[]) with ordinality as said (kind, data, p
 -- name: recorded_step
 -- How a step ended, if it did: it finished once, or failed for good.
 select name, result, error from run_steps where run_id = $1 and step = $2 and (state in ('done', 'skipped') or final)
+  and not aside
 order by attempt desc limit 1;
 
 -- name: newest_attempt
--- The newest attempt of a step.
-select attempt, state, result from run_steps where run_id = $1 and step = $2 order by attempt desc limit 1;
+-- The newest attempt of a step; one that was set aside is as good as failed.
+select attempt, case when aside then 'failed' else state end as state, result from run_steps where run_id = $1 and step = $2 order by attempt desc limit 1;
 
 -- name: tries
 -- Attempts of a step that failed since the run first had a slot (a retry of the run begins anew), but for these codes.
 select count(*) from run_steps s join runs r on r.run_id = s.run_id
 where r.tenant_id = app.tenant() and s.run_id = $1 and s.step = $2 and s.state = 'failed'
   and s.started_at >= r.started_at and coalesce(s.error ->> 'code', '') <> all ($3::text[]);
+
+-- name: redone
+-- How often a step that was done is done again.
+select count(*) from run_steps where run_id = $1 and step = $2 and aside;
 
 -- name: still_ours
 -- One row, locked, while the run executes under this claim. Claim, release and recovery change that row first.

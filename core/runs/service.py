@@ -195,8 +195,12 @@ class RunService:
             found = await store.views_by_id(tx, await self._standstill(tx), run_ids)
         return [self._shown(ctx, view) for view in found]
 
+    def shows_content(self, ctx: TenantContext, view: RunView) -> bool:
+        """Whether this caller may see what a run of their tenant was given and returned."""
+        return view.user_id in (None, ctx.user_id) or not self._catalog.is_private(view.workflow)
+
     def _shown(self, ctx: TenantContext, view: RunView) -> RunView:
-        if view.user_id in (None, ctx.user_id) or not self._catalog.is_private(view.workflow):
+        if self.shows_content(ctx, view):
             return view
         return replace(view, input={}, output=None, error=None, progress=None)
 

@@ -71,6 +71,7 @@ async def insert_runs(tx: Transaction, ctx: TenantContext, new: Sequence[NewRun]
         [run.budget_microusd for run in new],
         ctx.actor,
         [request.parent_step for request in requests],
+        [None if request.fork is None else request.fork.run_id for request in requests],
     )
     return len(inserted)
 

@@ -88,7 +88,7 @@ def queued_view(ctx: TenantContext, run: NewRun, standstill: Standstill, now: da
         started_at=None,
         finished_at=None,
         held=False,
-        forked_from=None,
+        forked_from=None if run.request.fork is None else run.request.fork.run_id,
         parent_run_id=run.request.parent_run_id,
     )
 

@@ -174,7 +174,9 @@ class Performer:
         reserved = estimate > 0
         attempt = await written(lambda: execution.begin_step(on, number, work.name, work.kind, estimate))
         meter = StepMeter(estimate, partial(self._more, number, attempt) if work.estimate is None else None)
-        step = Step(on.run_id, number, attempt, on.ctx, self.tools.services, meter, self.teller.emit, work.degraded)
+        redone = await written(lambda: execution.redone(on, number)) if attempt > 1 else 0
+        say = self.teller.emit
+        step = Step(on.run_id, number, attempt, on.ctx, self.tools.services, meter, say, work.degraded, redone)
         try:
             async with asyncio.timeout(work.timeout_s):
                 value = await self._interruptible(work.action, step)

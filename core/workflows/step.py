@@ -95,6 +95,7 @@ class Step:
 
     ``idempotency_key`` is the same in every attempt of the step: give it to whatever has an effect, because
     after a crash the step may be executed again. ``degraded``: the budget runs low and a cheaper way is asked for.
+    ``redone``: how often it was done before, and people wanted it done again.
     """
 
     run_id: RunId
@@ -105,6 +106,7 @@ class Step:
     meter: StepMeter
     teller: Callable[[int, int, Any], None] = _unheard
     degraded: bool = False
+    redone: int = 0
 
     def emit(self, said: Any) -> None:
         """Let whoever looks on hear something now: a piece of text, or a JSON value of at most 8 KiB.
@@ -120,8 +122,8 @@ class Step:
 
     @property
     def idempotency_key(self) -> str:
-        """Unique to this step of this run."""
-        return f"{self.run_id}/{self.number}"
+        """Unique to this step of this run; another one when people want a step that was done to be done again."""
+        return f"{self.run_id}/{self.number}" + (f"/{self.redone}" if self.redone else "")
 
     def http(self, service: str) -> httpx.AsyncClient:
         """The client of an external service: base address and timeouts are set."""

@@ -56,6 +56,10 @@ class Records(Protocol):
         """Reserve more for an open attempt."""
         ...
 
+    async def redone(self, on: Executing, step: int) -> int:
+        """How often the step was done and set aside."""
+        ...
+
     async def tries(self, on: Executing, step: int) -> int:
         """Attempts of the step that failed since the run was submitted or retried."""
         ...

@@ -114,6 +114,24 @@ async def test_a_queued_run_is_cancelled_and_retried_and_says_so(http: httpx.Asy
     assert (await http.get(f"{path}/steps")).json() == {"steps": []}
 
 
+async def test_a_queued_run_is_paused_resumed_and_forked(http: httpx.AsyncClient) -> None:
+    run = (await http.post("/api/v1/runs", json=LOAN)).json()
+    path = f"/api/v1/runs/{run['run_id']}"
+    assert (await http.post(f"{path}/resume")).status_code == 409
+    paused = (await http.post(f"{path}/pause")).json()
+    assert (paused["state"], paused["cause"], paused["held"]) == ("waiting", "paused", True)
+    assert (await http.post(f"{path}/pause")).status_code == 409
+    assert (await http.post(f"{path}/resume")).json()["state"] == "queued"
+    await http.post(f"{path}/cancel")
+    far = await http.post(f"{path}/retry", params={"from_step": 2})
+    assert (far.status_code, far.json()["code"]) == (422, "invalid_input")
+    key = {"Idempotency-Key": "again"}
+    forks = [await http.post(f"{path}/fork", json={"from_step": 1}, headers=key) for _ in range(2)]
+    assert [fork.status_code for fork in forks] == [201, 200]
+    assert forks[0].json()["forked_from"] == run["run_id"]
+    assert (await http.post(f"{path}/fork", json={"from_step": 1, "input": {"age": "x"}})).status_code == 422
+
+
 class Stream:
     """Server-sent events, read one by one."""
 

@@ -127,6 +127,7 @@ create table run_steps (
     state            text not null check (state in ('started', 'done', 'failed', 'skipped')),
     result           jsonb,
     error            jsonb,
+    aside            boolean not null default false,   -- done, but to be done again: it answers nobody any more
     final            boolean not null default false,   -- failed for good: not tried again unless the run is retried
     cost_microusd    bigint not null default 0,
     model            text,

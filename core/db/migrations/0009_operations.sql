@@ -267,7 +267,7 @@ language sql stable as $$
     select page.run_id, page.tenant_id, page.workflow, page.version, page.lane, page.state,
            case when page.held then page.cause
                 else coalesce((select min(w.cause) from waits w where w.run_id = page.run_id), page.cause) end, page.source,
-           page.batch_id, page.outcome, page.error ->> 'code', page.attempt, page.worker_seconds,
+           page.batch_id, page.outcome, page.error ->> 'code', page.attempt - (page.forked_from is not null)::integer, page.worker_seconds,
            coalesce(b.spent_microusd, 0), page.budget_microusd, page.submitted_at, page.started_at, page.finished_at,
            page.held, page.forked_from
     from tenants t
@@ -294,7 +294,7 @@ create function app.step_rows(p_run_id text)
 returns table (step integer, attempt integer, name text, kind text, state text, cost_microusd bigint, model text,
                started_at timestamptz, finished_at timestamptz, error_code text)
 language sql stable as $$
-    select s.step, s.attempt, s.name, s.kind, s.state, s.cost_microusd, s.model, s.started_at, s.finished_at,
+    select s.step, s.attempt, s.name, s.kind, case when s.aside then 'set aside' else s.state end, s.cost_microusd, s.model, s.started_at, s.finished_at,
            s.error ->> 'code'
     from run_steps s where s.run_id = p_run_id order by s.step, s.attempt
 $$;

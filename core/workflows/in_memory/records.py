@@ -79,6 +79,10 @@ class RecordsInMemory:
         """Reserve more for an open attempt. Raises ``BudgetExceeded``."""
         self._money.reserve(on, f"{ledger_key(on.run_id, step, attempt)}/{part}", amount_microusd)
 
+    async def redone(self, on: Executing, step: int) -> int:  # noqa: ARG002 - as RunExecution has it
+        """How often the step was done and set aside: nobody retries a run here."""
+        return 0
+
     async def tries(self, on: Executing, step: int) -> int:
         """Attempts of the step that failed."""
         attempts = [one for one in self.of(on.run_id).attempts if (one.step, one.state) == (step, "failed")]

@@ -1,0 +1,25 @@
+-- What a forked run is given of the run it comes from: the records of its first steps.
+
+-- name: source_steps
+-- How many steps a run of the tenant has come to; no row when there is no such run.
+select (select coalesce(max(s.step), 0) from run_steps s where s.run_id = r.run_id) from runs r
+where r.tenant_id = app.tenant() and r.run_id = $1;
+
+-- name: copy_steps
+-- What the steps before $3 of run $1 ended with, for run $2: at no cost, since they were paid for there, and nothing to
+-- undo, since it was not this run that did it.
+insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, result, error, final, model, started_at,
+                       finished_at)
+select app.tenant(), $2, s.step, 1, s.name, s.kind, s.state, s.result, s.error, s.final, s.model, $4, $4
+from (select distinct on (step) * from run_steps
+      where tenant_id = app.tenant() and run_id = $1 and step < $3 and (state in ('done', 'skipped') or final) and not aside
+      order by step, attempt desc) s;
+
+-- name: copy_reviews
+-- What people answered to the questions among these steps: a step that asks looks for its review.
+insert into reviews
+select (jsonb_populate_record(v, jsonb_build_object('run_id', $2::text, 'review_id',
+            'rev_' || left(encode(sha256(convert_to($2::text || '/' || v.step, 'UTF8')), 'hex'), 26)))).*
+from reviews v
+where v.tenant_id = app.tenant() and v.run_id = $1 and v.step < $3 and v.state in ('decided', 'expired')
+  and exists (select from run_steps s where s.run_id = $2 and s.step = v.step and s.kind = 'review');
