@@ -48,6 +48,9 @@ class Lost(BaseException):
     """The run is another worker's now. A ``BaseException``, so that no ``except Exception`` of a workflow stops it."""
 
 
+_STOPPED_BY = {None: Lost, Standing.TO_STOP: Cancelled, Standing.HELD: Paused}
+
+
 class WaitPhase(StrEnum):
     """How far a wait is: armed just now, still armed, or ended by whoever ends it."""
 
@@ -163,13 +166,8 @@ class RunExecution:
         if step > limit:
             raise QuotaExceeded(f"A run has at most {limit} steps.", quota="max_steps", limit=limit)
         stands, attempt = await store.begin_step(tx, on.held, step, name, kind, self._clock.now())
-        match stands:
-            case None:
-                raise Lost
-            case Standing.TO_STOP:
-                raise Cancelled
-            case Standing.HELD:
-                raise Paused
+        if stands is not Standing.GOES_ON:
+            raise _STOPPED_BY[stands]
         return attempt
 
     async def record_in(self, tx: Transaction, on: Executing, step: int, name: str, kind: str, result: Any) -> None:
