@@ -125,14 +125,7 @@ class RunExecution:
             if attempt > 1:
                 await self._usage.abandon_in(tx, f"{on.run_id}/{step}/")
             if estimate_microusd:
-                await self._usage.reserve_in(
-                    tx,
-                    on.ctx,
-                    ledger_key(on.run_id, step, attempt),
-                    estimate_microusd,
-                    run_id=on.run_id,
-                    run_limit_microusd=on.budget_microusd,
-                )
+                await self._reserve_in(tx, on, ledger_key(on.run_id, step, attempt), estimate_microusd)
         self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
         return attempt
 
@@ -141,14 +134,11 @@ class RunExecution:
         async with self._db.tenant_transaction(on.ctx) as tx:
             if not await store.still_ours(tx, on.held):
                 raise Lost
-            await self._usage.reserve_in(
-                tx,
-                on.ctx,
-                f"{ledger_key(on.run_id, step, attempt)}/{part}",
-                amount_microusd,
-                run_id=on.run_id,
-                run_limit_microusd=on.budget_microusd,
-            )
+            await self._reserve_in(tx, on, f"{ledger_key(on.run_id, step, attempt)}/{part}", amount_microusd)
+
+    async def _reserve_in(self, tx: Transaction, on: Executing, key: str, amount_microusd: int) -> None:
+        limit = on.budget_microusd
+        await self._usage.reserve_in(tx, on.ctx, key, amount_microusd, run_id=on.run_id, run_limit_microusd=limit)
 
     async def redone(self, on: Executing, step: int) -> int:
         """How often the step was done before, and set aside: somebody wants it done again."""
