@@ -3,7 +3,7 @@ PYTHON_FILES := chat_app core memory ops_dashboard scheduler tests
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint fmt lock clean bench-memory bench-queue chaos
+.PHONY: help setup up test lint fmt lock clean bench-memory bench-queue bench-runs chaos
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ bench-memory: setup ## Measure recall of memory on real conversations; writes te
 
 bench-queue: setup ## Measure the fair queue beside DBOS and FIFO (10 minutes); writes tests/benchmarks/results
 	@$(BIN)/python -m tests.benchmarks.bench_queue
+
+bench-runs: setup ## Measure steps, waits and takeovers beside DBOS, 100,000 runs parked (10 minutes); writes tests/benchmarks/results
+	@$(BIN)/python -m tests.benchmarks.bench_runs
 
 lock: setup ## Compile requirements.lock from pyproject.toml (UPGRADE=--upgrade takes the newest versions)
 	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \

@@ -19,12 +19,13 @@ from typing import TypeVar
 
 from core.embedded.process import Reaper
 from core.queue.simulator import Outcome, Scenario, quantile
-from tests.benchmarks import bench_runs, scenarios
+from tests.benchmarks import scenarios
 from tests.benchmarks.queue import kills, noisy, page, peer, scale, table, virtual
 from tests.benchmarks.queue.drive import first_come
 from tests.benchmarks.queue.places import Place, opened
 from tests.benchmarks.queue.virtual import Figures, Played
 from tests.benchmarks.report import RESULTS, Row, write
+from tests.benchmarks.runs import throughput
 from tests.benchmarks.scenarios import MONDAY_SLA_S, NOISY
 from tests.fixtures.data import data_folder
 
@@ -142,12 +143,12 @@ async def _noisy(place: Place, size: Size) -> list[Row]:
 
 async def _runs(place: Place, size: Size) -> list[Row]:
     async with place.installation() as settings:
-        starts = await bench_runs.start_latencies(settings, size.starts)
+        starts = await throughput.start_latencies(settings, size.starts)
     ours, plain = {}, {}
-    for slots in bench_runs.SLOTS:
+    for slots in throughput.SLOTS:
         async with place.installation() as settings:
-            ours[slots] = (await bench_runs.throughput_of_ours(settings, slots, size.short_runs)).whole
-            plain[slots] = (await bench_runs.throughput_of_plain_dbos(settings, slots, size.short_runs)).whole
+            ours[slots] = (await throughput.of_ours(settings, slots, size.short_runs)).whole
+            plain[slots] = (await throughput.of_plain_dbos(settings, slots, size.short_runs)).whole
     peers = {f"DBOS, {slots} at once, runs/s": per_s for slots, per_s in plain.items()}
     peers |= {f"ours, {slots} slots, runs/s": per_s for slots, per_s in ours.items()}
     return [

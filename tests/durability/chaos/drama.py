@@ -20,6 +20,7 @@ from tests.fixtures.people import People as Tenants
 
 _POLICY = Policy(
     concurrency_cap=100,
+    max_recoveries=1_000,
     budget_run_microusd=1_000_000,
     budget_month_microusd=10**12,
     rate_limits={SERVICE: RateLimit(limit=5, window_s=1)},

@@ -46,11 +46,11 @@ having count(e.seq) <> r.event_seq or coalesce(max(e.seq), 0) <> r.event_seq or 
 
 -- name: ends
 -- Runs that were told to have ended more or less often than they ended: once, and once more for each retry.
-select r.run_id || ': ' || count(*) filter (where e.kind in ('succeeded', 'failed', 'cancelled')) || ' ends, '
+select r.run_id || ': ' || count(*) filter (where e.kind in ('succeeded', 'failed', 'cancelled', 'dead')) || ' ends, '
        || count(*) filter (where e.kind = 'retried') || ' retries' as fault
 from runs r join run_events e on e.run_id = r.run_id
 group by r.run_id
-having count(*) filter (where e.kind in ('succeeded', 'failed', 'cancelled'))
+having count(*) filter (where e.kind in ('succeeded', 'failed', 'cancelled', 'dead'))
     <> 1 + count(*) filter (where e.kind = 'retried');
 
 -- name: step_events
@@ -107,11 +107,11 @@ where b.reserved_microusd <> 0 or b.spent_microusd <> coalesce(l.spent, 0) or b.
 select q.tenant_id || ': charged ' || q.used_s || ' s, used ' || coalesce(u.used_s, 0) as fault
 from queue_tenants q
 left join lateral (select sum(extract(epoch from s.released_at - s.claimed_at)) as used_s
-                   from slot_uses s where s.tenant_id = q.tenant_id) u on true
+                   from slot_uses s where s.tenant_id = q.tenant_id and s.worker_id is not null) u on true
 where abs(q.used_s - coalesce(u.used_s, 0)) > 0.001 * (1 + (select count(*) from slot_uses))
 union all
 select r.run_id || ': claimed ' || r.attempt || ' times, gave back ' || count(u.run_id)
-from runs r left join slot_uses u on u.run_id = r.run_id
+from runs r left join slot_uses u on u.run_id = r.run_id and u.worker_id is not null  -- null: it was cancelled in the queue
 group by r.run_id, r.attempt having count(u.run_id) <> r.attempt;
 
 -- name: admitted

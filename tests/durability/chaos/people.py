@@ -21,7 +21,7 @@ from tests.durability.chaos.workflow import Job
 
 _AGAIN_S, _LOOK_S = 0.25, 0.5
 _BATCH = 10
-_FINAL = {"succeeded", "failed", "cancelled"}
+_FINAL = {"succeeded", "failed", "cancelled", "dead"}
 CHOICES = ("approve", "decline")
 
 

@@ -1,6 +1,6 @@
-"""The peer: a plain DBOS queue and one worker process, no tenants, no admission, no ledger.
+"""The peer: a plain DBOS queue and worker processes, no tenants, no admission, no ledger.
 
-``python -m tests.benchmarks.plain_dbos CONCURRENCY POOL_SIZE`` is the worker; it works until it is killed and takes
+``python -m tests.benchmarks.runs.plain_dbos CONCURRENCY POOL_SIZE`` is a worker; it works until it is killed and takes
 the address of its database from the variable ``DSN``. Its settings are those of our own engine, but for the queue.
 """
 
@@ -10,6 +10,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions
 
 from core.engine import JsonSerializer
-from tests.benchmarks.floor_workflow import answer
+from tests.benchmarks.runs.workload import answer
 
 QUEUE = "plain"
 POLL_S = 0.1
@@ -36,10 +37,10 @@ class Plain:
             application_name=_NAME,
         )
 
-    async def submit(self, number: int) -> None:
-        """Enqueue one workflow."""
-        options = EnqueueOptions(queue_name=QUEUE, workflow_name="floor", app_version=_VERSION)
-        await self._client.enqueue_async(options, number)
+    async def submit(self, number: int, workflow: str = "floor") -> Any:
+        """Enqueue one workflow; its handle."""
+        options = EnqueueOptions(queue_name=QUEUE, workflow_name=workflow, app_version=_VERSION)
+        return await self._client.enqueue_async(options, number)
 
     def close(self) -> None:
         """Close its connections."""
@@ -47,15 +48,15 @@ class Plain:
 
 
 @contextmanager
-def worker(dsn: str, concurrency: int, pool_size: int) -> Iterator[None]:
-    """A worker process of the peer."""
+def worker(dsn: str, concurrency: int, pool_size: int) -> Iterator[int]:
+    """A worker process of the peer; its process id."""
     process = subprocess.Popen(
         [sys.executable, "-m", __name__, str(concurrency), str(pool_size)],
-        env=os.environ | {"DSN": dsn, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"DSN": dsn, "PYTHONPATH": str(Path(__file__).parents[3])},
         start_new_session=True,
     )
     try:
-        yield
+        yield process.pid
     finally:
         process.kill()
         process.wait()
@@ -68,6 +69,7 @@ async def main(concurrency: int, pool_size: int) -> None:
             name=_NAME,
             system_database_url=os.environ["DSN"],
             application_version=_VERSION,
+            executor_id=f"plain-{os.getpid()}",
             serializer=JsonSerializer(),
             sys_db_pool_size=pool_size,
             run_migrations=False,
@@ -83,6 +85,17 @@ async def main(concurrency: int, pool_size: int) -> None:
     async def floor(number: int) -> dict[str, int]:
         result: dict[str, Any] = await DBOS.run_step_async({"name": "square"}, square, number)
         return result
+
+    @DBOS.workflow(name="chain")
+    async def chain(number: int) -> dict[str, float]:
+        began = time.perf_counter()
+        for _ in range(number):
+            await DBOS.run_step_async({"name": "square"}, square, number)
+        return {"began": began, "ended": time.perf_counter()}
+
+    @DBOS.workflow(name="parked")
+    async def parked(number: int) -> None:
+        await DBOS.sleep_async(3600.0)
 
     DBOS.listen_queues([QUEUE])
     DBOS.launch()
