@@ -70,6 +70,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "draining": HTTPStatus.SERVICE_UNAVAILABLE,
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "no_model_endpoint": HTTPStatus.SERVICE_UNAVAILABLE,
+    "endpoint_down": HTTPStatus.SERVICE_UNAVAILABLE,
     "step_failed": HTTPStatus.INTERNAL_SERVER_ERROR,
     "child_failed": HTTPStatus.INTERNAL_SERVER_ERROR,
     "setup": HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -84,6 +85,7 @@ RETRY_AFTER_S: Mapping[str, float] = {
     "draining": 60,
     "unavailable": 5,
     "no_model_endpoint": 30,
+    "endpoint_down": 30,
 }
 """What ``Retry-After`` says when the error itself does not know better."""
 

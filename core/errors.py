@@ -132,6 +132,12 @@ class WrongRegion(BailiwickError):
     code = "wrong_region"
 
 
+class EndpointDown(BailiwickError):
+    """An external service does not answer, and is not called for a while; nothing was sent."""
+
+    code = "endpoint_down"
+
+
 class NoModelEndpoint(BailiwickError):
     """No model endpoint in the tenant's regions answers; no other region is ever tried."""
 

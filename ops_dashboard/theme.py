@@ -26,6 +26,7 @@ CAUSE_COLORS = {
     "timer": "#1f9d74",
     "event": "#2b9fb3",
     "rate": "#b5549c",
+    "endpoint": "#c9483f",
     "budget": "#9a6b4f",
     "children": "#5b6ee1",
 }

@@ -44,7 +44,8 @@ from core.settings import Port, Settings
 from core.telemetry import configure_logging, serve_ops
 from core.workflows.executor import RunExecutor
 from core.workflows.faults import describe
-from core.workflows.step import Rooms, Services
+from core.workflows.services import Services
+from core.workflows.step import Rooms
 from memory.bootstrap import open_memory
 
 log = structlog.get_logger(__name__)
@@ -267,7 +268,7 @@ async def open_worker(
     name = settings.worker_id or socket.gethostname()
     worker_id = WorkerId(f"{name}-{secrets.token_hex(4)}")
     async with open_memory(platform) as memory:
-        services = Services(settings, Rooms(platform.runs, platform.reviews, memory), platform.blobs)
+        services = Services(settings, Rooms(platform.runs, platform.reviews, memory), platform.blobs, platform.metrics)
         executor = RunExecutor(
             settings.required("database_engine_url"),
             worker_id,

@@ -17,6 +17,7 @@ _QUEUED = {
 _WAITING = {
     Cause.REVIEW: "{count:,} {wait} for a reviewer's decision",
     Cause.RATE: "{count:,} {wait} for an external service's rate limit to free up",
+    Cause.ENDPOINT: "{count:,} {wait} for an external service that does not answer",
     Cause.BUDGET: "{count:,} {wait} for budget; your operator can raise it",
     Cause.TIMER: "{count:,} {wait} until a set time",
     Cause.EVENT: "{count:,} {wait} for an event",
@@ -30,6 +31,7 @@ _STATE_OF_CAUSE = {
     Cause.PAUSED: "your organisation is paused",
     Cause.REVIEW: "a reviewer's decision",
     Cause.RATE: "rate limit",
+    Cause.ENDPOINT: "a service that does not answer",
     Cause.BUDGET: "budget",
     Cause.TIMER: "a set time",
     Cause.EVENT: "an event",

@@ -29,8 +29,8 @@ from agents import (
 )
 from openai import AsyncOpenAI
 
+from core.breaker import EndpointBreaker
 from core.ids import RunId
-from core.models.breaker import Breaker
 from core.models.metering import Books, Meter
 from core.models.model import (
     EMBEDDING_DIMENSIONS,
@@ -51,6 +51,9 @@ log = structlog.get_logger(__name__)
 
 CALLS_PER_ENDPOINT = 64
 """Calls one process has open at one endpoint at a time; further ones wait for a connection, then fail over."""
+
+CALLS_PER_TENANT = 32
+"""How many of them may be one tenant's."""
 
 MAX_EMBEDDED_CHARACTERS = 20_000
 _EMBEDDED_AT_ONCE = 128
@@ -78,7 +81,14 @@ class ModelGateway:
         self._cache = cache
         self._patience = patience
         self._routes = {
-            endpoint: Route(endpoint, Breaker(), books.metrics, calls=CALLS_PER_ENDPOINT) for endpoint in endpoints
+            endpoint: Route(
+                endpoint,
+                EndpointBreaker(),
+                books.metrics,
+                calls=CALLS_PER_ENDPOINT,
+                calls_of_tenant=CALLS_PER_TENANT,
+            )
+            for endpoint in endpoints
         }
         self._endings: set[asyncio.Task[None]] = set()
 

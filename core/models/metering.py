@@ -21,7 +21,7 @@ from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Database
 from core.errors import BailiwickError, BudgetExceeded
-from core.ids import RunId, new_id
+from core.ids import RunId, TenantId, new_id
 from core.models.metrics import ModelMetrics
 from core.models.model import Endpoint, Tokens, price_of
 from core.models.observation import Observed
@@ -83,6 +83,11 @@ class Meter:
         self._open_microusd = 0
         self.spent_microusd = 0
         """Cost of all calls so far, aborted ones included."""
+
+    @property
+    def tenant_id(self) -> TenantId:
+        """Whose calls these are."""
+        return self._ctx.tenant_id
 
     async def open(self, model: str, prompt_sha256: str, estimate_microusd: int) -> OpenCall:
         """Reserve money for a call. Raises ``BudgetExceeded``; nothing was sent then."""

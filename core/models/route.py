@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import httpx2
 
-from core.models.breaker import Breaker
+from core.breaker import Bulkhead, EndpointBreaker
 from core.models.metrics import ModelMetrics
 from core.models.model import Endpoint
 
@@ -51,39 +51,63 @@ class NoAnswerError(Exception):
 
 
 class Route:
-    """An endpoint with its connections (at most ``calls`` at a time: its bulkhead) and its breaker."""
+    """An endpoint with its connections, its breaker and its bulkheads: ``calls`` at a time, so many of one tenant."""
 
-    def __init__(self, endpoint: Endpoint, breaker: Breaker, metrics: ModelMetrics, *, calls: int) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        breaker: EndpointBreaker,
+        metrics: ModelMetrics,
+        *,
+        calls: int,
+        calls_of_tenant: int,
+    ) -> None:
         self.endpoint = endpoint
         self._breaker = breaker
+        self._bulkhead = Bulkhead(calls_of_tenant)
         self._open = metrics.open_breakers.labels(endpoint.name)
         limits = httpx2.Limits(max_connections=calls, max_keepalive_connections=min(calls, 20), keepalive_expiry=30)
         self.transport = httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
 
-    def admit(self) -> bool:
-        """May it be called now?"""
-        return self._breaker.admit(time.monotonic())
+    def admit(self, tenant: str) -> bool:
+        """May the tenant call it now?"""
+        return self._breaker.admit(tenant, time.monotonic())
 
-    def opens_in_s(self) -> float:
-        """Seconds until it may be called again."""
-        return self._breaker.opens_in_s(time.monotonic())
+    async def enter(self, tenant: str, wait_s: float) -> None:
+        """Take one of the tenant's places while the call is open. Raises ``NoAnswerError``: all are in use."""
+        try:
+            await self._bulkhead.take(tenant, wait_s)
+        except TimeoutError:
+            raise NoAnswerError(Trouble.BUSY, None) from None
 
-    def answered(self) -> None:
+    def leave(self, tenant: str) -> None:
+        """The call is over."""
+        self._bulkhead.give_back(tenant)
+
+    def opens_in_s(self, tenant: str) -> float:
+        """Seconds until the tenant may call it again."""
+        return self._breaker.opens_in_s(tenant, time.monotonic())
+
+    def answered(self, tenant: str) -> None:
         """It answered, be it with a refusal."""
-        self._breaker.succeeded()
-        self._open.set(0)
+        self._breaker.answered(tenant, time.monotonic())
+        self._tell()
 
-    def failed(self, trouble: Trouble) -> None:
+    def failed(self, tenant: str, trouble: Trouble) -> None:
         """It gave no answer: a busy pool is our own doing, a rate limit is an answer, the rest counts."""
         match trouble:
             case Trouble.BUSY:
-                self.given_up()
+                self.given_up(tenant)
             case Trouble.LIMITED:
-                self.answered()
+                self.answered(tenant)
             case Trouble.UNREACHABLE | Trouble.TIMEOUT | Trouble.BROKEN:
-                self._breaker.failed(time.monotonic())
-                self._open.set(1 if self.opens_in_s() else 0)
+                self._breaker.failed(tenant, time.monotonic())
+                self._tell()
 
-    def given_up(self) -> None:
+    def given_up(self, tenant: str) -> None:
         """The caller did not wait for the answer."""
-        self._breaker.abandoned()
+        self._breaker.abandoned(tenant)
+
+    def _tell(self) -> None:
+        tenants, everybody = self._breaker.open_for(time.monotonic())
+        self._open.set(1 if tenants or everybody else 0)

@@ -62,6 +62,7 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
         now: Callable[[], datetime],
     ) -> None:
         self._ctx = ctx
+        self._tenant = ctx.tenant_id
         self._meter = meter
         self._routes = routes
         self._cache = cache
@@ -91,7 +92,7 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
         except BaseException as problem:
             self._spawn(self._meter.fail(call, type(problem).__name__.lower()))
             raise
-        return await self._deliver(asked, call, route.endpoint, response)
+        return await self._deliver(asked, call, route, response)
 
     async def _refused(self, asked: _Asked) -> NoModelEndpoint:
         regions = ", ".join(self._ctx.policy.regions)
@@ -107,24 +108,24 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
         problems: dict[str, str] = {}
         limited_s: float | None = None
         for route in self._routes:
-            if not route.admit():
+            if not route.admit(self._tenant):
                 problems[route.endpoint.name] = "not asked, because it did not answer lately"
                 continue
             try:
-                response = await self._ask(route, asked)
+                response = await self._ask_in_place(route, asked)
             except NoAnswerError as problem:
                 problems[route.endpoint.name] = problem.trouble
                 if problem.trouble is Trouble.LIMITED:
                     limited_s = problem.told_wait_s or 5.0
-                route.failed(problem.trouble)
+                route.failed(self._tenant, problem.trouble)
                 continue
             except BailiwickError:
-                route.answered()
+                route.answered(self._tenant)
                 raise
             except BaseException:
-                route.given_up()
+                route.given_up(self._tenant)
                 raise
-            route.answered()
+            route.answered(self._tenant)
             return route, response
         if limited_s is not None:
             raise RateLimited("The model endpoint is at its rate limit.", retry_after_s=limited_s, endpoints=problems)
@@ -134,10 +135,22 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
         regions = sorted({route.endpoint.region for route in self._routes})
         return NoModelEndpoint(
             f"No model endpoint in {', '.join(regions)} answers, and no other region is tried.",
-            retry_after_s=max(1.0, min(route.opens_in_s() for route in self._routes)),
+            retry_after_s=max(1.0, min(route.opens_in_s(self._tenant) for route in self._routes)),
             regions=regions,
             endpoints=dict(problems),
         )
+
+    async def _ask_in_place(self, route: Route, asked: _Asked) -> httpx2.Response:
+        """The same, in one of the tenant's places at the endpoint. A stream keeps it until its end."""
+        await route.enter(self._tenant, self._patience.connect_s)
+        try:
+            response = await self._ask(route, asked)
+        except BaseException:
+            route.leave(self._tenant)
+            raise
+        if not _is_stream(response):
+            route.leave(self._tenant)
+        return response
 
     async def _ask(self, route: Route, asked: _Asked) -> httpx2.Response:
         """One endpoint, with retries. Raises ``NoAnswerError`` when they are used up."""
@@ -181,15 +194,14 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
             f"The model endpoint finds the request wrong (HTTP {status}).", status=status, problem=_problem_in(content)
         )
 
-    async def _deliver(
-        self, asked: _Asked, call: OpenCall, endpoint: Endpoint, response: httpx2.Response
-    ) -> httpx2.Response:
+    async def _deliver(self, asked: _Asked, call: OpenCall, route: Route, response: httpx2.Response) -> httpx2.Response:
+        endpoint = route.endpoint
         headers = {"content-type": response.headers.get("content-type", "application/json")}
         if request_id := response.headers.get("x-request-id"):
             headers["x-request-id"] = request_id
         if _is_stream(response):
             inner = cast("httpx2.AsyncByteStream", response.stream)
-            stream = _Watched(inner, _Ending(self._meter, self._spawn, call, endpoint, asked.size_bytes))
+            stream = _Watched(inner, _Ending(self._meter, self._spawn, call, route, asked.size_bytes))
             return httpx2.Response(response.status_code, headers=headers, stream=stream)
         await self._settle_whole(asked, call, endpoint, response.content)
         return httpx2.Response(response.status_code, headers=headers, content=response.content)
@@ -266,13 +278,14 @@ class _Ending:
     meter: Meter
     spawn: Callable[[Coroutine[Any, Any, None]], None]
     call: OpenCall
-    endpoint: Endpoint
+    route: Route
     prompt_bytes: int
 
     def settle(self, watched: StreamObserver, how: str) -> None:
         """Count it now, write it down in the background: whoever read the stream may be gone."""
         tokens = watched.tokens_so_far(self.prompt_bytes)
-        charged = self.meter.charge(self.call, self.endpoint, watched.seen, tokens, how)
+        self.route.leave(self.meter.tenant_id)
+        charged = self.meter.charge(self.call, self.route.endpoint, watched.seen, tokens, how)
         self.spawn(self.meter.write(charged))
 
 

@@ -61,6 +61,7 @@ class Cause(StrEnum):
     TIMER = "timer"
     EVENT = "event"
     RATE = "rate"
+    ENDPOINT = "endpoint"
     BUDGET = "budget"
     CHILDREN = "children"
 

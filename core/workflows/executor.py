@@ -29,7 +29,7 @@ from core.workflows.faults import describe, written
 from core.workflows.performing import Performer
 from core.workflows.registry import Definition, Registry
 from core.workflows.run import Run
-from core.workflows.step import Services
+from core.workflows.step import Lent
 from core.workflows.tools import Tools
 
 
@@ -50,7 +50,7 @@ class RunExecutor:
         limits: Limits,
         models: Any,
         children: ChildRuns,
-        services: Services,
+        services: Lent,
         clock: Clock,
         pool_size: int,
     ) -> None:

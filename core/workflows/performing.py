@@ -3,7 +3,7 @@
     answered      its result, recorded now or in an earlier execution of the run
     StepFailed    it failed for good, now or in an earlier execution
     None          it is optional and the budget runs low: recorded as skipped
-    Parked        something must be waited for: a rate window, money; the wait is armed
+    Parked        something must be waited for: a rate window, money, a service; the wait is armed
     Cancelled     somebody cancelled the run
     HandedOver    this worker is to stop; another one performs the step
     Lost          another worker has the run
@@ -15,6 +15,7 @@ the same idempotency key, and gives that reservation back.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -24,7 +25,7 @@ from typing import Any, NoReturn, TypeVar
 import stamina
 from pydantic import TypeAdapter
 
-from core.errors import BudgetExceeded, PayloadTooLarge, Unavailable
+from core.errors import BudgetExceeded, EndpointDown, PayloadTooLarge, Unavailable
 from core.runs.execution import Cancelled, Executing, Wait
 from core.runs.model import MAX_INPUT_BYTES, Cause
 from core.usage.ladder import Rung
@@ -41,6 +42,7 @@ Result = TypeVar("Result")
 _SHORT_WAIT_S = 0.5
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 _WITHOUT_REDIS_S = 5.0
+_LOOK_AGAIN_S = 1.0
 _CANCELLED = {"code": "cancelled", "message": "Cancelled."}
 _CUT_OFF = {"code": "cut_off", "message": "The worker had to stop before it was done."}
 
@@ -139,6 +141,8 @@ class Performer:
             return None
         try:
             return await self._attempts(step, replace(work, degraded=taken is not None))
+        except EndpointDown as error:
+            await self._wait_for_service(number, error)
         except BudgetExceeded as error:
             refusal = error
         await self._budgeting.refused(step, refusal)
@@ -169,6 +173,7 @@ class Performer:
             raise HandedOver
         number, estimate = priced.number, priced.estimate
         if work.service is not None:
+            self._unless_down(work.service)
             await self._wait_for_turn(work.service, number)
         execution, on = self.tools.execution, self._on
         reserved = estimate > 0
@@ -221,6 +226,19 @@ class Performer:
     def _unless_cut_off(self) -> None:
         if self._cut:
             raise HandedOver
+
+    def _unless_down(self, service: str) -> None:
+        """Raises ``EndpointDown`` before an attempt is begun, and a turn is taken, in vain."""
+        if (after_s := self.tools.services.opens_in_s(service, self._on.ctx.tenant_id)) > 0:
+            raise EndpointDown(f"The service {service} does not answer.", retry_after_s=after_s, service=service)
+
+    async def _wait_for_service(self, number: int, error: EndpointDown) -> NoReturn:
+        after_s = error.retry_after_s or _LOOK_AGAIN_S
+        # Not all at the moment at which one of them may try.
+        after_s += random.uniform(0, after_s / 2)  # noqa: S311
+        service = str(error.details.get("service"))
+        wake_at = self.tools.clock.now() + timedelta(seconds=after_s)
+        await self.park(Wait(number, service, Cause.ENDPOINT, key=service, wake_at=wake_at))
 
     async def _wait_for_turn(self, service: str, number: int) -> None:
         rate = self._on.ctx.policy.rate_limits.get(service)

@@ -9,16 +9,12 @@ from typing import Any, Protocol
 import httpx
 
 from core.blobs.model import Blob, BlobRef
-from core.ids import RunId
+from core.ids import RunId, TenantId
 from core.ports import MemoryPort
 from core.reviews.service import ReviewService
 from core.runs.service import RunService
-from core.settings import Settings
 from core.tenancy import TenantContext
 from core.workflows.meter import StepMeter
-
-CONNECT_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +51,13 @@ class Lent(Protocol):
         """The platform's own rooms."""
         ...
 
-    def client(self, service: str) -> httpx.AsyncClient:
-        """The client of an external service."""
+    def client(self, service: str, tenant: TenantId) -> httpx.AsyncClient:
+        """A tenant's client of an external service."""
         ...
 
-
-class Services:
-    """One HTTP client per external service, shared by all runs of a process; and the platform's own rooms."""
-
-    def __init__(self, settings: Settings, rooms: Rooms, blobs: Blobs) -> None:
-        self.rooms = rooms
-        self.blobs = blobs
-        self._settings = settings
-        self._clients: dict[str, httpx.AsyncClient] = {}
-
-    def client(self, service: str) -> httpx.AsyncClient:
-        """The client of a service; its addresses come from the configuration, never from a run."""
-        if service not in self._clients:
-            self._clients[service] = httpx.AsyncClient(
-                base_url=self._settings.service_url(service),
-                timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-                follow_redirects=False,
-            )
-        return self._clients[service]
-
-    async def close(self) -> None:
-        """Close every connection."""
-        for client in self._clients.values():
-            await client.aclose()
+    def opens_in_s(self, service: str, tenant: TenantId) -> float:
+        """Seconds until the tenant may call a service again."""
+        ...
 
 
 def _unheard(step: int, attempt: int, said: Any) -> None:
@@ -126,8 +101,11 @@ class Step:
         return f"{self.run_id}/{self.number}" + (f"/{self.redone}" if self.redone else "")
 
     def http(self, service: str) -> httpx.AsyncClient:
-        """The client of an external service: base address and timeouts are set."""
-        return self.services.client(service)
+        """The client of an external service: base address and timeouts are set.
+
+        A call raises ``EndpointDown`` while the service does not answer: leave it to the run, which waits.
+        """
+        return self.services.client(service, self.tenant.tenant_id)
 
     async def keep(self, content: bytes, media_type: str) -> BlobRef:
         """Keep what is too large for a result (256 KiB), up to 16 MiB; return the reference instead.

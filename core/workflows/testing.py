@@ -89,6 +89,7 @@ class InMemory(Generic[In, Out]):
         self.policy = policy
         self.replay = replay
         self.clock = FakeClock(STARTS)
+        services.keep_time(self.clock)
         money = MoneyInMemory(self.clock)
         self.records = RecordsInMemory(self.clock, money, lose=replay)
         self.reviews = ReviewsInMemory(self.clock, self.records)

@@ -8,8 +8,11 @@ from datetime import datetime, timedelta
 import httpx
 
 from core.blobs.model import Blob, BlobRef, reference
+from core.clock import FakeClock
 from core.errors import InvalidInput, NotFound
+from core.ids import TenantId
 from core.tenancy import RateLimit, TenantContext
+from core.workflows.services import Guard, Service
 from core.workflows.step import Rooms
 
 Handler = Callable[[httpx.Request], httpx.Response] | Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
@@ -69,10 +72,14 @@ class ServicesInMemory:
     def __init__(self, handlers: Mapping[str, Handler], rooms: Rooms | None) -> None:
         self._rooms = rooms
         self.blobs = BlobsInMemory()
-        self._clients = {
-            name: httpx.AsyncClient(transport=httpx.MockTransport(handler), base_url=f"http://{name}.test")
-            for name, handler in handlers.items()
+        self._clock: FakeClock | None = None
+        self._services = {
+            name: Service(name, httpx.MockTransport(handler), self._now_s) for name, handler in handlers.items()
         }
+
+    def keep_time(self, clock: FakeClock) -> None:
+        """Services recover by this clock."""
+        self._clock = clock
 
     @property
     def rooms(self) -> Rooms:
@@ -81,13 +88,20 @@ class ServicesInMemory:
             raise InvalidInput("A step uses the platform's own rooms: give them as in_memory(..., rooms=...).")
         return self._rooms
 
-    def client(self, service: str) -> httpx.AsyncClient:
+    def client(self, service: str, tenant: TenantId) -> httpx.AsyncClient:
         """The client of a service. Raises ``InvalidInput`` when the test gave none of that name."""
-        if service not in self._clients:
+        if service not in self._services:
             raise InvalidInput(f"A step calls {service}: give it as in_memory(..., services={{{service!r}: ...}}).")
-        return self._clients[service]
+        return httpx.AsyncClient(base_url=f"http://{service}.test", transport=Guard(self._services[service], tenant))
+
+    def opens_in_s(self, service: str, tenant: TenantId) -> float:
+        """Seconds until a service may be called again."""
+        return self._services[service].opens_in_s(tenant) if service in self._services else 0.0
 
     async def close(self) -> None:
-        """Close every client."""
-        for client in self._clients.values():
-            await client.aclose()
+        """Close every service."""
+        for service in self._services.values():
+            await service.transport.aclose()
+
+    def _now_s(self) -> float:
+        return 0.0 if self._clock is None else self._clock.now().timestamp()

@@ -29,7 +29,7 @@ from core.workflows.tools import Tools
 Out = TypeVar("Out")
 
 _MOST_ATTEMPTS = 1_000
-_BY_ITSELF = (Cause.TIMER, Cause.RATE, Cause.BUDGET, Cause.CHILDREN)
+_BY_ITSELF = (Cause.TIMER, Cause.RATE, Cause.ENDPOINT, Cause.BUDGET, Cause.CHILDREN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.breaker import Breaker, BreakerState
 from core.errors import InvalidInput
-from core.models.breaker import Breaker, BreakerState
 from core.models.model import (
     Endpoint,
     Tokens,

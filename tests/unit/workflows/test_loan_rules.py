@@ -32,7 +32,8 @@ from core.workflows.loan_model import (
     Screening,
 )
 from core.workflows.meter import StepMeter
-from core.workflows.step import Services, Step
+from core.workflows.services import Services
+from core.workflows.step import Step
 from tests.fixtures.data import real_data
 
 CTX = TenantContext(
@@ -97,7 +98,7 @@ class DemoInProcess(Services):
         self.transport = httpx.ASGITransport(DemoServices(journal, feed, FakeClock(), delay_s=0).app())
         self.sent: list[bytes] = []
 
-    def client(self, service: str) -> httpx.AsyncClient:
+    def client(self, service: str, tenant: TenantId) -> httpx.AsyncClient:
         async def remember(request: httpx.Request) -> None:
             if service != "identity":
                 self.sent.append(await request.aread())
