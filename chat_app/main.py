@@ -26,6 +26,7 @@ from chat_app.feeds import RunFeeds
 from chat_app.problems import HANDLED, answer, translate
 from chat_app.routes import (
     blobs,
+    bulk,
     control,
     memories,
     pollers,
@@ -99,7 +100,20 @@ def create_app(platform: Platform, memory: MemoryPort, tracer: Tracer, stopping:
         respond=respond,
         areas=AREAS,
     )
-    for room in (runs, control, run_events, reviews, schedules, pollers, triggers, memories, blobs, tenant, versions):
+    for room in (
+        runs,
+        control,
+        bulk,
+        run_events,
+        reviews,
+        schedules,
+        pollers,
+        triggers,
+        memories,
+        blobs,
+        tenant,
+        versions,
+    ):
         app.include_router(room.router, prefix=PREFIX)
     app.include_router(triggers.hooks, prefix=PREFIX)
     app.include_router(tenant.keys, prefix=PREFIX)

@@ -23,6 +23,7 @@ from core.redis.cache import Cache
 from core.redis.limits import Limits
 from core.reviews.desk import Desk
 from core.reviews.service import ReviewService
+from core.runs.bulk import BulkControl
 from core.runs.children import ChildRuns
 from core.runs.control import RunControl
 from core.runs.entry import Entry
@@ -54,6 +55,7 @@ class Platform:
     versions: VersionService
     runs: RunService
     control: RunControl
+    bulk: BulkControl
     execution: RunExecution
     children: ChildRuns
     reviews: ReviewService
@@ -99,6 +101,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
         entry = Entry(db, queue, usage, workflows, versions, clock, settings.queue_limit)
         runs = RunService(db, bus, queue, entry, audit, workflows, clock)
         reviews = ReviewService(db, bus, queue, execution, audit, clock)
+        control = RunControl(db, bus, queue, runs, audit, clock)
         metrics = new_registry(process)
         books = Books(db, usage, audit, clock, ModelMetrics(metrics))
         models = ModelGateway(endpoints_of(settings), names_of(settings), books, cache)
@@ -114,7 +117,8 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
             queue=queue,
             versions=versions,
             runs=runs,
-            control=RunControl(db, bus, queue, runs, audit, clock),
+            control=control,
+            bulk=BulkControl(db, bus, control, audit, clock),
             execution=execution,
             children=ChildRuns(db, bus, queue, usage, entry, execution, clock),
             reviews=reviews,

@@ -10,6 +10,7 @@
 | census | every 15 s while runs are queued or execute, on signals, else when idle | counts what metrics show |
 | seal | every minute while runs are queued or execute, else when idle | seals the audit |
 | durations | every minute while runs are queued or execute, else when idle | fails parked runs that last too long |
+| bulks | on signals, else when idle | goes on with acts on many runs |
 | children | every minute while runs are queued or execute, else when idle | cancels what runs that failed left open |
 | purge | every hour | removes ended sessions, old failed logins, slot uses, acts; gives back money nobody will settle |
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from prometheus_client import Counter, Histogram
@@ -32,6 +34,7 @@ from core.runs.family import Family
 from core.schedules.model import Due, Upcoming
 from core.schedules.service import FIRING
 from core.tenancy import ActorKind, Scope
+from scheduler.bulks import go_on_with_bulks
 from scheduler.census import Census
 from scheduler.deadlines import Deadlines
 from scheduler.maintenance import Job, Maintenance
@@ -84,6 +87,7 @@ class LeaderDuties:
             Job("census", self._count, apart_s=_CENSUS_S),
             Job("seal", self._seal),
             Job("durations", self._end_overlong),
+            Job("bulks", partial(go_on_with_bulks, platform), apart_s=0.0),
             Job("children", self._cancel_orphans),
             Job("purge", self._purge),
         ]
@@ -195,6 +199,7 @@ class LeaderDuties:
             await self._platform.queue.forget_uses()
             await self._platform.runs.log.forget_said()
             await self._platform.queue.forget_flows()
+            await self._platform.bulk.forget()
             await self._platform.blobs.purge()
             await forget_old_acts(self._platform.audit, self._platform.tenants)
             self._purged_at = now

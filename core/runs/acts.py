@@ -11,10 +11,12 @@ the other: the queue of the tenant is locked first, and the state is looked at a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, assert_never
+from types import MappingProxyType
+from typing import Any, TypeAlias, assert_never
 
 from core.audit.service import AuditService
 from core.clock import Clock
@@ -30,6 +32,10 @@ from core.tenancy import TenantContext
 SQL = load_queries(__file__, "acts.sql")
 
 _CUT_OFF = {"code": "cut_off", "message": "The run ended first."}
+
+
+Facts: TypeAlias = Mapping[str, Any]
+NONE: Facts = MappingProxyType({})
 
 
 class Act(StrEnum):
@@ -63,20 +69,33 @@ class Acts:
         self._audit = audit
         self._clock = clock
 
-    async def perform_in(self, tx: Transaction, ctx: TenantContext, act: Act, run_id: str) -> Outcome | None:
-        """Perform one; None when the tenant has no such run."""
+    async def perform_in(
+        self, tx: Transaction, ctx: TenantContext, act: Act, run_id: str, facts: Facts = NONE
+    ) -> Outcome | None:
+        """Perform one; None when the tenant has no such run. ``facts``: what event and audit say besides."""
         now = self._clock.now()
         match act:
             case Act.CANCEL:
-                return await self._cancel(tx, ctx, run_id, now)
+                return await self._cancel(tx, ctx, run_id, now, facts)
             case Act.RETRY:
-                return await self._retry(tx, ctx, run_id, now)
+                return await self._retry(tx, ctx, run_id, now, facts)
             case Act.PAUSE:
-                return await self._pause(tx, ctx, run_id, now)
+                return await self._pause(tx, ctx, run_id, now, facts)
             case Act.RESUME:
-                return await self._resume(tx, ctx, run_id, now)
+                return await self._resume(tx, ctx, run_id, now, facts)
             case _:
                 assert_never(act)
+
+    async def perform_if_in(
+        self, tx: Transaction, ctx: TenantContext, act: Act, run_id: str, was: RunState, facts: Facts
+    ) -> Outcome | None:
+        """Perform one on a run that is still in the state in which somebody saw it; else it says why not."""
+        await tx.execute(SQL["asked_from"], run_id, 0)
+        await self._queue.push_in(tx, [])
+        found = await tx.fetchval(SQL["standing"], run_id)
+        if found is None or found == was:
+            return await self.perform_in(tx, ctx, act, run_id, facts)
+        return Outcome(RunState(found), f"It was {was} when it was chosen and is {found} now.")
 
     async def signal(self, act: Act) -> None:
         """Wake whom the act concerns."""
@@ -90,7 +109,9 @@ class Acts:
             case _:
                 assert_never(act)
 
-    async def _cancel(self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime) -> Outcome | None:
+    async def _cancel(
+        self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime, facts: Facts
+    ) -> Outcome | None:
         found = await self._queue.cancel_in(tx, RunId(run_id))
         if found is None:
             return None
@@ -98,10 +119,12 @@ class Acts:
         if was.final:
             return Outcome(was, f"The run has ended: {was}.")
         kind = "cancel_requested" if was is RunState.RUNNING else "cancelled"
-        await append_event(tx, run_id, now, kind, {"actor": ctx.actor})
-        return await self._done(tx, ctx, Act.CANCEL, run_id, was)
+        await append_event(tx, run_id, now, kind, {"actor": ctx.actor, **facts})
+        return await self._done(tx, ctx, Act.CANCEL, run_id, was, facts)
 
-    async def _pause(self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime) -> Outcome | None:
+    async def _pause(
+        self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime, facts: Facts
+    ) -> Outcome | None:
         found = await tx.fetchrow(SQL["hold"], run_id, now)
         if found is None:
             return None
@@ -113,22 +136,25 @@ class Acts:
         if found["cancelling"]:
             return Outcome(was, "The run is being cancelled.")
         if was is RunState.RUNNING:
-            await append_event(tx, run_id, now, "pause_requested", {"actor": ctx.actor})
+            await append_event(tx, run_id, now, "pause_requested", {"actor": ctx.actor, **facts})
         else:
-            await append_event(tx, run_id, now, "waiting", {"cause": Cause.PAUSED, "actor": ctx.actor})
-        return await self._done(tx, ctx, Act.PAUSE, run_id, was)
+            await append_event(tx, run_id, now, "waiting", {"cause": Cause.PAUSED, "actor": ctx.actor, **facts})
+        return await self._done(tx, ctx, Act.PAUSE, run_id, was, facts)
 
-    async def _resume(self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime) -> Outcome | None:
+    async def _resume(
+        self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime, facts: Facts
+    ) -> Outcome | None:
         found = await tx.fetchrow(SQL["resume"], run_id, now)
         if found is None:
             return None
         was = RunState(found["was"])
         if not found["held"]:
             return Outcome(was, f"The run is not paused; it is {was}.")
-        await append_event(tx, run_id, now, "resumed", {"actor": ctx.actor})
+        await append_event(tx, run_id, now, "resumed", {"actor": ctx.actor, **facts})
         if found["state"] == RunState.WAITING:
             await append_event(tx, run_id, now, "waiting", {"cause": found["cause"]})
-        return await self._done(tx, ctx, Act.RESUME, run_id, was, {"state": found["state"], "cause": found["cause"]})
+        stands = {"state": found["state"], "cause": found["cause"]}
+        return await self._done(tx, ctx, Act.RESUME, run_id, was, {**stands, **facts})
 
     async def retry_from_in(self, tx: Transaction, ctx: TenantContext, run_id: str, step: int) -> Outcome | None:
         """Retry a run and do again all from a step on, also what was done and answered; what was paid stays paid.
@@ -137,7 +163,7 @@ class Acts:
         """
         now = self._clock.now()
         await tx.execute(SQL["asked_from"], run_id, step)
-        outcome = await self._retry(tx, ctx, run_id, now, step)
+        outcome = await self._retry(tx, ctx, run_id, now, {"from_step": step})
         if outcome is not None and outcome.refusal is None:
             await tx.execute(SQL["ask_again"], run_id, step)
             if not await tx.fetchval(SQL["set_aside"], run_id, step):
@@ -145,7 +171,7 @@ class Acts:
         return outcome
 
     async def _retry(
-        self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime, from_step: int | None = None
+        self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime, facts: Facts
     ) -> Outcome | None:
         await self._queue.push_in(tx, [])  # locks the queue before the run, as everybody does
         found = await tx.fetchval(SQL["standing"], run_id)
@@ -156,12 +182,12 @@ class Acts:
             return Outcome(was, f"Only a failed, cancelled or dead run is retried; this one is {was}.")
         await begin_anew(tx, run_id, now)
         await self._queue.push_in(tx, [RunId(run_id)], head=True)
-        what = {} if from_step is None else {"from_step": from_step}
-        await append_event(tx, run_id, now, "retried", {"actor": ctx.actor, **what})
-        return await self._done(tx, ctx, Act.RETRY, run_id, was, what or None)
+        await append_event(tx, run_id, now, "retried", {"actor": ctx.actor, **facts})
+        return await self._done(tx, ctx, Act.RETRY, run_id, was, facts)
 
     async def _done(
-        self, tx: Transaction, ctx: TenantContext, act: Act, run_id: str, was: RunState, after: Any = None
+        self, tx: Transaction, ctx: TenantContext, act: Act, run_id: str, was: RunState, after: Facts
     ) -> Outcome:
-        await self._audit.record(tx, ctx, f"run.{act}", f"run:{run_id}", before={"state": was}, after=after)
+        known = dict(after) or None
+        await self._audit.record(tx, ctx, f"run.{act}", f"run:{run_id}", before={"state": was}, after=known)
         return Outcome(was)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from core.audit.service import AuditService
 from core.clock import Clock
-from core.db.pool import Database
+from core.db.pool import Database, Transaction
 from core.errors import Conflict, Forbidden, NotFound
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs.acts import Act, Acts
 from core.runs.execution_store import parent
 from core.runs.family import Family
-from core.runs.model import Fork, RunRequest, RunView
+from core.runs.model import Fork, RunRequest, RunState, RunView
 from core.runs.service import RunService
 from core.tenancy import Scope, TenantContext
 
@@ -105,21 +106,27 @@ class RunControl:
                 raise NotFound("There is no such run.")
             if outcome.refusal is not None:
                 raise Conflict(outcome.refusal, state=outcome.was)
-        view = await self._runs.get(ctx, run_id)
-        await self._bus.publish(
-            ctx.tenant_id,
-            "run",
-            {
-                "run_id": view.run_id,
-                "state": view.state,
-                "cause": view.cause,
-                "batch_id": view.batch_id,
-                "thread_id": view.thread_id,
-            },
+        await self.tell(ctx, act, [run_id])
+        return await self._runs.get(ctx, run_id)
+
+    async def perform_in(
+        self, tx: Transaction, ctx: TenantContext, act: Act, run_id: str, was: RunState, bulk_id: str
+    ) -> str | None:
+        """One run of a bulk, in the caller's transaction: None, or why nothing was done. ``tell`` after the commit."""
+        outcome = await self._acts.perform_if_in(tx, ctx, act, run_id, was, {"bulk_id": bulk_id})
+        return "There is no such run." if outcome is None else outcome.refusal
+
+    async def tell(self, ctx: TenantContext, act: Act, run_ids: Sequence[str]) -> None:
+        """Tell screens, workers and families of runs on which somebody has acted."""
+        if not run_ids:
+            return
+        views = await self._runs.some(ctx, run_ids)
+        told = ("run_id", "state", "cause", "batch_id", "thread_id")
+        await self._bus.publish_all(
+            ctx.tenant_id, "run", [{name: getattr(one, name) for name in told} for one in views]
         )
         await self._acts.signal(act)
-        if view.state.final:
-            async with self._db.tenant_transaction(ctx) as tx:
-                spawned_by = await parent(tx, run_id)
-            await self._family.ended(ctx, view.state, spawned_by)
-        return view
+        async with self._db.tenant_transaction(ctx) as tx:
+            ended = {await parent(tx, view.run_id): view.state for view in views if view.state.final}
+        for spawned_by, state in ended.items():
+            await self._family.ended(ctx, state, spawned_by)

@@ -120,6 +120,11 @@ class RunService:
             raise NotFound("There is no such run.")
         return found[0]
 
+    async def some(self, ctx: TenantContext, run_ids: Sequence[str]) -> Sequence[RunView]:
+        """These runs, newest first; what is not the tenant's is left out."""
+        ctx.require(Scope.RUNS_READ)
+        return await self._views(ctx, run_ids)
+
     async def standing(self, ctx: TenantContext, run: RunView) -> Standing:
         """What a run of the tenant has waited for until now, and when it will probably start if it is queued."""
         ctx.require(Scope.RUNS_READ)

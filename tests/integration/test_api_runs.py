@@ -132,6 +132,20 @@ async def test_a_queued_run_is_paused_resumed_and_forked(http: httpx.AsyncClient
     assert (await http.post(f"{path}/fork", json={"from_step": 1, "input": {"age": "x"}})).status_code == 422
 
 
+async def test_many_runs_are_chosen_looked_at_and_cancelled(http: httpx.AsyncClient) -> None:
+    await http.post("/api/v1/runs/batch", json={"runs": [LOAN] * 3, "batch_id": "monday"})
+    await http.post("/api/v1/runs", json=LOAN)
+    chosen = await http.post("/api/v1/bulk", json={"act": "cancel", "runs": {"batch_id": "monday"}})
+    bulk = chosen.json()
+    assert (chosen.status_code, bulk["by_state"], len(bulk["sample"])) == (201, {"queued": 3}, 3)
+    path = chosen.headers["location"]
+    applied = [await http.post(path) for _ in range(2)]
+    assert [(each.status_code, each.json()["state"], each.json()["done"]) for each in applied] == [(202, "done", 3)] * 2
+    assert (await http.get(path)).json() == applied[0].json()
+    left = (await http.get("/api/v1/runs", params={"state": "queued"})).json()["runs"]
+    assert len(left) == 1
+
+
 class Stream:
     """Server-sent events, read one by one."""
 

@@ -50,6 +50,7 @@ async def owned(web: Web, http: httpx.AsyncClient) -> dict[str, str]:
     return {
         "run_id": run["run_id"],
         "batch_id": run["batch_id"],
+        "bulk_id": (await http.post("/api/v1/bulk", json={"act": "cancel"})).json()["bulk_id"],
         "review_id": await open_review(web, ctx, run["run_id"]),
         "schedule_id": (await http.post("/api/v1/schedules", json=schedule)).json()["schedule_id"],
         "poller_id": (await http.post("/api/v1/pollers", json=poller)).json()["poller_id"],

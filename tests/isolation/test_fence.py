@@ -45,6 +45,8 @@ FUNCTIONS = {
     "blobs_purge": May.REFUSE,
     "budget_cover": May.OWN,
     "cancel_orphans": May.OWN,
+    "bulks_applying": May.REFUSE,
+    "bulks_purge": May.REFUSE,
     "cancelled_here": May.REFUSE,
     "census": May.REFUSE,
     "census_reviews": May.REFUSE,
