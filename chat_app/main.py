@@ -44,7 +44,7 @@ from core.blobs.model import MAX_BLOB_BYTES
 from core.bootstrap import Platform
 from core.conversations.model import MAX_CONTENT_BYTES
 from core.db.pool import Database
-from core.errors import BailiwickError, Unavailable
+from core.errors import BailiwickError, Forbidden, RateLimited, Unauthenticated, Unavailable, WrongRegion
 from core.ports import MemoryPort
 from core.runs.model import MAX_INPUT_BYTES
 from core.telemetry import Check, ops_routes
@@ -69,6 +69,8 @@ AREAS = (
     Area(CHAT, CHAT_POLICY, max_body_bytes=MAX_CONTENT_BYTES + 64 * 1024),
 )
 IDLE_AFTER_S = 60.0
+REFUSALS = (Unauthenticated, Forbidden, WrongRegion, RateLimited)
+"""What the audit tells of: who was not let in, or not let do it."""
 
 
 def create_app(platform: Platform, memory: MemoryPort, tracer: Tracer, stopping: asyncio.Event) -> FastAPI:
@@ -86,7 +88,12 @@ def create_app(platform: Platform, memory: MemoryPort, tracer: Tracer, stopping:
         return pages.answer(scope, error) if wants_page(scope) else answer(scope, error)
 
     async def handle(request: Request, error: Exception) -> Response:
-        return respond(request.scope, translate(error))
+        ours = translate(error)
+        if isinstance(ours, REFUSALS) and request.url.path.startswith(PREFIX):
+            route = getattr(request.scope.get("route"), "path", "")
+            caller = getattr(request.state, "caller", None)
+            platform.tenants.refusals.request(caller, ours.code, f"{request.method} {route}")
+        return respond(request.scope, ours)
 
     for kind in HANDLED:
         app.add_exception_handler(kind, handle)

@@ -41,6 +41,7 @@ from core.clock import Clock
 from core.conversations.model import EntryKind
 from core.errors import BailiwickError, Unavailable
 from core.models.gateway import ModelGateway
+from core.models.streams import ended
 from core.ports import MemoryPort, Recalled, Utterance
 from core.runs.model import Lane, RunRequest
 from core.runs.service import RunService
@@ -92,7 +93,7 @@ class ChatAgent:
             log.warning("chat.model_misbehaved", tenant=question.ctx.tenant_id, error=type(error).__name__)
             raise Unavailable("The model gave an answer that could not be used. Please try again.") from error
         finally:
-            await _end(result)
+            await ended(result)
 
     async def learn(self, question: Question, answer: str, answer_id: str | None = None) -> bool:
         """Hand the turn to memory, durably, as a run in the background; once per turn. False: it was refused."""
@@ -192,11 +193,3 @@ def _of_item(item: Any) -> AgentEvent | None:
 def _field(raw: Any, name: str) -> str:
     value = raw.get(name) if isinstance(raw, dict) else getattr(raw, name, None)
     return str(value or "")
-
-
-async def _end(result: RunResultStreaming) -> None:
-    """Stop what still runs, so that the upstream call is closed before the turn is called over."""
-    if not result.is_complete:
-        result.cancel()
-    if result.run_loop_task is not None:
-        await asyncio.wait({result.run_loop_task}, timeout=5)

@@ -98,6 +98,7 @@ class ModelGateway:
         purpose: str,
         *,
         run_id: RunId | None = None,
+        step: tuple[int, int] | None = None,
         tier: ModelTier | None = None,
         covered_microusd: int | None = None,
         cheapest: bool = False,
@@ -108,9 +109,10 @@ class ModelGateway:
         ``tier`` overrides what agents ask for, never above the policy's; ``cheapest``: by the cheapest model that the
         policy allows, when a budget runs low. ``covered_microusd``: the caller's step has reserved this much and will
         settle ``spent_microusd`` itself; without it each call reserves in the ledger. ``cover_more``: reserves so much
-        more for the step, or raises ``BudgetExceeded``; without it calls are kept inside what is covered.
+        more for the step, or raises ``BudgetExceeded``; without it calls are kept inside what is covered. ``step``: of
+        the run, its number and attempt, for the audit.
         """
-        meter = Meter(self._books, ctx, purpose, run_id, covered_microusd, cover_more)
+        meter = Meter(self._books, ctx, purpose, run_id, covered_microusd, cover_more, step)
         allowed = allowed_endpoints(tuple(self._routes), ctx.policy, ctx.region)
         transport = MeteredTransport(
             ctx,

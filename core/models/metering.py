@@ -72,6 +72,7 @@ class Meter:
         run_id: RunId | None,
         covered_microusd: int | None,
         cover_more: Callable[[int], Awaitable[None]] | None,
+        step: tuple[int, int] | None,
     ) -> None:
         self._books = books
         self._ctx = ctx
@@ -79,6 +80,7 @@ class Meter:
         self._run_id = run_id
         self._covered = covered_microusd
         self._cover_more = cover_more
+        self._of = {"run_id": run_id} | ({} if step is None else {"step": step[0], "attempt": step[1]})
         self._covering = asyncio.Lock()
         self._open_microusd = 0
         self.spent_microusd = 0
@@ -105,7 +107,9 @@ class Meter:
             raise
         return OpenCall(key, model, prompt_sha256, estimate_microusd, time.monotonic())
 
-    def charge(self, call: OpenCall, endpoint: Endpoint, seen: Observed, tokens: Tokens, outcome: str) -> Charged:
+    def charge(
+        self, call: OpenCall, endpoint: Endpoint, seen: Observed, tokens: Tokens, outcome: str, output_sha256: str
+    ) -> Charged:
         """Count what a call used, so that ``spent_microusd`` is right from here on."""
         price = price_of(call.model, tokens, self._books.clock.now())
         self._open_microusd -= call.estimate_microusd
@@ -121,6 +125,7 @@ class Meter:
             "cost_microusd": price.microusd,
             "price_known": price.known,
             "outcome": outcome,
+            "output_sha256": output_sha256,
             "duration_ms": round((time.monotonic() - call.started_s) * 1000),
         }
         return Charged(call, price.microusd, facts)
@@ -144,6 +149,11 @@ class Meter:
     def count_cache(self, result: str) -> None:
         """A look-up in the cache: hit or miss."""
         self._books.metrics.cache.labels(self._ctx.tenant_id, result).inc()
+
+    async def remembered(self, model: str, prompt_sha256: str, output_sha256: str) -> None:
+        """Record that an earlier answer was given again."""
+        facts = self._facts(prompt_sha256) | {"output_sha256": output_sha256}
+        await self._books.audit.append(self._ctx, "model.cached", f"model:{model}", after=facts)
 
     async def _covering_also(self, covered_microusd: int, estimate_microusd: int) -> int:
         """What the step has reserved, with one more call. Raises ``BudgetExceeded``."""
@@ -169,7 +179,7 @@ class Meter:
             await self._books.audit.record(tx, self._ctx, act, f"model:{call.model}", after=facts)
 
     def _facts(self, prompt_sha256: str) -> dict[str, Any]:
-        return {"purpose": self._purpose, "run_id": self._run_id, "prompt_sha256": prompt_sha256}
+        return {"purpose": self._purpose, **self._of, "prompt_sha256": prompt_sha256}
 
     def _count(self, call: OpenCall, endpoint: Endpoint, tokens: Tokens, cost_microusd: int, outcome: str) -> None:
         metrics, labels = self._books.metrics, (self._ctx.tenant_id, self._purpose, call.model, endpoint.name)

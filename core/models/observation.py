@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,11 +57,18 @@ class StreamObserver:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._digest = hashlib.sha256()
         self.seen = Observed()
         self.events = 0
 
+    @property
+    def sha256(self) -> str:
+        """Of all bytes until now."""
+        return self._digest.hexdigest()
+
     def feed(self, data: bytes) -> None:
         """Look at the next bytes. A line beyond 8 MB is not looked at; it is still passed on."""
+        self._digest.update(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > _LONGEST_LINE:
             self._rest = b""

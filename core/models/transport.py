@@ -212,18 +212,19 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
         except ValueError:
             seen = Observed()
         tokens = seen.tokens or Tokens(input=-(-asked.size_bytes // 4), output=-(-len(content) // 4))
-        await self._meter.write(self._meter.charge(call, endpoint, seen, tokens, "ok"))
+        await self._meter.write(self._meter.charge(call, endpoint, seen, tokens, "ok", _sha256(content)))
         if self._cache is not None and cacheable(asked.body):
             await self._cache.set(self._ctx, _SPACE, self._cache_key(asked), content.decode(), ttl_s=CACHE_TTL_S)
 
     async def _from_cache(self, asked: _Asked) -> httpx2.Response | None:
-        """An earlier answer to the same question. It costs nothing and was audited when it was made."""
+        """An earlier answer to the same question. It costs nothing; that it was given again is audited."""
         if self._cache is None or not cacheable(asked.body):
             return None
         content = await self._cache.get(self._ctx, _SPACE, self._cache_key(asked))
         self._meter.count_cache("miss" if content is None else "hit")
         if content is None:
             return None
+        self._spawn(self._meter.remembered(asked.model, asked.sha256, _sha256(content.encode())))
         return httpx2.Response(200, headers={"content-type": "application/json"}, content=content.encode())
 
     def _cache_key(self, asked: _Asked) -> str:
@@ -285,7 +286,7 @@ class _Ending:
         """Count it now, write it down in the background: whoever read the stream may be gone."""
         tokens = watched.tokens_so_far(self.prompt_bytes)
         self.route.leave(self.meter.tenant_id)
-        charged = self.meter.charge(self.call, self.route.endpoint, watched.seen, tokens, how)
+        charged = self.meter.charge(self.call, self.route.endpoint, watched.seen, tokens, how, watched.sha256)
         self.spawn(self.meter.write(charged))
 
 
@@ -317,6 +318,10 @@ class _Watched(httpx2.AsyncByteStream):
         if not self._settled:
             self._settled = True
             self._ending.settle(self._observer, how)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _is_stream(response: httpx2.Response) -> bool:

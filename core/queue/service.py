@@ -81,6 +81,8 @@ class QueueService:
         """Queue every parked run whose time has come, and wake workers for them."""
         async with self._db.control_transaction() as tx:
             woken = await store.wake_due(tx, self._clock.now(), limit)
+        for run in woken:
+            self._bus.news.of_run(run.tenant_id, run.run_id)
         if woken:
             await self.signal_workers()
         return woken

@@ -229,6 +229,8 @@ class RunService:
             for run_id, step in waiting:
                 await self._queue.wake_in(tx, run_id, step)
             sent = await store.send_event(tx, name, key, payload, self._clock.now())
+        for run_id, _ in waiting:
+            self._bus.news.of_run(ctx.tenant_id, run_id)
         if waiting:
             await self._queue.signal_workers()
         return sent

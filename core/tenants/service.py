@@ -99,6 +99,7 @@ class TenantService:
         since = now - timedelta(seconds=LOCKOUT_WINDOW_S)
         async with self._db.control_transaction() as tx:
             if not await store.login_attempt(tx, email, since, LOCKOUT_FAILURES, now):
+                self.refusals.tell(await store.login_candidates(tx, email), "session.lock")
                 raise RateLimited("Too many failed logins. Try again later.", retry_after_s=LOCKOUT_WINDOW_S)
             return await store.login_candidates(tx, email)
 

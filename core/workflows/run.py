@@ -198,6 +198,7 @@ class Run:
                 self.on.ctx,
                 f"workflow:{self.workflow}",
                 run_id=self.on.run_id,
+                step=(step.number, step.attempt),
                 covered_microusd=step.meter.estimate_microusd,
                 cheapest=step.degraded,
                 cover_more=step.meter.cover_more,

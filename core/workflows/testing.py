@@ -61,6 +61,7 @@ class _NoModels:
         purpose: str,  # noqa: ARG002
         *,
         run_id: RunId | None = None,  # noqa: ARG002
+        step: tuple[int, int] | None = None,  # noqa: ARG002
         covered_microusd: int | None = None,  # noqa: ARG002
         cheapest: bool = False,  # noqa: ARG002
         cover_more: object = None,  # noqa: ARG002

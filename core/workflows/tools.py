@@ -224,11 +224,12 @@ class Models(Protocol):
         purpose: str,
         *,
         run_id: RunId | None = None,
+        step: tuple[int, int] | None = None,
         covered_microusd: int | None = None,
         cheapest: bool = False,
         cover_more: Callable[[int], Awaitable[None]] | None = None,
     ) -> AgentModels:
-        """The models of one tenant for one purpose."""
+        """The models of one tenant for one purpose. ``step``: number and attempt."""
         ...
 
 

@@ -28,7 +28,7 @@ from tests.fixtures.people import People
 from tests.fixtures.ports import free_port_base
 from tests.fixtures.serving import serving
 from tests.fixtures.work import AnyWorkflow, Work, work_in
-from tests.fixtures.workers import SAMPLES
+from tests.fixtures.workers import SAMPLES, site_in, working
 
 SECRETS = ("database_app_url", "redis_url", "secret_key", "graph_password")
 SAID = 600
@@ -191,3 +191,23 @@ async def test_what_was_said_is_forgotten_after_a_week_and_what_happened_is_not(
     work.clock.advance(8 * 86_400)
     assert await work.runs.log.forget_said() == 5
     assert [event.kind for event in await work.runs.events(ctx, on.run_id)] == ["submitted", "claimed"]
+
+
+async def test_what_an_agent_writes_is_heard_as_it_comes_and_audited_with_its_step(
+    settings: Settings, offline_model: str
+) -> None:
+    async with site_in(settings.model_copy(update={"model_url": offline_model})) as site, working(site):
+        run, _ = await site.platform.runs.submit(site.admin, RunRequest("sample-agent", {"log": "unused"}))
+        (ended,) = await site.ended([run])
+        assert ended.state is RunState.SUCCEEDED, ended.error
+        events = await site.platform.runs.events(site.admin, run.run_id)
+        kinds = [event.kind for event in events]
+        heard_between = kinds[kinds.index("step_started") + 1 : kinds.index("step_done")]
+        assert heard_between == ["text"] * len(heard_between)
+        texts = [event.data for event in events if event.kind == "text"]
+        assert "".join(data["text"] for data in texts) == ended.output["first"]
+        assert {(data["step"], data["attempt"]) for data in texts} == {(1, 1)}
+        await site.platform.models.settled()
+        (call,) = [entry for entry in await site.platform.audit.recent(site.admin) if entry.act == "model.call"]
+        assert (call.after["run_id"], call.after["step"], call.after["attempt"]) == (run.run_id, 1, 1)
+        assert len(call.after["output_sha256"]) == 64
