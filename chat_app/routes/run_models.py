@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.runs.history import Relatives
 from core.runs.model import BatchProgress, Cause, Lane, RunEvent, RunRequest, RunState, RunView, StepView
 from core.runs.waiting import Standing
 
@@ -99,6 +100,7 @@ class RunOut(BaseModel):
     finished_at: datetime | None
     held: bool = Field(description="Somebody paused it; while it executes, it goes on until its next step.")
     forked_from: str | None = Field(description="The run whose first steps it was given.")
+    parent_run_id: str | None = Field(description="The run that spawned it.")
 
     @classmethod
     def of(cls, view: RunView) -> Self:
@@ -123,15 +125,17 @@ class RunDetailOut(RunOut):
         description="Seconds of waiting by cause, in the queue and parked; together all of its waiting so far."
     )
     starts_in: StartsInOut | None = Field(description="While it is queued; null: it is not, or nobody can know.")
+    children: dict[RunState, int] = Field(description="How many runs that it spawned are in which state.")
 
     @classmethod
-    def detailed(cls, view: RunView, standing: Standing) -> Self:
+    def detailed(cls, view: RunView, standing: Standing, relatives: Relatives) -> Self:
         """As the API shows it."""
         found = standing.starts_in
         return cls(
             **dict(RunOut.of(view)),
             waited_s={cause: round(seconds, 3) for cause, seconds in standing.waited_s.items()},
             starts_in=None if found is None else StartsInOut.model_validate(found),
+            children=relatives.counts,
         )
 
 

@@ -35,6 +35,7 @@ from core.errors import (
     WorkflowUnknown,
 )
 from core.ids import new_id
+from core.runs.history import relatives
 from core.runs.model import Lane, RunRequest, RunState
 from core.tenancy import Scope, TenantContext
 
@@ -141,12 +142,20 @@ async def list_runs(
     workflow: Annotated[str | None, Query(max_length=200)] = None,
     batch_id: Annotated[str | None, Query(pattern=BATCH_NAME)] = None,
     outcome: Annotated[str | None, Query(max_length=200, description="The workflow's own word, e.g. declined.")] = None,
+    parent: Annotated[str | None, Query(max_length=100, description="Only runs that this run spawned.")] = None,
     cursor: Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> RunsOut:
     """Runs that pass all filters, newest first."""
     views, next_cursor = await services.platform.runs.list(
-        caller, state=state, workflow=workflow, batch_id=batch_id, outcome=outcome, cursor=cursor, limit=limit
+        caller,
+        state=state,
+        workflow=workflow,
+        batch_id=batch_id,
+        outcome=outcome,
+        parent=parent,
+        cursor=cursor,
+        limit=limit,
     )
     return RunsOut(runs=[RunOut.of(view) for view in views], next_cursor=next_cursor)
 
@@ -155,7 +164,8 @@ async def list_runs(
 async def get_run(run_id: Id, caller: Caller, services: Services) -> RunDetailOut:
     """One run: where it stands, what it has waited for and, while it is queued, when it should start."""
     view = await services.platform.runs.get(caller, run_id)
-    return RunDetailOut.detailed(view, await services.platform.runs.standing(caller, view))
+    standing = await services.platform.runs.standing(caller, view)
+    return RunDetailOut.detailed(view, standing, await relatives(services.platform.db, caller, run_id))
 
 
 @router.get("/runs/{run_id}/steps", **needs(Scope.RUNS_READ, NotFound))

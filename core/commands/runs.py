@@ -68,6 +68,7 @@ def as_json(report: RunReport) -> str:
             "timeline": [asdict(entry) for entry in found.timeline()],
             "waited_s": found.waited(),
             "starts_in": None if report.starts_in is None else asdict(report.starts_in),
+            "relatives": asdict(found.relatives),
         }
     )
 
@@ -86,7 +87,7 @@ def _dumped(value: object) -> str:
 
 def as_text(report: RunReport) -> RenderableType:
     """Head, timeline and sums."""
-    return Group(_head(report), "", _timeline(report.history), "", _sums(report.history))
+    return Group(_head(report), "", _timeline(report.history), "", _sums(report.history), *_family(report.history))
 
 
 def lines_as_table(found: Sequence[RunLine]) -> Table:
@@ -132,6 +133,8 @@ def _head(report: RunReport) -> Table:
     table.add_row("[bold]Run[/]", run.run_id)
     table.add_row("Tenant", escape(run.tenant_id))
     table.add_row("Workflow", escape(f"{run.workflow} v{run.version}, {run.lane.name.lower()}, from {run.source}"))
+    if (parent := report.history.relatives.parent) is not None:
+        table.add_row("Parent", f"{parent.run_id} {escape(parent.workflow)}")
     table.add_row("State", _state(run))
     table.add_row("Submitted", f"{_moment(run.submitted_at)} UTC")
     took = ((run.finished_at or now) - run.submitted_at).total_seconds()
@@ -190,6 +193,19 @@ def _sums(found: History) -> Table:
     table.add_row("Worked", lasting(run.worker_seconds), f"{run.attempt} × in a slot")
     table.add_row("Cost", format_usd(run.cost_microusd), f"of {format_usd(run.budget_microusd)}")
     return table
+
+
+def _family(found: History) -> list[RenderableType]:
+    """How the children stand, and those that say most: the unsuccessful ones first."""
+    relatives = found.relatives
+    if not relatives.counts:
+        return []
+    counts = " · ".join(f"{count:,} [{_COLORS[state]}]{state}[/]" for state, count in relatives.counts.items())
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for child in relatives.children:
+        table.add_row(child.run_id, escape(child.workflow), f"[{_COLORS[child.state]}]{child.state}[/]")
+    left = sum(relatives.counts.values()) - len(relatives.children)
+    return ["", f"[bold]Children[/]  {counts}", table, *([f"… and {left:,} more"] if left else [])]
 
 
 def _state(run: RunLine) -> str:

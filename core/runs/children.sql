@@ -22,10 +22,6 @@ where c.tenant_id = app.tenant() and c.parent_run_id = $1 and c.parent_step = $2
   and c.finished_at <= (select max(e.at) from run_events e where e.run_id = $1 and e.kind = 'retried')
 order by c.run_id;
 
--- name: counts
--- Children of a run by state.
-select state, count(*) as runs from runs where tenant_id = app.tenant() and parent_run_id = $1 group by state;
-
 -- name: parent_state
 -- Where a run stands: 'queued' when its last child has just woken it.
 select state from runs where tenant_id = app.tenant() and run_id = $1;
@@ -46,8 +42,8 @@ returning p.progress, p.batch_id, p.thread_id;
 select run_id from orphans where tenant_id = app.tenant() order by run_id limit $1;
 
 -- name: cancel_orphans
--- Cancel some open children of a run that did not succeed; 0 when none is left.
-select app.cancel_orphans($1, $2, $3);
+-- Cancel some open children of a run that did not succeed; no row when none is left.
+select run_id from app.cancel_orphans($1, $2, $3);
 
 -- name: orphaned
 -- Tenants in which a crash left children that are to be cancelled.

@@ -69,18 +69,16 @@ class Family:
         async with self._db.control_transaction() as tx:
             return [TenantId(row["tenant_id"]) for row in await tx.fetch(SQL["orphaned"])]
 
-    async def counts(self, ctx: TenantContext, run_id: str) -> dict[RunState, int]:
-        """How many children a run has in each state; states without any are left out."""
-        async with self._db.tenant_transaction(ctx) as tx:
-            return {RunState(row["state"]): row["runs"] for row in await tx.fetch(SQL["counts"], run_id)}
-
     async def _orphans(self, ctx: TenantContext) -> list[str]:
         async with self._db.tenant_transaction(ctx) as tx:
             return [row["run_id"] for row in await tx.fetch(SQL["orphans"], _AT_ONCE)]
 
     async def _stop_some(self, ctx: TenantContext, run_id: str) -> int:
         async with self._db.tenant_transaction(ctx) as tx:
-            return int(await tx.fetchval(SQL["cancel_orphans"], run_id, _AT_ONCE, self._clock.now()))
+            looked_at = await tx.fetch(SQL["cancel_orphans"], run_id, _AT_ONCE, self._clock.now())
+        for child in looked_at:
+            self._bus.news.of_run(ctx.tenant_id, child["run_id"])
+        return len(looked_at)
 
     async def _tell(self, ctx: TenantContext, parent: RunId, step: int) -> None:
         told = None

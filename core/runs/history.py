@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from core.db.pool import Database
+from core.db.pool import Database, Transaction
 from core.db.queries import Query, load_queries
 from core.errors import NotFound
 from core.runs.model import Cause, Lane, RunState
@@ -43,6 +43,24 @@ class RunLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Relative:
+    """A run as a relative of another."""
+
+    run_id: str
+    workflow: str
+    state: RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Relatives:
+    """A run's parent, how many children it has in each state, and twenty of them, the unsuccessful ones first."""
+
+    parent: Relative | None = None
+    counts: dict[RunState, int] = field(default_factory=dict)
+    children: tuple[Relative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """One run and all that is known of its life until ``now``."""
 
@@ -51,6 +69,7 @@ class History:
     attempts: tuple[Attempt, ...]
     passages: tuple[Passage, ...]
     transitions: tuple[Transition, ...]
+    relatives: Relatives = field(default_factory=Relatives)
 
     def timeline(self) -> list[Entry]:
         """What it did, in the order in which that began."""
@@ -101,4 +120,21 @@ async def history(
             attempts=tuple(Attempt(**row) for row in await tx.fetch(_query(ctx, "step_rows"), run_id)),
             passages=tuple(Passage(**row) for row in await tx.fetch(_query(ctx, "passage_rows"), run_id, now)),
             transitions=tuple(Transition(**row) for row in await tx.fetch(_query(ctx, "transition_rows"), run_id)),
+            relatives=await _relatives(tx, ctx, run_id),
         )
+
+
+async def relatives(db: Database, ctx: TenantContext, run_id: str) -> Relatives:
+    """A run's family; nobody for foreign and missing runs."""
+    async with db.tenant_transaction(ctx) as tx:
+        return await _relatives(tx, ctx, run_id)
+
+
+async def _relatives(tx: Transaction, ctx: TenantContext, run_id: str) -> Relatives:
+    rows = await tx.fetch(_query(ctx, "relative_rows"), run_id)
+    named = {
+        kind: tuple(Relative(r["run_id"], r["workflow"], RunState(r["state"])) for r in rows if r["kind"] == kind)
+        for kind in ("parent", "child")
+    }
+    counts = {RunState(row["state"]): row["runs"] for row in rows if row["kind"] == "count"}
+    return Relatives(next(iter(named["parent"]), None), counts, named["child"])

@@ -38,3 +38,11 @@ select seq, at, kind, cause from app.transition_rows($1);
 -- name: op_transition_rows
 -- The same, any tenant.
 select seq, at, kind, cause from app.op_transition_rows($1);
+
+-- name: relative_rows
+-- A run's parent, its children by state, and some of them.
+select kind, run_id, workflow, state, runs from app.relative_rows($1);
+
+-- name: op_relative_rows
+-- The same, any tenant.
+select kind, run_id, workflow, state, runs from app.op_relative_rows($1);

@@ -257,7 +257,9 @@ select app.tenant(), $1, $3,
        coalesce((select max(s.attempt) from run_steps s where s.run_id = $1 and s.step = $3), 1),
        $4, $5, 'failed', $6, $7, $7, true
 from run
-on conflict (run_id, step, attempt) do update set state = 'failed', error = excluded.error, final = true;
+on conflict (run_id, step, attempt) do update
+    set state = 'failed', error = excluded.error, final = true,
+        finished_at = coalesce(run_steps.finished_at, excluded.finished_at);
 
 -- name: arm_wait
 -- What the run will park on. Armed before it parks, so that a wake-up in between is not lost.

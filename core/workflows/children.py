@@ -23,6 +23,7 @@ from core.workflows.performing import Performer
 
 Takes_contra = TypeVar("Takes_contra", bound=BaseModel, contravariant=True)
 Out = TypeVar("Out")
+Out_co = TypeVar("Out_co", covariant=True)
 
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -52,13 +53,13 @@ class Spawnable(Protocol[Takes_contra, Out]):
 
 
 @dataclass(frozen=True, slots=True)
-class Child(Generic[Out]):
+class Child(Generic[Out_co]):
     """A run that was spawned: its id, its workflow, and the step that spawned it. ``run.result`` waits for it."""
 
     run_id: str
     workflow: str
     step: int
-    output: TypeAdapter[Out] = field(repr=False, compare=False)
+    output: TypeAdapter[Out_co] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import streamlit as st
 
 from core.bootstrap import Platform
 from core.errors import NotFound
+from core.runs.history import Relative, Relatives, relatives
 from core.runs.model import RunState, RunView
 from core.usage.model import format_usd
 from ops_dashboard import data, figures, session, snapshots
@@ -38,6 +39,7 @@ class _Shown:
     detail: RunDetail
     view: RunView | None  # with content; None for operators
     now: datetime
+    relatives: Relatives
     hidden: bool  # input and output are for the submitter's eyes only, and this is somebody else
 
 
@@ -49,7 +51,7 @@ async def _read(platform: Platform, who: Viewer, run_id: str) -> _Shown:
     view = None if who.operator else await platform.runs.get(who.ctx, run_id)
     workflow, submitter = detail.row["workflow"], None if view is None else view.user_id
     hidden = submitter not in {None, who.ctx.user_id} and platform.workflows.is_private(workflow)
-    return _Shown(detail, view, now, hidden)
+    return _Shown(detail, view, now, await relatives(platform.db, who.ctx, run_id), hidden)
 
 
 def show(run_id: str, close: Callable[[], None]) -> None:
@@ -80,6 +82,7 @@ def _live() -> None:
     _waiting(shown.detail)
     if shown.view is not None and shown.view.progress:
         _progress(shown.view.progress)
+    _family(shown.relatives)
     with st.container(border=True):
         st.plotly_chart(
             figures.timeline(
@@ -184,6 +187,25 @@ def _progress(progress: dict[str, Any]) -> None:
     done, total = progress.get("done"), progress.get("total")
     if isinstance(done, int | float) and isinstance(total, int | float) and total > 0:
         st.progress(min(1.0, done / total), text=f"{done} of {total} · {progress.get('note') or ''}")
+
+
+def _family(family: Relatives) -> None:
+    """What spawned it, and what it spawned: the unsuccessful ones first."""
+    if family.parent is not None:
+        st.caption(f"Spawned by {_linked(family.parent)}")
+    if not family.counts:
+        return
+    told = " · ".join(f"{count:,} {state}" for state, count in family.counts.items())
+    with st.expander(f"Children: {told}", icon=":material/family_history:"):
+        for child in family.children:
+            st.markdown(f"{_linked(child)} {child.state}")
+        left = sum(family.counts.values()) - len(family.children)
+        if left:
+            st.caption(f"and {left:,} more")
+
+
+def _linked(run: Relative) -> str:
+    return f"[{run.run_id}](/runs?run={run.run_id}) {run.workflow}"
 
 
 def _tabs(who: Viewer, shown: _Shown) -> None:

@@ -18,6 +18,7 @@ from core.usage.model import usd
 from core.workflows import WorkflowDefinition
 from core.workflows.telling import TEXT, VALUE, heard
 from core.workflows.testing import RunInMemory, in_memory
+from tests.fixtures import family_workflows as family
 from tests.fixtures import sample_workflows as samples
 from tests.fixtures.sample_workflows import Work
 from tests.fixtures.workers import Site, site_in, working
@@ -28,6 +29,7 @@ POLICY = Policy(
 )
 FOR_PEOPLE = (Cause.REVIEW, Cause.EVENT, Cause.BUDGET)
 DAY_S = 86_400.0
+CHILDREN = (samples.plain, family.squared)
 
 Definition = WorkflowDefinition[Work, samples.Report]
 
@@ -83,7 +85,7 @@ class InMemory:
         self._runs: dict[str, RunInMemory[samples.Report]] = {}
 
     async def start(self, definition: Definition, work: Work) -> str:
-        async with in_memory(definition, policy=POLICY) as run_of:
+        async with in_memory(definition, policy=POLICY, children=CHILDREN) as run_of:
             run = await run_of(work)
         self._runs[run.run_id] = run
         return run.run_id
@@ -308,6 +310,30 @@ async def what_a_step_emits_is_heard_by_attempt(place: Place, log: str) -> None:
     )
 
 
+async def a_parent_gets_what_its_children_returned(place: Place, log: str) -> None:
+    seen = await place.seen(await place.start(family.mixed, Work(log=log)))
+    assert (seen.state, seen.output) == (
+        RunState.SUCCEEDED,
+        {"first": "1", "verdict": None, "payload": {"0": 0, "1": 1, "2": 4}},
+    )
+    assert [step[2:5] for step in seen.steps] == [
+        ("spawn: sample-plain", "spawn", "done"),
+        ("spawn: family-square", "spawn", "done"),
+        ("map: family-square", "children", "done"),
+        ("result: sample-plain", "children", "done"),
+        ("effect", "step", "done"),
+    ]
+    assert sorted(effects(log)) == ["1", "2", "5"]
+
+
+async def a_child_that_fails_fails_its_parent_with_what_it_was(place: Place, log: str) -> None:
+    seen = await place.seen(await place.start(family.unlucky, Work(log=log, number=2)))
+    assert (seen.state, seen.steps[-1][2:5]) == (RunState.FAILED, ("map: family-square", "children", "failed"))
+    assert seen.error is not None
+    assert (seen.error["code"], seen.error["details"]["state"]) == ("child_failed", "failed")
+    assert seen.error["details"]["error"]["message"] == "Step failing: ValueError: work 2 is refused"
+
+
 SCENARIOS: list[Callable[[Place, str], Coroutine[Any, Any, None]]] = [
     steps_are_executed_once_and_in_order,
     a_step_that_refuses_fails_the_run_with_its_error,
@@ -322,6 +348,8 @@ SCENARIOS: list[Callable[[Place, str], Coroutine[Any, Any, None]]] = [
     a_call_beyond_the_rate_limit_waits_for_its_window,
     a_large_file_goes_by_reference,
     what_a_step_emits_is_heard_by_attempt,
+    a_parent_gets_what_its_children_returned,
+    a_child_that_fails_fails_its_parent_with_what_it_was,
 ]
 
 

@@ -15,6 +15,7 @@ from tests.fixtures.workers import WorkerProcess, site_in
 
 POLICY = Policy(concurrency_cap=100)
 RUNS = 40
+PARENTS = 6
 
 
 async def test_a_killed_workers_runs_are_finished_by_another(
@@ -30,7 +31,8 @@ async def test_a_killed_workers_runs_are_finished_by_another(
             free = [RunRequest("sample-plain", {"log": str(log), "number": n}) for n in range(RUNS)]
             stuck = [RunRequest("sample-plain", {"log": str(log), "hold": str(held)}) for _ in range(4)]
             reviewed = [RunRequest("sample-review", {"log": str(log), "number": n}) for n in range(3)]
-            submitted = await runs.submit_many(site.admin, [*stuck, *reviewed, *free])
+            parents = [RunRequest("family-mixed", {"log": str(log)}) for _ in range(PARENTS)]
+            submitted = await runs.submit_many(site.admin, [*stuck, *reviewed, *parents, *free])
 
             async def holding() -> bool | None:
                 return log.read_text().count("holding") == 4 or None
@@ -59,7 +61,7 @@ async def test_a_killed_workers_runs_are_finished_by_another(
         assert Counter(run.state for run in ended) == {RunState.SUCCEEDED: len(submitted)}
         effects = [line for line in log.read_text().splitlines() if not line.startswith("holding")]
         keys = Counter(effects)
-        assert len(keys) == 2 * len(submitted)
+        assert len(keys) == 2 * len(submitted) + PARENTS  # a parent has one, and its child two
         await _no_finished_step_was_repeated(owner_dsn, keys)
 
 

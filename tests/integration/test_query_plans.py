@@ -13,6 +13,7 @@ import pytest
 from core.db.queries import Query
 from core.reviews.store import SQL as REVIEWS
 from core.runs.family import SQL as CHILDREN
+from core.runs.history import SQL as HISTORY
 from core.runs.store import SQL as RUNS
 from core.settings import Settings
 
@@ -47,7 +48,7 @@ analyze;
 HOT: dict[str, tuple[Query, tuple[Any, ...]]] = {
     "recent runs": (RUNS["views"], (None, None, None, None, None, None, 51, None)),
     "children of a run": (RUNS["views"], (None, None, None, None, None, None, 51, "run_7_9")),
-    "children by state": (CHILDREN["counts"], ("run_7_9",)),
+    "relatives of a run": (HISTORY["relative_rows"], ("run_7_9",)),
     "children to begin anew": (CHILDREN["undone"], ("run_7_9", 1)),
     "how far children are": (CHILDREN["tell_parent"], ("run_7_9", 1)),
     "what children returned": (CHILDREN["ends"], (["run_7_9", "run_7_10"],)),

@@ -75,6 +75,7 @@ FUNCTIONS = {
     "op_platform": May.OPERATE,
     "op_pulse": May.OPERATE,
     "op_queue_place": May.OPERATE,
+    "op_relative_rows": May.OPERATE,
     "op_run_rows": May.OPERATE,
     "op_service": May.OPERATE,
     "op_service_over_time": May.OPERATE,

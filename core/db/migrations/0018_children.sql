@@ -64,15 +64,15 @@ create trigger ended after update of state on runs for each row
     execute function app.run_ended();
 
 -- Cancel up to p_limit open children of a run that ended other than succeeded, and say in their event logs why.
--- Returns how many; 0: there are none any more, or the run was retried, and it is no orphans' parent any more.
-create function app.cancel_orphans(p_parent text, p_limit integer, p_now timestamptz) returns integer
+-- Returns those it looked at; nothing: there are none any more, or the run was retried, and nobody is orphaned.
+create function app.cancel_orphans(p_parent text, p_limit integer, p_now timestamptz) returns table (run_id text)
 language plpgsql as $$
+#variable_conflict use_column
 declare
-    chosen  text[];
-    each    text;
-    was     text;
-    number  integer;
-    stopped integer := 0;
+    chosen text[];
+    each   text;
+    was    text;
+    number integer;
 begin
     select array_agg(c.run_id order by c.run_id) into chosen
     from (select o.run_id from app.open_children(app.tenant(), p_parent) o
@@ -84,12 +84,11 @@ begin
       and p.finished_at is not null and p.state <> 'succeeded';
     if not found or chosen is null then
         delete from orphans where tenant_id = app.tenant() and run_id = p_parent;
-        return 0;
+        return;
     end if;
     foreach each in array chosen loop
         was := app.queue_cancel(each, p_now);
         if was not in ('queued', 'running', 'waiting') then continue; end if;
-        stopped := stopped + 1;
         update runs set event_seq = event_seq + 1 where tenant_id = app.tenant() and run_id = each
         returning event_seq into number;
         insert into run_events (tenant_id, run_id, seq, at, kind, data)
@@ -97,7 +96,7 @@ begin
                 case was when 'running' then 'cancel_requested' else 'cancelled' end,
                 jsonb_build_object('actor', 'run:' || p_parent));
     end loop;
-    return greatest(stopped, 1);
+    return query select unnest(chosen);
 end $$;
 select app.control('app.cancel_orphans(text, integer, timestamptz)');
 
@@ -106,3 +105,30 @@ create function app.orphaned() returns table (tenant_id text) language sql stabl
     select distinct o.tenant_id from orphans o where app.outside()
 $$;
 select app.control('app.orphaned()');
+
+-- A run's relatives without their content: its parent, of its children how many are in which state, and twenty of them,
+-- those first that did not succeed.
+create function app.relative_rows(p_run_id text)
+returns table (kind text, run_id text, workflow text, state text, runs bigint) language sql stable as $$
+    select 'parent', p.run_id, p.workflow, p.state, 1
+    from runs r join runs p on p.tenant_id = r.tenant_id and p.run_id = r.parent_run_id
+    where r.run_id = p_run_id
+    union all
+    select 'count', null, null, c.state, count(*)
+    from runs r join runs c on c.tenant_id = r.tenant_id and c.parent_run_id = r.run_id
+    where r.run_id = p_run_id group by c.state
+    union all
+    select 'child', few.run_id, few.workflow, few.state, 1
+    from (
+        select c.run_id, c.workflow, c.state
+        from runs r join runs c on c.tenant_id = r.tenant_id and c.parent_run_id = r.run_id
+        where r.run_id = p_run_id
+        order by c.state = 'succeeded', c.finished_at is not null, c.run_id limit 20
+    ) few
+$$;
+
+create function app.op_relative_rows(p_run_id text)
+returns table (kind text, run_id text, workflow text, state text, runs bigint) language sql stable as $$
+    select * from app.relative_rows(p_run_id) where app.tenant() = 'platform'
+$$;
+select app.control('app.op_relative_rows(text)');

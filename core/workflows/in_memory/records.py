@@ -130,9 +130,12 @@ class RecordsInMemory:
     async def fail_for_good(self, on: Executing, step: int, name: str, kind: str, error: dict[str, Any]) -> None:
         """Remember that the step is not tried again."""
         record = self.of(on.run_id)
-        if record.newest(step) is None:
+        newest = record.newest(step)
+        if newest is None:
             self._open(on, step, 1, name, kind)
-            record.close(step, 1, state="failed", error=error, finished_at=self._clock.now())
+        record.close(
+            step, 1 if newest is None else newest.attempt, state="failed", error=error, finished_at=self._clock.now()
+        )
         record.ended[step] = Ended(name, None, error)
         self._lost()
 
