@@ -97,7 +97,7 @@ async def test_a_queued_run_says_why_it_waits_and_when_it_starts(web: Web, http:
     assert run["starts_in"] == {"soonest_s": 0, "latest_s": 0}
     assert set(run["waited_s"]) == {"no_worker", "share"}
     assert run["waited_s"]["share"] > 0
-    assert set(run) - set(submitted) == {"starts_in", "waited_s"}
+    assert set(run) - set(submitted) == {"starts_in", "waited_s", "children"}
 
 
 async def test_a_queued_run_is_cancelled_and_retried_and_says_so(http: httpx.AsyncClient) -> None:
@@ -239,3 +239,25 @@ async def test_an_event_sent_twice_is_one_event(http: httpx.AsyncClient) -> None
     event = {"name": "signed", "key": "17", "payload": {"by": "mia"}}
     answers = [await http.post("/api/v1/events", json=event) for _ in range(2)]
     assert [(answer.status_code, answer.json()["new"]) for answer in answers] == [(202, True), (202, False)]
+
+
+async def test_the_runs_that_a_run_spawned_are_counted_and_listed(web: Web, http: httpx.AsyncClient) -> None:
+    async with working(await site(web)):
+        body = {"workflow": "family-map", "input": {"count": 3, "odd": 1}}
+        parent = (await http.post("/api/v1/runs", json=body)).json()
+        url = f"/api/v1/runs/{parent['run_id']}"
+
+        async def ended() -> dict[str, Any] | None:
+            run: dict[str, Any] = (await http.get(url)).json()
+            return run if run["finished_at"] else None
+
+        run = await (await site(web)).until(ended)
+    assert (run["error"]["code"], run["children"], run["parent_run_id"]) == (
+        "child_failed",
+        {"succeeded": 2, "failed": 1},
+        None,
+    )
+    children = (await http.get("/api/v1/runs", params={"parent": parent["run_id"]})).json()["runs"]
+    assert [child["parent_run_id"] for child in children] == [parent["run_id"]] * 3
+    failed = (await http.get(f"/api/v1/runs/{run['error']['details']['run_id']}")).json()
+    assert (failed["state"], failed["children"]) == ("failed", {})
