@@ -98,7 +98,8 @@ from budget_accounts b
 left join lateral (
     select sum(l.amount_microusd)::bigint as spent from ledger l
     where l.tenant_id = b.tenant_id and l.kind = 'settle'
-      and b.account in ('month:' || l.month, 'run:' || coalesce(l.run_id, ''))
+      and (b.account = 'month:' || l.month or b.account = any(
+               select 'run:' || a from runs r cross join unnest(r.ancestors || r.run_id) a where r.run_id = l.run_id))
 ) l on true
 where b.reserved_microusd <> 0 or b.spent_microusd <> coalesce(l.spent, 0) or b.spent_microusd > b.limit_microusd;
 
@@ -128,6 +129,17 @@ from reviews r
 left join audit a on a.tenant_id = r.tenant_id and a.subject = 'review:' || r.review_id and a.act = 'review.decide'
 where r.state = 'decided'
 group by r.review_id having count(a.entry_id) <> 1 or jsonb_array_length(r.votes) <> 1;
+
+-- name: families
+-- Steps that spawned a child twice, children of a run that succeeded which did not, and any that outlived their parent.
+select c.parent_run_id || '/' || c.parent_step || ': ' || (c.input ->> 'what') || ', ' || count(*) || ' times' as fault
+from runs c where c.parent_run_id is not null
+group by c.parent_run_id, c.parent_step, c.input ->> 'what' having count(*) > 1
+union all
+select c.run_id || ' ended ' || c.state || ', its parent ' || p.state
+from runs c join runs p on p.run_id = c.parent_run_id
+where p.state = 'succeeded' and c.state <> 'succeeded' or c.state not in ('succeeded', 'cancelled')
+union all select 'orphans of ' || run_id from orphans;
 
 -- name: remembered
 -- Memories that the graph has yet to follow, and steps that taught other than one.

@@ -16,11 +16,10 @@ from core.db.queries import load_queries
 from core.tenancy import TenantContext
 from memory.bootstrap import open_memory
 from tests.durability.chaos.people import Told, is_cancelled, verdict_of
-from tests.durability.chaos.workflow import EFFECT_COST, Job
+from tests.durability.chaos.workflow import EFFECT_COST, Job, effects_of
 
 INVARIANTS = load_queries(__file__, "invariants.sql")
 SQL = load_queries(__file__, "judge.sql")
-_EFFECTS = ("first", "called", "left", "right", "last")
 _WITH_PRICE = {"charged_twice"}
 
 Faults = dict[str, list[str]]
@@ -61,8 +60,8 @@ async def judge(platform: Platform, admin: TenantContext, jobs: list[Job], told:
     faults |= {
         "audit": [] if broken is None else [f"the chain breaks at {broken}"],
         "submissions": _submissions(jobs, runs, told),
-        "endings": [fault for run in runs for fault in _ending(run)],
-        "effects": _effects(runs, outside, attempts),
+        "endings": [fault for run in runs for fault in _ending(run, jobs[run["number"]])],
+        "effects": _effects(runs, jobs, outside, attempts),
     }
     facts = dict(measured) | {
         "deliveries": sum(effect["deliveries"] for effect in outside),
@@ -91,7 +90,7 @@ def _submissions(jobs: list[Job], runs: list[dict[str, Any]], told: Told) -> lis
     ]
 
 
-def _ending(run: dict[str, Any]) -> Iterable[str]:
+def _ending(run: dict[str, Any], job: Job) -> Iterable[str]:
     """Each run ends as its job says, with everything that it did."""
     number, state = run["number"], run["state"]
     if state != "succeeded":
@@ -99,7 +98,7 @@ def _ending(run: dict[str, Any]) -> Iterable[str]:
             yield f"job {number} ended {state}"
         return
     expected = {
-        "effects": [f"{number}/{name}" for name in _EFFECTS],
+        "effects": effects_of(job),
         "word": f"word-{number}",
         "payload": number,
         "verdict": verdict_of(number),
@@ -109,10 +108,12 @@ def _ending(run: dict[str, Any]) -> Iterable[str]:
         yield f"job {number} returned {output}"
 
 
-def _effects(runs: list[dict[str, Any]], outside: list[dict[str, Any]], attempts: dict[str, Any]) -> list[str]:
+def _effects(
+    runs: list[dict[str, Any]], jobs: list[Job], outside: list[dict[str, Any]], attempts: dict[str, Any]
+) -> list[str]:
     """Each effect of a run that succeeded was had under one key, and asked for at most once per attempt."""
     keys = Counter(effect["what"] for effect in outside if effect["had"])
-    wanted = {f"{run['number']}/{name}" for run in runs if run["state"] == "succeeded" for name in _EFFECTS}
+    wanted = {what for run in runs if run["state"] == "succeeded" for what in effects_of(jobs[run["number"]])}
     faults = [f"lost: {what}" for what in wanted - keys.keys()]
     faults += [f"had {times} times: {what}" for what, times in keys.items() if times > 1]
     for effect in outside:

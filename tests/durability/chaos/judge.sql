@@ -1,8 +1,8 @@
 -- name: ended
--- Every run: its job, how it ended, what it returned.
+-- The run of every job: how it ended, what it returned.
 select r.run_id, r.state, r.outcome, r.output, (r.input ->> 'number')::integer as number,
        r.idempotency_key is not null as keyed, r.attempt
-from runs r order by number;
+from runs r where r.workflow = 'chaos' order by number;
 
 -- name: attempts
 -- Every step that has an effect outside: the key it was given, attempts, and when it was recorded as done.
@@ -12,7 +12,8 @@ from run_steps where kind in ('step', 'call') group by run_id, step;
 
 -- name: measured
 -- How much there was to go wrong.
-select (select count(*) from runs) as runs, (select sum(attempt) from runs)::bigint as claims,
+select (select count(*) from runs) as runs, (select count(*) from runs where parent_run_id is not null) as children,
+       (select sum(attempt) from runs)::bigint as claims,
        (select count(*) from run_steps)::bigint as attempts,
        (select count(*) from run_steps where state = 'started' )::bigint as cut_off,
        (select count(*) from run_events)::bigint as events,

@@ -55,6 +55,8 @@ def jobs_of(count: int, seed: int) -> list[Job]:
             sleep_s=round(dice.uniform(0.05, 2.0), 2),
             refused=number % 10 == 7,
             remembers=number % 10 == 5,
+            spawns=number % 5 == 2,
+            maps=3 * (number % 5 == 1),
         )
         for number in range(count)
     ]

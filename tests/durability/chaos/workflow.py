@@ -19,12 +19,16 @@ _TIMEOUT_S = 2.0
 
 
 class Job(BaseModel):
-    """What one run does. ``refused``: the world refuses one of its effects until somebody heals it."""
+    """What one run does. ``refused``: the world refuses one of its effects until somebody heals it; ``maps``: so many
+    children at once; ``spawns``: one, and something else meanwhile.
+    """
 
     number: int
     sleep_s: float = 0.3
     refused: bool = False
     remembers: bool = False
+    spawns: bool = False
+    maps: int = 0
 
 
 class Wish(BaseModel):
@@ -74,42 +78,61 @@ def statement(number: int) -> str:
     return f"Crate {number} stands in hall {number}."
 
 
+@workflow("chaos-errand", version="1", budget=usd("1.00"))
+async def errand(run: Run, wish: Wish) -> str:
+    """A child: it waits, too, and has one effect."""
+    await run.sleep(0.2)
+    return await run.step(have, wish, retry=_INSISTENT, timeout_s=_TIMEOUT_S, estimate=EFFECT_COST)
+
+
 @workflow("chaos", version="1", budget=usd("1.00"))
 async def chaos(run: Run, job: Job) -> Done:
     """Everything."""
-
-    async def effect(name: str, *, refusable: bool = False) -> str:
-        wish = Wish(what=f"{job.number}/{name}", refusable=refusable)
-        return await run.step(have, wish, name=name, retry=_INSISTENT, timeout_s=_TIMEOUT_S, estimate=EFFECT_COST)
-
-    first = await effect("first")
+    effects = [await _effect(run, job, "first")]
     await run.progress(1, 5, "begun")
     wish = Wish(what=f"{job.number}/called")
-    called = await run.call(
-        SERVICE, have, wish, name="called", retry=_INSISTENT, timeout_s=_TIMEOUT_S, estimate=EFFECT_COST
-    )
-    opinion = Opinion.model_validate(
-        await run.agent(
-            clerk(), Case(number=job.number, word=f"word-{job.number}"), estimate=usd("0.05"), retry=_INSISTENT
-        )
-    )
+    called = run.call(SERVICE, have, wish, name="called", retry=_INSISTENT, timeout_s=_TIMEOUT_S, estimate=EFFECT_COST)
+    effects.append(await called)
+    case = Case(number=job.number, word=f"word-{job.number}")
+    opinion = Opinion.model_validate(await run.agent(clerk(), case, estimate=usd("0.05"), retry=_INSISTENT))
     await run.progress(2, 5)
-    left, right, _ = await run.gather(effect("left"), effect("right"), run.sleep(job.sleep_s))
+    left, right, _ = await run.gather(_effect(run, job, "left"), _effect(run, job, "right"), run.sleep(job.sleep_s))
+    effects += [left, right, *await _family(run, job)]
     if job.remembers:
         await run.step(remember, job, retry=_INSISTENT, timeout_s=60)
     payload = await run.event("go", str(job.number), timeout_s=3600)
     await run.progress(3, 5)
-    case = Case(number=job.number, word=opinion.word)
-    verdict = await run.review("general", title=f"Job {job.number}", evidence=case)
-    last = await effect("last", refusable=job.refused)
+    evidence = Case(number=job.number, word=opinion.word)
+    verdict = await run.review("general", title=f"Job {job.number}", evidence=evidence)
+    effects.append(await _effect(run, job, "last", refusable=job.refused))
     await run.progress(5, 5, "done")
     run.outcome(verdict.verdict)
-    return Done(
-        effects=[first, called, left, right, last],
-        word=opinion.word,
-        payload=payload["number"],
-        verdict=verdict.verdict,
-    )
+    return Done(effects=effects, word=opinion.word, payload=payload["number"], verdict=verdict.verdict)
+
+
+async def _effect(run: Run, job: Job, name: str, *, refusable: bool = False) -> str:
+    wish = Wish(what=f"{job.number}/{name}", refusable=refusable)
+    return await run.step(have, wish, name=name, retry=_INSISTENT, timeout_s=_TIMEOUT_S, estimate=EFFECT_COST)
+
+
+async def _family(run: Run, job: Job) -> list[str]:
+    had = []
+    if job.spawns:
+        child = await run.spawn(errand, Wish(what=f"{job.number}/spawned"))
+        had.append(await _effect(run, job, "meanwhile"))
+        had.append(await run.result(child))
+    if job.maps:
+        had += await run.map(errand, [Wish(what=f"{job.number}/mapped-{one}") for one in range(job.maps)])
+    return had
+
+
+def effects_of(job: Job) -> list[str]:
+    """What a run that succeeds has had, in order; the judge's own words, not the run's."""
+    names = ["first", "called", "left", "right"]
+    if job.spawns:
+        names += ["meanwhile", "spawned"]
+    names += [f"mapped-{one}" for one in range(job.maps)]
+    return [f"{job.number}/{name}" for name in [*names, "last"]]
 
 
 @cache
