@@ -6,7 +6,7 @@
 | waits | when the next wait is over, on signals, else when idle | queues parked runs whose time has come |
 | reviews | when the next one breaches its SLA, on signals, else when idle | escalates and expires what nobody decided |
 | triggers | on signals, when one is put off until, else when idle | starts the runs of events |
-| workers | every 4 s while runs are queued or execute, on signals, else when idle | takes over from dead workers |
+| workers | every 4 s while runs are queued or execute, at a worker's death, else when idle | takes over its runs |
 | census | every 15 s while runs are queued or execute, on signals, else when idle | counts what metrics show |
 | seal | every minute while runs are queued or execute, else when idle | seals the audit |
 | durations | every minute while runs are queued or execute, else when idle | fails parked runs that last too long |
@@ -47,7 +47,7 @@ TOPICS = (Topic.SCHEDULER, Topic.WORKERS)
 _HORIZON = timedelta(minutes=20)  # further than the next idle look
 _MAX_ALARMS = 10_000
 _WAKE_BATCH = 500
-_WATCH_S = 4.0
+_WATCH_S, _SHORTEST_WATCH_S = 4.0, 0.5
 _CENSUS_S = 15.0
 _SEAL_S = 60.0
 _PURGE_S = 3_600.0
@@ -159,7 +159,9 @@ class LeaderDuties:
         for run in await queue.recover():
             self._recovered.inc()
             log.warning("worker.died", tenant_id=run.tenant_id, run_id=run.run_id, worker_id=run.reason, dead=run.dead)
-        return _WATCH_S
+        # Neither a look too late for a death, nor looks all the time at one that is forgiven.
+        left_s = await queue.until_death_s()
+        return _WATCH_S if left_s is None else min(_WATCH_S, max(_SHORTEST_WATCH_S, left_s))
 
     async def _count(self) -> float | None:
         await self._census.take()

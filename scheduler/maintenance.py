@@ -24,7 +24,7 @@ from core.queue.model import idle_look_s
 from core.redis.bus import Bus
 
 _TOGETHER = timedelta(seconds=1)
-_BREATH_S = 0.2
+_BREATH_S, _SHORTEST_BREATH_S = 0.2, 0.01
 _LAST_RETRY_S = 30.0
 
 log = structlog.get_logger(__name__)
@@ -83,11 +83,12 @@ class Maintenance:
                 planned_s = self._sleep_s()
                 began = asyncio.get_running_loop().time()
                 signalled = await signals.wait(planned_s)
+                breath_s = min(_BREATH_S, self._sleep_s())  # signals often come in flocks; what is due comes before
                 # A wait that ends early without a signal: Redis is gone, and signals with it.
                 if signalled or asyncio.get_running_loop().time() - began < planned_s - _BREATH_S:
                     for job in self._jobs:
                         job.signalled()
-                await asyncio.sleep(_BREATH_S)  # signals often come in flocks
+                await asyncio.sleep(max(_SHORTEST_BREATH_S, breath_s))
 
     async def _pass(self) -> None:
         soon = self._clock.now() + _TOGETHER

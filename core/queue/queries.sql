@@ -83,6 +83,10 @@ select app.queue_platform_cap($1);
 -- Where the counts by which the queue decides differ from what is there.
 select place, fault from app.queue_faults();
 
+-- name: longest_silent
+-- When the worker that has been silent for the longest was heard of last.
+select app.longest_silent();
+
 -- name: anything_moves
 -- Whether a run is queued or executes.
 select app.anything_moves();

@@ -124,6 +124,15 @@ class QueueService:
         await self._tell(lost)
         return lost
 
+    async def until_death_s(self) -> float | None:
+        """Seconds until the worker that has been silent for the longest is taken for dead, if it stays silent.
+
+        None: no worker holds runs.
+        """
+        async with self._db.control_transaction() as tx:
+            heard = await store.longest_silent(tx)
+        return None if heard is None else (heard + _DEAD_AFTER - self._clock.now()).total_seconds()
+
     def forgive_silence(self) -> None:
         """The database was away, or perhaps was: silence until the next ``recover`` that sees it counts for nothing."""
         self._blind = True

@@ -148,6 +148,12 @@ async def cancelled_here(tx: Transaction, worker_id: WorkerId) -> list[RunId]:
     return [RunId(row["run_id"]) for row in await tx.fetch(SQL["cancelled_here"], worker_id)]
 
 
+async def longest_silent(tx: Transaction) -> datetime | None:
+    """When the worker that has been silent for the longest was heard of last; None: none holds runs."""
+    heard: datetime | None = await tx.fetchval(SQL["longest_silent"])
+    return heard
+
+
 async def anything_moves(tx: Transaction) -> bool:
     """Whether a run is queued or holds a slot."""
     return bool(await tx.fetchval(SQL["anything_moves"]))

@@ -122,6 +122,23 @@ async def test_a_worker_that_lost_its_slot_writes_nothing(work: Work) -> None:
     assert await work.queue.faults() == []
 
 
+async def test_the_next_death_is_that_of_whoever_holds_runs_and_is_silent_for_the_longest(work: Work) -> None:
+    ctx = await work.tenant("bank")
+    await work.submit(ctx, 2)
+    await work.queue.heartbeat(WorkerId("holds nothing"), 5)
+    work.clock.advance(1)
+    assert await work.queue.until_death_s() is None
+    await work.claim("silent", 1)
+    work.clock.advance(2)
+    await work.claim("spoke", 1)
+    work.clock.advance(1)
+    assert await work.queue.until_death_s() == DEAD_AFTER_S - 3
+    work.clock.advance(DEAD_AFTER_S - 2)
+    await work.queue.heartbeat(WorkerId("spoke"), 1_000)
+    await work.queue.recover()
+    assert await work.queue.until_death_s() == DEAD_AFTER_S
+
+
 async def test_a_wake_up_between_arming_and_parking_is_not_lost(work: Work) -> None:
     ctx = await work.tenant("bank")
     await work.submit(ctx, 1)

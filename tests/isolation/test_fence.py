@@ -37,6 +37,7 @@ class May(StrEnum):
 
 FUNCTIONS = {
     "anything_moves": May.REFUSE,
+    "longest_silent": May.REFUSE,
     "api_key_identity": May.REFUSE,
     "audit_expire": May.OWN,
     "audit_expired": May.REFUSE,

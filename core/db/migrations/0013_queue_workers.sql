@@ -105,6 +105,12 @@ begin
 end $$;
 select app.control('app.recover(text, text[], timestamptz, timestamptz)');
 
+-- When the worker that has been silent for the longest was heard of last, of those that hold runs; null: none does.
+create function app.longest_silent() returns timestamptz language sql stable as $$
+    select min(heartbeat_at) from workers where held > 0 and app.outside()
+$$;
+select app.control('app.longest_silent()');
+
 -- A worker gives back a run whose execution broke (p_why), or that it could not reach a server for (null): it may not
 -- even know the run's tenant well enough to act for it. Its tenant and its state from then on; no row: not its run.
 create function app.give_back(p_run_id text, p_worker text, p_why jsonb, p_now timestamptz)
