@@ -58,3 +58,9 @@ class Limits:
         names = self._connection.keys.limit(ctx.tenant_id, name)
         wait_us = await self._connection.call(self._script(keys=names, args=arguments))
         return int(wait_us) / _SECOND
+
+    async def leave(self, ctx: TenantContext, name: str, holder: str) -> None:
+        """Give up a place in the line: those behind it get its call. Raises ``Unavailable``."""
+        _, line, told = self._connection.keys.limit(ctx.tenant_id, name)
+        for place in (line, told):
+            await self._connection.call(self._connection.client.zrem(place, holder))

@@ -11,7 +11,8 @@ the other: the queue of the tenant is locked first, and the state is looked at a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -22,9 +23,10 @@ from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Transaction
 from core.db.queries import load_queries
-from core.errors import InvalidInput
+from core.errors import InvalidInput, Unavailable
 from core.ids import RunId
 from core.queue.service import QueueService
+from core.redis.limits import Limits
 from core.runs.model import Cause, RunState
 from core.runs.store import append_event
 from core.tenancy import TenantContext
@@ -64,8 +66,10 @@ async def begin_anew(tx: Transaction, run_id: str, now: datetime) -> None:
 class Acts:
     """Performs acts. After the commit the caller tells workers (``signal``) and screens."""
 
-    def __init__(self, queue: QueueService, audit: AuditService, clock: Clock) -> None:
+    def __init__(self, queue: QueueService, audit: AuditService, limits: Limits, clock: Clock) -> None:
         self._queue = queue
+        self._limits = limits
+        self._places: dict[str, tuple[tuple[str, int], ...]] = {}
         self._audit = audit
         self._clock = clock
 
@@ -109,9 +113,21 @@ class Acts:
             case _:
                 assert_never(act)
 
+    async def leave(self, ctx: TenantContext, run_ids: Iterable[str]) -> None:
+        """After the commit: runs that were cancelled give up their places in the lines of rate limits.
+
+        Without Redis they are given up when nobody comes for them.
+        """
+        with contextlib.suppress(Unavailable):
+            for run_id in run_ids:
+                for name, step in self._places.pop(run_id, ()):
+                    await self._limits.leave(ctx, name, f"{run_id}/{step}")
+
     async def _cancel(
         self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime, facts: Facts
     ) -> Outcome | None:
+        self._places.pop(run_id, None)
+        places = tuple((row["key"], row["step"]) for row in await tx.fetch(SQL["places"], run_id))
         found = await self._queue.cancel_in(tx, RunId(run_id))
         if found is None:
             return None
@@ -119,6 +135,8 @@ class Acts:
         if was.final:
             return Outcome(was, f"The run has ended: {was}.")
         kind = "cancel_requested" if was is RunState.RUNNING else "cancelled"
+        if places:
+            self._places[run_id] = places
         await append_event(tx, run_id, now, kind, {"actor": ctx.actor, **facts})
         return await self._done(tx, ctx, Act.CANCEL, run_id, was, facts)
 

@@ -43,3 +43,7 @@ update run_steps
 set state = 'failed', final = false,
     error = case when state = 'started' then $2 else error end, finished_at = coalesce(finished_at, $3)
 where run_id = $1 and (state = 'started' or final);
+
+-- name: places
+-- The rate limits in whose lines a run stands, and at which of its steps.
+select key, step from waits where tenant_id = app.tenant() and run_id = $1 and cause = 'rate' and key is not null;

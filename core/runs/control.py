@@ -11,6 +11,7 @@ from core.db.pool import Database, Transaction
 from core.errors import Conflict, Forbidden, NotFound
 from core.queue.service import QueueService
 from core.redis.bus import Bus
+from core.redis.limits import Limits
 from core.runs.acts import Act, Acts
 from core.runs.execution_store import parent
 from core.runs.family import Family
@@ -23,12 +24,19 @@ class RunControl:
     """Acts on the runs of one region. Every act is an event of the run, and audited with who did it."""
 
     def __init__(
-        self, db: Database, bus: Bus, queue: QueueService, runs: RunService, audit: AuditService, clock: Clock
+        self,
+        db: Database,
+        bus: Bus,
+        queue: QueueService,
+        runs: RunService,
+        audit: AuditService,
+        limits: Limits,
+        clock: Clock,
     ) -> None:
         self._db = db
         self._bus = bus
         self._runs = runs
-        self._acts = Acts(queue, audit, clock)
+        self._acts = Acts(queue, audit, limits, clock)
         self._family = Family(db, bus, queue, clock)
 
     async def cancel(self, ctx: TenantContext, run_id: str) -> RunView:
@@ -126,6 +134,7 @@ class RunControl:
             ctx.tenant_id, "run", [{name: getattr(one, name) for name in told} for one in views]
         )
         await self._acts.signal(act)
+        await self._acts.leave(ctx, [view.run_id for view in views if view.state.final])
         async with self._db.tenant_transaction(ctx) as tx:
             ended = {await parent(tx, view.run_id): view.state for view in views if view.state.final}
         for spawned_by, state in ended.items():

@@ -12,11 +12,12 @@ import pytest
 
 from core.clock import FakeClock
 from core.errors import Conflict
+from core.redis.limits import Limits
 from core.reviews.model import Verdict
 from core.runs.execution import Executing, Wait
 from core.runs.model import Cause, RunState, RunView
 from core.settings import Settings
-from core.tenancy import Policy, TenantContext
+from core.tenancy import Policy, RateLimit, TenantContext
 from tests.fixtures.work import Work, work_in
 
 ASK: dict[str, Any] = {"pool": "p", "title": "t", "evidence": {}, "choices": ["approve"], "sla_s": 60.0}
@@ -178,3 +179,19 @@ async def test_cancelling_and_retrying_at_once_ends_in_one_of_the_two_and_no_dea
         for answer in await asyncio.gather(*acts, return_exceptions=True):
             assert isinstance(answer, RunView | Conflict)
     assert (await work.runs.get(ctx, run.run_id)).state in (RunState.QUEUED, RunState.CANCELLED)
+
+
+async def test_a_cancelled_run_gives_up_its_place_in_the_line_of_a_rate_limit(work: Work, ctx: TenantContext) -> None:
+    rate, limits, now = RateLimit(limit=1, window_s=60), Limits(work.bus.connection), work.clock.now()
+    assert await limits.take(ctx, "bureau", rate, now) == 0
+    runs = []
+    for place in (1, 2):
+        run, on = await executing(work, ctx)
+        wait_s = await limits.take(ctx, "bureau", rate, now, holder=f"{run.run_id}/1")
+        assert wait_s == 60 * place
+        wait = Wait(1, "bureau", Cause.RATE, key="bureau", wake_at=now + timedelta(seconds=wait_s))
+        await work.execution.arm_wait(on, wait)
+        assert await work.execution.park(on) is RunState.WAITING
+        runs.append(run)
+    await work.control.cancel(ctx, runs[0].run_id)
+    assert await limits.take(ctx, "bureau", rate, now, holder=f"{runs[1].run_id}/1") == 60
