@@ -112,6 +112,7 @@ async def test_the_tenant_tells_its_policy_usage_and_budget_and_an_admin_changes
     assert (tenant["tenant_id"], tenant["name"], tenant["region"]) == ("bank", "Bank", "us-east-1")
     assert (tenant["usage"]["queued"], tenant["usage"]["runs_today"], tenant["usage"]["concurrency_cap"]) == (4, 4, 3)
     assert tenant["budget"]["left_microusd"] == tenant["policy"]["budget_month_microusd"] == 100_000_000
+    assert (await http.get("/api/v1/tenant/estimates")).json() == {"steps": []}
     policy = {**tenant["policy"], "timezone": "Asia/Tokyo", "denied_tools": ["forget"]}
     changed = await http.put("/api/v1/tenant/policy", json=policy)
     assert (changed.status_code, changed.json()["policy_version"]) == (200, tenant["policy_version"] + 1)

@@ -49,10 +49,11 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Say what was spent under a key."""
+    """Say what was spent under a key; ``whole``: and under all that continue it, as at the end of an attempt."""
 
     key: str
     amount: int
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,24 @@ class Forsake:
     """An hour goes by and housekeeping comes."""
 
 
-Act = Reserve | Settle | Abandon | Forsake
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """People agree that a run may spend so much more."""
+
+    run: str
+    amount: int
+
+
+Act = Reserve | Settle | Cover | Abandon | Forsake
 # Keys that are beginnings of each other, and words that languages sort in ways of their own.
-keys = st.sampled_from(["run_1/1/1", "run_1/1/2", "run_1/10/1", "Run_1/1/1", "run-1/1/1", "é/1/1", "model_1"])
+keys = st.sampled_from(
+    ["run_1/1/1", "run_1/1/1/1", "run_1/1/2", "run_1/10/1", "Run_1/1/1", "run-1/1/1", "é/1/1", "model_1"]
+)
 amounts = st.integers(0, 450)
 acts: st.SearchStrategy[Act] = st.one_of(
     st.builds(Reserve, keys, amounts, st.sampled_from([None, "run_1", "run_2"])),
-    st.builds(Settle, keys, st.integers(0, 600)),
+    st.builds(Settle, keys, st.integers(0, 600), st.booleans()),
+    st.builds(Cover, st.sampled_from(["run_1", "run_2"]), amounts),
     st.builds(Abandon, st.sampled_from(["run_1/1/", "run_1/", "é/", "nothing"])),
     st.just(Forsake()),
 )
@@ -85,6 +97,11 @@ class Model:
 
     promised: dict[str, Reserve] = field(default_factory=dict)
     spent: dict[str, int] = field(default_factory=dict)
+    agreed: dict[str, int] = field(default_factory=dict)
+
+    def limit(self, run: str) -> int:
+        """What a run may spend."""
+        return self.agreed.get(run, RUN)
 
     def open(self, run: str | None = None) -> int:
         """What is promised and not settled, of a run or of all."""
@@ -100,7 +117,7 @@ class Model:
             return "ok"
         if self.open() + self.paid() + act.amount > MONTH:
             return "month"
-        if act.run is not None and self.open(act.run) + self.paid(act.run) + act.amount > RUN:
+        if act.run is not None and self.open(act.run) + self.paid(act.run) + act.amount > self.limit(act.run):
             return "run"
         return "ok"
 
@@ -109,6 +126,15 @@ class Model:
         given = [key for key in self.promised if key.startswith(prefix) and key not in self.spent]
         self.spent |= dict.fromkeys(given, 0)
         return len(given)
+
+
+async def settled(work: Work, ctx: TenantContext, act: Settle) -> bool | None:
+    """Whether it was settled now; None: it does not say."""
+    if not act.whole:
+        return await work.usage.settle(ctx, act.key, act.amount)
+    async with work.db.tenant_transaction(ctx) as tx:
+        await work.usage.settle_step_in(tx, act.key, act.amount, None, run_id="run_1", step=1, attempt=1, learn=True)
+    return None
 
 
 async def perform(work: Work, ctx: TenantContext, model: Model, act: Act) -> None:
@@ -126,9 +152,14 @@ async def perform(work: Work, ctx: TenantContext, model: Model, act: Act) -> Non
                 model.promised.setdefault(act.key, act)
         case Settle():
             new = act.key in model.promised and act.key not in model.spent
-            assert await work.usage.settle(ctx, act.key, act.amount) is new, act
+            assert await settled(work, ctx, act) in (new, None), act
             if new:
                 model.spent[act.key] = act.amount
+                model.give_back(f"{act.key}/" if act.whole else "nothing")
+        case Cover():
+            await work.usage.cover(ctx, act.run, RUN, act.amount)
+            needed = model.open(act.run) + model.paid(act.run) + act.amount
+            model.agreed[act.run] = max(model.limit(act.run), needed)
         case Abandon():
             assert await work.usage.abandon(ctx, act.prefix) == model.give_back(act.prefix), act
         case Forsake():
@@ -138,7 +169,7 @@ async def perform(work: Work, ctx: TenantContext, model: Model, act: Act) -> Non
 
 async def agrees(work: Work, ctx: TenantContext, model: Model) -> None:
     """The accounts say what the model says."""
-    for run, limit in ((None, MONTH), ("run_1", RUN), ("run_2", RUN)):
+    for run, limit in ((None, MONTH), *((run, model.limit(run)) for run in ("run_1", "run_2"))):
         balance = await work.usage.balance(ctx, run)
         assert (balance.limit_microusd, balance.reserved_microusd, balance.spent_microusd) == (
             limit,
@@ -162,6 +193,7 @@ def test_any_sequence_of_promises_payments_and_retries_keeps_the_books(
 
     @given(st.lists(acts, max_size=25))
     @example([Reserve("run_1/1/1", 400, "run_1"), Settle("run_1/1/1", 600), Reserve("model_1", 400, None)])
+    @example([Reserve("run_1/1/1", 9, "run_1"), Reserve("run_1/1/1/1", 9, "run_1"), Settle("run_1/1/1", 12, True)])
     @example([Reserve("model_1", 0, None), Settle("model_1", 5), Settle("model_1", 5), Reserve("model_1", 9, None)])
     @configured(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def play(sequence: list[Act]) -> None:

@@ -143,7 +143,7 @@ create table waits (
     run_id    text not null,
     step      integer not null,
     tenant_id text not null,
-    cause     text not null,          -- review, timer, event, rate, budget, children
+    cause     text not null,          -- review, timer, event, rate, endpoint, budget, children
     key       text,                   -- event name, rate-limit name, review id, step that spawned
     wake_at   timestamptz,            -- when it is over by itself
     since     timestamptz not null,
