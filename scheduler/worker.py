@@ -39,6 +39,7 @@ from core.errors import BailiwickError, Unavailable
 from core.ids import WorkerId
 from core.queue.model import HEARTBEAT_S, IDLE_LOOK_S, Claim, Topic, idle_look_s
 from core.redis.bus import Signals
+from core.runs.patches import RunPatches
 from core.runs.rungs import Rungs
 from core.settings import Port, Settings
 from core.telemetry import configure_logging, serve_ops
@@ -281,6 +282,7 @@ async def open_worker(
             limits=platform.limits,
             models=platform.models,
             children=platform.children,
+            patches=RunPatches(platform.db),
             services=services,
             clock=platform.clock,
             pool_size=settings.database_pool_size,

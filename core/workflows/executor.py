@@ -20,6 +20,7 @@ from core.runs.children import ChildRuns
 from core.runs.duration import too_long
 from core.runs.execution import Executing, RunExecution
 from core.runs.model import RunState
+from core.runs.patches import RunPatches
 from core.runs.rungs import Rungs
 from core.tenancy import ROLE_SCOPES, ActorKind, Role
 from core.tenants.service import TenantService
@@ -50,6 +51,7 @@ class RunExecutor:
         limits: Limits,
         models: Any,
         children: ChildRuns,
+        patches: RunPatches,
         services: Lent,
         clock: Clock,
         pool_size: int,
@@ -60,7 +62,7 @@ class RunExecutor:
         self._tenants = tenants
         self._execution = execution
         self._reviews = reviews
-        self._tools = Tools(execution, reviews, usage, rungs, limits, models, services, clock, children)
+        self._tools = Tools(execution, reviews, usage, rungs, limits, models, services, clock, children, patches)
         self._executions: dict[str, tuple[Run, Claim, Definition]] = {}
         self._leaving = False
 

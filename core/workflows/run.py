@@ -339,6 +339,10 @@ class Run:
         """
         self.performer.teller.progress({"done": done, "total": total, "note": note[:200]})
 
+    async def patched(self, name: str) -> bool:
+        """Whether to go the new way at a change of this workflow (WRITING.md, "Change it safely"). Not a step."""
+        return await written(lambda: self._tools.patches.patched(self.on, name, self._number))
+
     def outcome(self, word: str) -> None:
         """Name how the run ends, e.g. ``declined``: lists and summaries go by it."""
         self._outcome = word

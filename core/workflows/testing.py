@@ -34,6 +34,7 @@ from core.workflows.definition import WorkflowDefinition
 from core.workflows.in_memory.children import ChildrenInMemory
 from core.workflows.in_memory.money import MoneyInMemory
 from core.workflows.in_memory.outside import Handler, ServicesInMemory, WindowsInMemory
+from core.workflows.in_memory.patches import PatchesInMemory
 from core.workflows.in_memory.records import RecordsInMemory
 from core.workflows.in_memory.reviews import Question, ReviewsInMemory
 from core.workflows.in_memory.run import RunInMemory, Waited
@@ -106,6 +107,7 @@ class InMemory(Generic[In, Out]):
             services,
             self.clock,
             self._family,
+            PatchesInMemory(self.records),
             self._pause,
         )
         self._answers = reviews

@@ -233,6 +233,14 @@ class Models(Protocol):
         ...
 
 
+class Patches(Protocol):
+    """Markers at changes of a workflow's code; see ``core.runs.patches.RunPatches``."""
+
+    async def patched(self, on: Executing, name: str, after_step: int) -> bool:
+        """Whether the run takes the new way."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What is lent to every run that executes. ``pause`` waits for seconds that are too few to park for."""
@@ -246,4 +254,5 @@ class Tools:
     services: Lent
     clock: Clock
     children: Children
+    patches: Patches
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep

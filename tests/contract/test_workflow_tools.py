@@ -334,6 +334,23 @@ async def a_child_that_fails_fails_its_parent_with_what_it_was(place: Place, log
     assert seen.error["details"]["error"]["message"] == "Step failing: ValueError: work 2 is refused"
 
 
+async def a_change_of_the_code_reaches_a_run_only_where_it_has_not_been(place: Place, log: str) -> None:
+    before_the_change = Path(f"{log}.hold")
+    before_the_change.touch()
+    work = Work(log=log, hold=str(before_the_change))
+    early = await place.start(samples.changed, work)
+    before_the_change.unlink()
+    await place.answer(early, "approve")
+    late = await place.start(samples.changed, work)
+    await place.answer(late, "approve")
+    names = [[step[2] for step in (await place.seen(run_id)).steps] for run_id in (early, late)]
+    assert names == [
+        ["effect", "review: general", "archived", "last effect"],
+        ["announcement", "effect", "review: general", "archived", "last effect"],
+    ]
+    assert effects(log) == ["1", "3", "4", "1", "2", "4", "5"]
+
+
 SCENARIOS: list[Callable[[Place, str], Coroutine[Any, Any, None]]] = [
     steps_are_executed_once_and_in_order,
     a_step_that_refuses_fails_the_run_with_its_error,
@@ -350,6 +367,7 @@ SCENARIOS: list[Callable[[Place, str], Coroutine[Any, Any, None]]] = [
     what_a_step_emits_is_heard_by_attempt,
     a_parent_gets_what_its_children_returned,
     a_child_that_fails_fails_its_parent_with_what_it_was,
+    a_change_of_the_code_reaches_a_run_only_where_it_has_not_been,
 ]
 
 

@@ -134,3 +134,16 @@ begin
         if tenant.may_burst then return tenant; end if;
     end loop;
 end $$;
+
+-- Patch markers: which way a run went at a change of its code. Decided once, when it first comes there; after_step is the
+-- number of the last step before it.
+create table run_patches (
+    tenant_id  text not null,
+    run_id     text not null,
+    name       text not null,
+    after_step integer not null,
+    taken      boolean not null,   -- false: it had gone past there under the old code
+    primary key (run_id, name),
+    foreign key (tenant_id, run_id) references runs (tenant_id, run_id)
+);
+select app.fence('run_patches', 'select, insert, update');

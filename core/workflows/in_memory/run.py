@@ -174,6 +174,10 @@ class RunInMemory(Generic[Out]):
                 del self._waits[step]
         await self.go_on()
 
+    def deploy(self, definition: WorkflowDefinition[Any, Out]) -> None:
+        """Change the code under the run: its next execution, when something happens, is of this definition."""
+        self._definition = definition
+
     async def let_time_pass(self) -> None:
         """Jump to the next moment at which time does something: a timeout, or an SLA that is breached.
 
