@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from core.bootstrap import Platform
 from core.ids import RunId
 from core.queue.estimate import StartsIn
+from core.queue.model import code_of
 from core.runs.history import History, RunLine, history, lines
 from core.runs.model import Cause, RunState
 from core.runs.timeline import Attempt, Entry, Phase
@@ -46,7 +47,12 @@ async def show(platform: Platform, ctx: TenantContext, run_id: str, tenant_id: s
     """A run's life. Raises ``NotFound``."""
     found = await history(platform.db, ctx, run_id, platform.clock.now(), tenant_id=tenant_id)
     async with platform.db.tenant_transaction(ctx) as tx:
-        return RunReport(found, await platform.queue.starts_in(tx, RunId(run_id), any_tenant=True))
+        codes = await platform.queue.live_codes_in(tx)
+        starts_in = await platform.queue.starts_in(tx, RunId(run_id), any_tenant=True)
+    run = found.run
+    if run.state is RunState.QUEUED and codes is not None and code_of(run.workflow, run.version) not in codes:
+        return RunReport(replace(found, run=replace(run, cause=Cause.NO_CODE)), None)
+    return RunReport(found, starts_in)
 
 
 async def listed(

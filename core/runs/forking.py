@@ -43,5 +43,6 @@ async def give_steps_in(tx: Transaction, ctx: TenantContext, fork: Fork, run_id:
         )
     await tx.execute(SQL["copy_steps"], fork.run_id, run_id, fork.from_step, now)
     await tx.execute(SQL["copy_reviews"], fork.run_id, run_id, fork.from_step)
+    await tx.execute(SQL["copy_patches"], fork.run_id, run_id, fork.from_step)
     told = {"run_id": run_id, "from_step": fork.from_step, "actor": ctx.actor}
     await append_event(tx, fork.run_id, now, "forked", told)

@@ -15,6 +15,12 @@ from (select distinct on (step) * from run_steps
       where tenant_id = app.tenant() and run_id = $1 and step < $3 and (state in ('done', 'skipped') or final) and not aside
       order by step, attempt desc) s;
 
+-- name: copy_patches
+-- Which way run $1 went at each change of its code that lies before these steps: they were done on that way.
+insert into run_patches (tenant_id, run_id, name, after_step, taken)
+select app.tenant(), $2, p.name, p.after_step, p.taken from run_patches p
+where p.tenant_id = app.tenant() and p.run_id = $1 and p.after_step < $3 - 1;
+
 -- name: copy_reviews
 -- What people answered to the questions among these steps: a step that asks looks for its review.
 insert into reviews

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from core.clock import FakeClock
+from core.commands import runs as commands
+from core.commands.installation import operator
+from core.commands.versions import changed_as_text, listed_as_json
 from core.errors import Forbidden
 from core.ids import WorkerId
 from core.queue.model import Topic, code_of
@@ -17,6 +21,7 @@ from core.tenancy import PLATFORM, Policy, Role, TenantContext
 from core.versions.model import Route
 from tests.fixtures.web import Web, web_in
 from tests.fixtures.work import Work, work_in
+from tests.fixtures.workers import site_in
 
 OLD, NEW = [code_of("loan", "1")], [code_of("loan", "1"), code_of("loan", "2")]
 ONLY_NEW = [code_of("loan", "2")]
@@ -172,3 +177,19 @@ async def test_operators_change_routes_over_the_api_and_nobody_else_sees_them(we
         assert (again.status_code, again.json()["code"]) == (409, "conflict")
         unknown = await operator.post("/api/v1/versions/canary", json={**canary, "workflow": "nothing"})
         assert (unknown.status_code, unknown.json()["code"]) == (422, "workflow_unknown")
+
+
+async def test_the_command_line_names_the_cause_of_a_run_without_code(settings: Settings) -> None:
+    modules = ("tests.fixtures.version_one", "tests.fixtures.version_two")
+    async with site_in(settings, None, modules) as site:
+        platform = site.platform
+        run, _ = await platform.runs.submit(site.admin, RunRequest("versioned", {"log": "none"}))
+        await platform.queue.heartbeat(WorkerId("old"), 4, codes=[code_of("versioned", "1")])
+        ctx = await operator(platform)
+        report = await commands.show(platform, ctx, run.run_id, None)
+        assert (report.history.run.version, report.history.run.cause, report.starts_in) == ("2", Cause.NO_CODE, None)
+        changed = await platform.versions.promote(ctx, "versioned", "1")
+        assert changed_as_text("versioned", changed) == "New runs of versioned go to version 1."
+        listed = json.loads(listed_as_json(await platform.versions.list(ctx)))
+        stuck = {one["version"]: (one["stuck"], one["share"]) for one in listed if one["workflow"] == "versioned"}
+        assert stuck == {"1": (False, 100.0), "2": (True, 0.0)}
