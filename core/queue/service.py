@@ -201,10 +201,10 @@ class QueueService:
         now = self._clock.now()
         return await store.live_slots(tx, now - _ALIVE, now - _ALIVE_IDLE)
 
-    async def live_codes_in(self, tx: Transaction) -> frozenset[str] | None:
-        """The code of the same workers, at most a second old; None: one of them executes whatever there is."""
+    async def live_codes_in(self, tx: Transaction, *, fresh: bool = False) -> frozenset[str] | None:
+        """The code of the same workers, at most a second old unless ``fresh``; None: one executes whatever there is."""
         now = self._clock.now()
-        if self._codes is None or not timedelta(0) <= now - self._codes[0] < _DEPTH_TTL:
+        if fresh or self._codes is None or not timedelta(0) <= now - self._codes[0] < _DEPTH_TTL:
             self._codes = (now, await store.live_codes(tx, now - _ALIVE, now - _ALIVE_IDLE))
         return self._codes[1]
 
