@@ -175,12 +175,15 @@ class LeaderDuties:
 
     async def _end_overlong(self) -> float | None:
         platform = self._platform
-        for tenant_id, run_id in await self._durations.overlong():
+        for found in await self._durations.overlong():
             ctx = await platform.tenants.context_for(
-                tenant_id, actor_kind=ActorKind.SCHEDULER, actor_id="durations", scopes=frozenset({Scope.RUNS_WRITE})
+                found.tenant_id,
+                actor_kind=ActorKind.SCHEDULER,
+                actor_id="durations",
+                scopes=frozenset({Scope.RUNS_WRITE}),
             )
-            if await self._durations.end(ctx, run_id):
-                log.info("run.overlong", tenant_id=tenant_id, run_id=run_id)
+            if await self._durations.end(ctx, found.run_id, found.timeout_s):
+                log.info("run.overlong", tenant_id=found.tenant_id, run_id=found.run_id)
         return _SEAL_S if self._moving else None
 
     async def _cancel_orphans(self) -> float | None:

@@ -189,7 +189,7 @@ def _step(name: str, done: Attempt, took: str) -> tuple[str, str, str, str]:
     how += [word for word in (done.model, done.error_code) if word]
     cost = format_usd(done.cost_microusd) if done.cost_microusd else ""
     color = "red" if done.state == "failed" else "default"
-    return f"  [{color}]{done.step} {escape(name)}[/]", took, cost, escape(" · ".join(how))
+    return f"  [{color}]{abs(done.step)} {escape(name)}[/]", took, cost, escape(" · ".join(how))
 
 
 def _sums(found: History) -> Table:

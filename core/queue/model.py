@@ -67,6 +67,17 @@ class Requeued:
         return self.state == "dead"
 
 
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What a cancellation found and left: the states of the run before and after it.
+
+    ``queued`` after: it did what can be undone, and executes once more.
+    """
+
+    was: str
+    state: str
+
+
 class Topic:
     """Names of the wake-up signals."""
 

@@ -32,8 +32,8 @@ select tenant_id, run_id, cause from app.wake_due($1, $2);
 select app.next_wake();
 
 -- name: cancel
--- Cancel a run; the state it was in.
-select app.queue_cancel($1, $2);
+-- Cancel a run; the state it was in, and the one from then on.
+select was, state from app.queue_cancel($1, $2);
 
 -- name: heartbeat
 -- A worker lives; the slots it holds.

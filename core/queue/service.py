@@ -21,7 +21,7 @@ from core.errors import Unavailable
 from core.ids import RunId, WorkerId
 from core.queue import store
 from core.queue.estimate import StartsIn, starts_in
-from core.queue.model import DEAD_AFTER_S, HEADROOM, IDLE_LOOK_S, Claim, Requeued, Topic
+from core.queue.model import DEAD_AFTER_S, HEADROOM, IDLE_LOOK_S, Claim, Requeued, Stopped, Topic
 from core.redis.bus import Bus
 
 _DEAD_AFTER = timedelta(seconds=DEAD_AFTER_S)
@@ -69,8 +69,8 @@ class QueueService:
         """End a wait in the caller's transaction. Call ``signal_workers`` after the commit."""
         return await store.wake(tx, run_id, step, self._clock.now())
 
-    async def cancel_in(self, tx: Transaction, run_id: RunId) -> str | None:
-        """Cancel a run in the caller's transaction; the state it was in."""
+    async def cancel_in(self, tx: Transaction, run_id: RunId) -> Stopped | None:
+        """Cancel a run in the caller's transaction; the states before and after, None: there is no such run."""
         return await store.cancel(tx, run_id, self._clock.now())
 
     async def signal_workers(self) -> None:

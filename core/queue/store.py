@@ -10,7 +10,7 @@ from core.db.pool import Transaction
 from core.db.queries import load_queries
 from core.ids import RunId, TenantId, UserId, WorkerId
 from core.queue.estimate import Circle, Place
-from core.queue.model import Claim, Requeued
+from core.queue.model import Claim, Requeued, Stopped
 
 SQL = load_queries(__file__)
 
@@ -69,10 +69,10 @@ async def next_wake(tx: Transaction) -> datetime | None:
     return when
 
 
-async def cancel(tx: Transaction, run_id: str, now: datetime) -> str | None:
-    """The state the run was in; None when there is no such run."""
-    state: str | None = await tx.fetchval(SQL["cancel"], run_id, now)
-    return state
+async def cancel(tx: Transaction, run_id: str, now: datetime) -> Stopped | None:
+    """The state the run was in, and the one it is in now; None when there is no such run."""
+    row = await tx.fetchrow(SQL["cancel"], run_id, now)
+    return None if row is None else Stopped(**row)
 
 
 async def heartbeat(

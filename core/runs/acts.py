@@ -1,6 +1,6 @@
 """What people do to one run, each act in the transaction of its caller: the change, its event, its audit.
 
-    cancel   queued, waiting ──► cancelled            running: it is asked to stop
+    cancel   queued, waiting ──► cancelled            running: it is asked to stop; so is one with something to undo
     pause    queued, waiting ──► waiting (held)       running (held): it parks before its next step
     resume   held ──► queued, or waiting as before    running: it goes on
     retry    failed, cancelled, dead ──► queued       finished steps are not repeated
@@ -61,6 +61,7 @@ async def begin_anew(tx: Transaction, run_id: str, now: datetime) -> None:
     """Put a run that did not succeed back into state 'queued'; the caller, who holds the queue's lock, pushes it."""
     await tx.execute(SQL["retry"], run_id, now)
     await tx.execute(SQL["open_steps"], run_id, _CUT_OFF, now)
+    await tx.execute(SQL["redo_undone"], run_id)
 
 
 class Acts:
@@ -106,6 +107,7 @@ class Acts:
         match act:
             case Act.CANCEL:
                 await self._queue.signal_cancel()
+                await self._queue.signal_workers()  # it may have something to undo
             case Act.RETRY | Act.RESUME:
                 await self._queue.signal_workers()
             case Act.PAUSE:
@@ -131,10 +133,10 @@ class Acts:
         found = await self._queue.cancel_in(tx, RunId(run_id))
         if found is None:
             return None
-        was = RunState(found)
+        was = RunState(found.was)
         if was.final:
             return Outcome(was, f"The run has ended: {was}.")
-        kind = "cancel_requested" if was is RunState.RUNNING else "cancelled"
+        kind = "cancelled" if found.state == RunState.CANCELLED else "cancel_requested"
         if places:
             self._places[run_id] = places
         await append_event(tx, run_id, now, kind, {"actor": ctx.actor, **facts})

@@ -25,25 +25,41 @@ select count(*) from (
 ) asked;
 
 -- name: ask_again
--- What they answered there is no answer any more: the step asks again.
-update reviews set state = 'cancelled', claims = '[]'
-where tenant_id = app.tenant() and run_id = $1 and step >= $2 and state in ('decided', 'expired');
+-- What they answered there is no answer any more: the step asks again. Unless the run is still undoing what it did.
+update reviews v set state = 'cancelled', claims = '[]'
+from runs r
+where v.tenant_id = app.tenant() and v.run_id = $1 and v.step >= $2 and v.state in ('decided', 'expired')
+  and r.run_id = $1 and r.compensating is null;
 
 -- name: set_aside
--- The records of a step and of those after it answer nobody any more; whether there was any attempt at it.
+-- The records of a step and of those after it answer nobody any more; whether there was any attempt at it. Unless the run
+-- is still undoing what it did: it finds these steps by their records.
 with redone as (
-    update run_steps set aside = true
-    where run_id = $1 and step >= $2 and state in ('done', 'skipped') and not aside
+    update run_steps s set aside = true
+    from runs r
+    where s.run_id = $1 and s.step >= $2 and s.state in ('done', 'skipped') and not s.aside
+      and r.run_id = $1 and r.compensating is null
 )
 select exists (select from run_steps where run_id = $1 and step >= $2);
 
 -- name: open_steps
 -- Attempts that a cancellation or failure cut off have failed, and none has for good: the retried run begins new ones.
-update run_steps
+-- Of a run that was undoing what it did, only those of undos: it goes on with these.
+update run_steps s
 set state = 'failed', final = false,
-    error = case when state = 'started' then $2 else error end, finished_at = coalesce(finished_at, $3)
-where run_id = $1 and (state = 'started' or final);
+    error = case when s.state = 'started' then $2 else s.error end, finished_at = coalesce(s.finished_at, $3)
+from runs r
+where r.run_id = $1 and s.run_id = $1
+  and (s.state = 'started' or s.final and (s.step < 0 or r.compensating is null));
 
 -- name: places
 -- The rate limits in whose lines a run stands, and at which of its steps.
 select key, step from waits where tenant_id = app.tenant() and run_id = $1 and cause = 'rate' and key is not null;
+
+-- name: redo_undone
+-- Steps that were undone are done again, and their undos too when it comes to that; unless it is still undoing.
+update run_steps s set aside = true
+from runs r
+where r.run_id = $1 and s.run_id = $1 and r.compensating is null and s.state = 'done' and not s.aside
+  and exists (select from run_steps u
+              where u.run_id = $1 and u.step = -abs(s.step) and u.step < 0 and u.state = 'done' and not u.aside);

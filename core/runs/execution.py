@@ -12,116 +12,64 @@ claim of it. A worker that lost the run (it was silent too long) writes nothing 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from core.clock import Clock
 from core.db.pool import Database, Transaction
 from core.errors import QuotaExceeded
-from core.ids import RunId, WorkerId
 from core.queue.model import Topic
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs import execution_store as store
-from core.runs.execution_store import Standing, StepEnd
+from core.runs.executing import NO_TRY, Cancelled, Executing, Lost, Paused, Recorded, Wait, WaitPhase, ledger_key
+from core.runs.execution_store import Standing
 from core.runs.family import Family
 from core.runs.model import Cause, RunState, Said
 from core.runs.store import append_event, event_line
-from core.tenancy import TenantContext
 from core.usage.service import UsageService
 
-NO_TRY = ("cancelled", "cut_off", "budget_exceeded", "endpoint_down")
-"""Codes with which an attempt ends that says nothing about what was tried."""
-
-
-class Cancelled(BaseException):
-    """Somebody cancelled the run."""
-
-
-class Paused(BaseException):
-    """Somebody paused the run: nothing more begins, it parks."""
-
-
-class Lost(BaseException):
-    """The run is another worker's now. A ``BaseException``, so that no ``except Exception`` of a workflow stops it."""
+__all__ = [
+    "NO_TRY",
+    "Cancelled",
+    "Executing",
+    "Lost",
+    "Paused",
+    "RunExecution",
+    "Wait",
+    "WaitPhase",
+    "ledger_key",
+]
 
 
 _STOPPED_BY = {None: Lost, Standing.TO_STOP: Cancelled, Standing.HELD: Paused}
 
 
-class WaitPhase(StrEnum):
-    """How far a wait is: armed just now, still armed, or ended by whoever ends it."""
-
-    NEW = "new"
-    OPEN = "open"
-    OVER = "over"
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """A step that waits. ``wake_at`` None: only somebody else ends it."""
-
-    step: int
-    name: str
-    cause: Cause
-    key: str | None = None
-    wake_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Executing:
-    """The run that a worker executes: everything its writes need. ``claim``: the how manieth claim of it this is."""
-
-    ctx: TenantContext
-    run_id: RunId
-    worker_id: WorkerId
-    claim: int
-    budget_microusd: int
-    batch_id: str | None
-    thread_id: str | None
-
-    @property
-    def held(self) -> store.Held:
-        """The run under this claim."""
-        return store.Held(self.run_id, self.claim)
-
-
-def ledger_key(run_id: str, step: int, attempt: int) -> str:
-    """The key of a step's reservation: one per attempt."""
-    return f"{run_id}/{step}/{attempt}"
-
-
-class RunExecution:
+class RunExecution(Recorded):
     """What a worker writes about the runs it holds."""
 
     def __init__(self, db: Database, bus: Bus, queue: QueueService, usage: UsageService, clock: Clock) -> None:
-        self._db = db
+        super().__init__(db, clock)
         self._bus = bus
         self._queue = queue
         self._usage = usage
-        self._clock = clock
         self._family = Family(db, bus, queue, clock)
 
     def started(self, on: Executing) -> None:
         """Tell the tenant's screens that the run executes; the claim has written it."""
         self._say(on, RunState.RUNNING, None)
 
-    async def recorded(self, on: Executing, step: int) -> StepEnd | None:
-        """How the step ended in an earlier execution of the run, None when it did not."""
-        async with self._db.tenant_transaction(on.ctx) as tx:
-            return await store.recorded_step(tx, on.run_id, step)
-
-    async def begin_step(self, on: Executing, step: int, name: str, kind: str, estimate_microusd: int = 0) -> int:
-        """Open an attempt and reserve its estimate; the attempt's number.
+    async def begin_step(
+        self, on: Executing, step: int, name: str, kind: str, estimate_microusd: int = 0, *, undo: bool = False
+    ) -> int:
+        """Open an attempt and reserve its estimate; the attempt's number. ``undo``: once done, it can be undone.
 
         What earlier attempts reserved and never settled is given back first. Raises ``BudgetExceeded``,
         ``QuotaExceeded`` beyond the policy's steps per run, ``Cancelled``, ``Paused`` and ``Lost``; nothing is written
         then.
         """
         async with self._db.tenant_transaction(on.ctx) as tx:
-            attempt = await self._begin_in(tx, on, step, name, kind)
+            attempt = await self._begin_in(tx, on, step, name, kind, undo=undo)
             if attempt > 1:
                 await self._usage.abandon_in(tx, f"{on.run_id}/{step}/")
             if estimate_microusd:
@@ -140,22 +88,13 @@ class RunExecution:
         limit = on.budget_microusd
         await self._usage.reserve_in(tx, on.ctx, key, amount_microusd, run_id=on.run_id, run_limit_microusd=limit)
 
-    async def redone(self, on: Executing, step: int) -> int:
-        """How often the step was done before, and set aside: somebody wants it done again."""
-        async with self._db.tenant_transaction(on.ctx) as tx:
-            return await store.redone(tx, on.run_id, step)
-
-    async def tries(self, on: Executing, step: int) -> int:
-        """Attempts of the step that failed since the run was submitted or retried; not those that only could not begin
-        (``NO_TRY``)."""
-        async with self._db.tenant_transaction(on.ctx) as tx:
-            return await store.tries(tx, on.run_id, step, NO_TRY)
-
-    async def _begin_in(self, tx: Transaction, on: Executing, step: int, name: str, kind: str) -> int:
+    async def _begin_in(
+        self, tx: Transaction, on: Executing, step: int, name: str, kind: str, *, undo: bool = False
+    ) -> int:
         limit = on.ctx.policy.max_steps
         if step > limit:
             raise QuotaExceeded(f"A run has at most {limit} steps.", quota="max_steps", limit=limit)
-        stands, attempt = await store.begin_step(tx, on.held, step, name, kind, self._clock.now())
+        stands, attempt = await store.begin_step(tx, on.held, step, name, kind, self._clock.now(), undo=undo)
         if stands is not Standing.GOES_ON:
             raise _STOPPED_BY[stands]
         return attempt
@@ -308,12 +247,6 @@ class RunExecution:
         else:
             self._say(on, RunState.RUNNING, None, progress=progress)
 
-    async def lasted_s(self, on: Executing) -> float:
-        """Seconds since the run first got a slot."""
-        async with self._db.tenant_transaction(on.ctx) as tx:
-            began = await store.began(tx, on.run_id)
-        return 0.0 if began is None else (self._clock.now() - began).total_seconds()
-
     async def end(
         self,
         on: Executing,
@@ -336,7 +269,7 @@ class RunExecution:
         """Give the slot back and wait; the state from then on, None: the run is not ours any more.
 
         ``queued``: the wait is over already. ``waiting``: somebody, who may have paused the run, ends its wait.
-        ``cancelled``: somebody wants the run to stop.
+        ``cancelled``: somebody wants the run to stop; with something to undo it is queued once more.
         """
         now, parent = self._clock.now(), None
         async with self._db.tenant_transaction(on.ctx) as tx:
@@ -352,7 +285,10 @@ class RunExecution:
                 state = RunState.CANCELLED
                 for wait in waits:
                     await store.disarm_wait(tx, on.run_id, wait.step)
-                await store.finish(tx, on.run_id, state, now)
+                if await store.undoable(tx, on.run_id):
+                    state, cause = await self._requeue(tx, on, now, "woken")
+                else:
+                    await store.finish(tx, on.run_id, state, now)
                 parent = await store.parent(tx, on.run_id)
         if state is RunState.QUEUED:
             await self._queue.signal_workers()

@@ -43,6 +43,7 @@ class StepEnd:
     name: str
     result: Any
     error: dict[str, Any] | None
+    undo: bool = False
 
 
 class Standing(StrEnum):
@@ -51,6 +52,15 @@ class Standing(StrEnum):
     GOES_ON = "goes on"
     HELD = "held"
     TO_STOP = "to stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A run's executions so far: since when, and what they were told. ``compensating``: the end it is undoing for."""
+
+    started_at: datetime | None
+    cancel_requested: bool
+    compensating: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +125,21 @@ async def tell(
     await tx.execute(SQL["tell"], held.run_id, held.claim, now, kinds, contents, progress)
 
 
-async def began(tx: Transaction, run_id: str) -> datetime | None:
-    """When the run first got a slot; None: not yet."""
-    moment: datetime | None = await tx.fetchval(SQL["began"], run_id)
-    return moment
+async def began(tx: Transaction, run_id: str) -> Began:
+    """What is known of the executions of a run so far."""
+    row = await tx.fetchrow(SQL["began"], run_id)
+    return Began(None, False, None) if row is None else Began(**row)
+
+
+async def compensate(tx: Transaction, held: Held, end: dict[str, Any], now: datetime) -> dict[int, str]:
+    """The run begins to undo what it did, or goes on with it; the names of those steps."""
+    await tx.execute(SQL["compensate"], held.run_id, held.claim, end, now)
+    return {row["step"]: row["name"] for row in await tx.fetch(SQL["to_undo"], held.run_id)}
+
+
+async def undoable(tx: Transaction, run_id: str) -> bool:
+    """Whether the run did what can be undone, and is not."""
+    return bool(await tx.fetchval(SQL["undoable"], run_id))
 
 
 async def recorded_step(tx: Transaction, run_id: str, step: int) -> StepEnd | None:
@@ -147,10 +168,10 @@ async def still_ours(tx: Transaction, held: Held) -> Standing | None:
 
 
 async def begin_step(
-    tx: Transaction, held: Held, step: int, name: str, kind: str, now: datetime
+    tx: Transaction, held: Held, step: int, name: str, kind: str, now: datetime, *, undo: bool
 ) -> tuple[Standing | None, int]:
     """An attempt begins: how the run stands (None: not ours any more), and the attempt's number, 0: it does not."""
-    row = await tx.fetchrow(SQL["begin_step"], held.run_id, held.claim, step, name, kind, now)
+    row = await tx.fetchrow(SQL["begin_step"], held.run_id, held.claim, step, name, kind, now, undo)
     if row is None:
         return None, 0
     if row["attempt"] is not None:

@@ -62,6 +62,7 @@ class Family:
                     total += stopped
         if total:
             await self._queue.signal_cancel()
+            await self._queue.signal_workers()  # some may have something to undo
         return total
 
     async def orphaned(self) -> list[TenantId]:

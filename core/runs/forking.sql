@@ -12,7 +12,7 @@ insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, resu
                        finished_at)
 select app.tenant(), $2, s.step, 1, s.name, s.kind, s.state, s.result, s.error, s.final, s.model, $4, $4
 from (select distinct on (step) * from run_steps
-      where tenant_id = app.tenant() and run_id = $1 and step < $3 and (state in ('done', 'skipped') or final) and not aside
+      where tenant_id = app.tenant() and run_id = $1 and step > 0 and step < $3 and (state in ('done', 'skipped') or final) and not aside
       order by step, attempt desc) s;
 
 -- name: copy_patches

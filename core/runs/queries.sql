@@ -1,19 +1,21 @@
 -- name: insert_runs
 -- Runs in state 'queued', each with its first event, in one statement. A run whose idempotency key is taken
--- is left out. Arrays $1..$10, $14, $15, $17 and $18 have one element per run. A run that is forked from another counts that
+-- is left out. Arrays $1..$10, $14, $15, $17 to $19 have one element per run. A run that is forked from another counts that
 -- one as its first time in a slot: so whoever executes it looks for what is recorded.
 with fresh as (
     insert into runs (run_id, tenant_id, user_id, workflow, version, lane, state, source, batch_id, thread_id,
                       parent_run_id, parent_step, ancestors, idempotency_key, request_hash, input, policy_version,
-                      budget_microusd, event_seq, submitted_at, queued_at, forked_from, attempt)
+                      budget_microusd, event_seq, submitted_at, queued_at, forked_from, attempt,
+                      timeout_s)
     select n.run_id, app.tenant(), $11, n.workflow, n.version, n.lane, 'queued', n.source, n.batch_id, n.thread_id,
            n.parent_run_id, n.parent_step, case when p.run_id is null then '{}' else p.ancestors || p.run_id end,
            n.idempotency_key, n.request_hash, n.input, $12, n.budget_microusd, 1, $13, $13,
-           n.forked_from, (n.forked_from is not null)::integer
+           n.forked_from, (n.forked_from is not null)::integer, n.timeout_s
     from unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[],
-                $9::text[], $10::bytea[], $14::jsonb[], $15::bigint[], $17::integer[], $18::text[])
+                $9::text[], $10::bytea[], $14::jsonb[], $15::bigint[], $17::integer[], $18::text[],
+                $19::double precision[])
          as n (run_id, workflow, version, lane, source, batch_id, thread_id, parent_run_id, idempotency_key,
-               request_hash, input, budget_microusd, parent_step, forked_from)
+               request_hash, input, budget_microusd, parent_step, forked_from, timeout_s)
     left join runs p on p.tenant_id = app.tenant() and p.run_id = n.parent_run_id
     on conflict (tenant_id, idempotency_key) where idempotency_key is not null do nothing
     returning run_id, source, lane, forked_from
@@ -128,15 +130,15 @@ group by reason order by runs desc, reason;
 
 -- name: overlong
 -- Parked runs of all tenants that have lasted too long.
-select tenant_id, run_id from app.overlong($1, $2);
+select tenant_id, run_id, timeout_s from app.overlong($1, $2);
 
 -- name: fail_cancelled
 -- A run that this transaction has taken out of its wait ends as failed.
 update runs set state = 'failed', error = $2 where tenant_id = app.tenant() and run_id = $1 and state = 'cancelled';
 
 -- name: began
--- When a run first got a slot.
-select started_at from runs where tenant_id = app.tenant() and run_id = $1;
+-- What an execution of a run that is not the first must know of those before.
+select started_at, cancel_requested, compensating from runs where tenant_id = app.tenant() and run_id = $1;
 
 -- name: finish
 -- A final state, and its event.
@@ -157,10 +159,10 @@ select parent_run_id, parent_step from runs where tenant_id = app.tenant() and r
 select step, cause, wake_at from waits where run_id = $1 order by since, step;
 
 -- name: park
--- The run waits; for what, from then on. One that somebody wants to stop does not wait. A held one looks again what it
+-- The run waits; for what, from then on. One that somebody wants to stop does not wait, but before an undo. A held one looks again what it
 -- waits for when it is resumed: the hold may have stopped a step beside the one that waits.
 update runs set state = 'waiting', cause = case when held then 'paused' else $2 end, ready = held
-where tenant_id = app.tenant() and run_id = $1 and state = 'running' and not cancel_requested
+where tenant_id = app.tenant() and run_id = $1 and state = 'running' and (not cancel_requested or compensating is not null)
 returning cause;
 
 -- name: requeue
@@ -181,8 +183,8 @@ from run, unnest($4::text[], $5::jsonb[]) with ordinality as said (kind, data, p
 
 -- name: recorded_step
 -- How a step ended, if it did: it finished once, or failed for good.
-select name, result, error from run_steps where run_id = $1 and step = $2 and (state in ('done', 'skipped') or final)
-  and not aside
+select name, result, error, undo from run_steps
+where run_id = $1 and step = $2 and (state in ('done', 'skipped') or final) and not aside
 order by attempt desc limit 1;
 
 -- name: newest_attempt
@@ -195,10 +197,6 @@ select count(*) from run_steps s join runs r on r.run_id = s.run_id
 where r.tenant_id = app.tenant() and s.run_id = $1 and s.step = $2 and s.state = 'failed'
   and s.started_at >= r.started_at and coalesce(s.error ->> 'code', '') <> all ($3::text[]);
 
--- name: redone
--- How often a step that was done is done again.
-select count(*) from run_steps where run_id = $1 and step = $2 and aside;
-
 -- name: still_ours
 -- One row, locked, while the run executes under this claim. Claim, release and recovery change that row first.
 select held from runs
@@ -206,17 +204,17 @@ where tenant_id = app.tenant() and run_id = $1 and attempt = $2 and state = 'run
 
 -- name: begin_step
 -- The next attempt of a step and its event; no row when the run is somebody else's, no attempt when it is to stop: held
--- says whether it will go on.
+-- says whether it will go on. An undo (its number is below zero) begins all the same.
 with run as (
     update runs set event_seq = event_seq + 1
     where tenant_id = app.tenant() and run_id = $1 and attempt = $2 and state = 'running'
     returning event_seq, cancel_requested, held
 ), begun as (
-    insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, started_at)
+    insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, started_at, undo)
     select app.tenant(), $1, $3,
            1 + coalesce((select max(s.attempt) from run_steps s where s.run_id = $1 and s.step = $3), 0),
-           $4, $5, 'started', $6
-    from run where not cancel_requested and not held
+           $4, $5, 'started', $6, $7
+    from run where $3 < 0 or not cancel_requested and not held
     returning attempt
 ), told as (
     insert into run_events (tenant_id, run_id, seq, at, kind, data)
@@ -225,6 +223,29 @@ with run as (
     from run, begun
 )
 select begun.attempt, run.held from run left join begun on true;
+
+-- name: redone
+-- How often a step that was done is done again.
+select count(*) from run_steps where run_id = $1 and step = $2 and aside;
+
+-- name: compensate
+-- The run begins to undo what it did, on its way to an end; nothing when it has begun, or is somebody else's.
+with run as (
+    update runs set compensating = $3, event_seq = event_seq + 1
+    where tenant_id = app.tenant() and run_id = $1 and attempt = $2 and state = 'running' and compensating is null
+      and app.undoable($1)
+    returning event_seq
+)
+insert into run_events (tenant_id, run_id, seq, at, kind, data)
+select app.tenant(), $1, event_seq, $4, 'compensating', jsonb_build_object('end', $3::jsonb ->> 'end') from run;
+
+-- name: to_undo
+-- What a run did and there is a way to undo, undone already or not.
+select step, name from run_steps where run_id = $1 and undo and state = 'done' and not aside;
+
+-- name: undoable
+-- Whether there is something to undo.
+select app.undoable($1);
 
 -- name: begin_wait
 -- The next attempt of a step that waits.

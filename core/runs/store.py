@@ -38,6 +38,15 @@ class QueueRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Overlong:
+    """A parked run that has lasted too long, and how long its workflow lets it last (None: as long as the policy)."""
+
+    tenant_id: TenantId
+    run_id: RunId
+    timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class NewRun:
     """A run about to be inserted."""
 
@@ -47,6 +56,7 @@ class NewRun:
     lane: Lane
     input_document: dict[str, Any]
     budget_microusd: int
+    timeout_s: float | None
 
 
 async def insert_runs(tx: Transaction, ctx: TenantContext, new: Sequence[NewRun], now: datetime) -> int:
@@ -72,6 +82,7 @@ async def insert_runs(tx: Transaction, ctx: TenantContext, new: Sequence[NewRun]
         ctx.actor,
         [request.parent_step for request in requests],
         [None if request.fork is None else request.fork.run_id for request in requests],
+        [run.timeout_s for run in new],
     )
     return len(inserted)
 
@@ -195,9 +206,9 @@ async def declined_reasons(tx: Transaction, batch_id: str | None) -> list[Reason
     return [ReasonCount(r["reason"], r["runs"]) for r in await tx.fetch(SQL["declined_reasons"], batch_id)]
 
 
-async def overlong(tx: Transaction, now: datetime, limit: int) -> list[tuple[TenantId, RunId]]:
+async def overlong(tx: Transaction, now: datetime, limit: int) -> list[Overlong]:
     """Parked runs of all tenants that have lasted too long."""
-    return [(TenantId(r["tenant_id"]), RunId(r["run_id"])) for r in await tx.fetch(SQL["overlong"], now, limit)]
+    return [Overlong(**row) for row in await tx.fetch(SQL["overlong"], now, limit)]
 
 
 async def fail_cancelled(tx: Transaction, run_id: str, error: dict[str, Any]) -> None:

@@ -16,12 +16,13 @@ from core.tenancy import TenantContext
 
 @dataclass(frozen=True, slots=True)
 class WorkflowInfo:
-    """What submission needs to know of a workflow. ``budget_microusd`` None: the policy's."""
+    """What submission needs to know of a workflow. ``budget_microusd`` and ``timeout_s`` None: the policy's."""
 
     name: str
     version: str
     lane: Lane
     budget_microusd: int | None
+    timeout_s: float | None = None
 
 
 class Catalog(Protocol):
@@ -59,6 +60,7 @@ def new_run(
         lane=info.lane if request.lane is None else request.lane,
         input_document=document,
         budget_microusd=limit if info.budget_microusd is None else min(limit, info.budget_microusd),
+        timeout_s=info.timeout_s,
     )
 
 

@@ -13,6 +13,7 @@ from core.workflows.registry import Registry
 from core.workflows.retry import Retry
 from core.workflows.run import Run
 from core.workflows.step import Step
+from core.workflows.undoing import Undo
 
 __all__ = [
     "BlobRef",
@@ -24,6 +25,7 @@ __all__ = [
     "Run",
     "Step",
     "StepFailed",
+    "Undo",
     "WorkflowDefinition",
     "hours",
     "usd",

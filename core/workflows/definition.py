@@ -32,7 +32,8 @@ def hours(count: float) -> float:
 
 @dataclass(frozen=True)
 class WorkflowDefinition(Generic[In, Out]):
-    """A workflow, ready to be registered. ``budget_microusd`` None: the tenant's budget per run.
+    """A workflow, ready to be registered. ``budget_microusd`` None: the tenant's budget per run;
+    ``timeout_s`` None: the tenant's duration per run.
 
     What a ``private`` workflow is given and returns is shown to the person who submitted the run, and to nobody
     else of the tenant.
@@ -43,16 +44,24 @@ class WorkflowDefinition(Generic[In, Out]):
     lane: Lane
     budget_microusd: int | None
     private: bool
+    timeout_s: float | None
     function: Callable[[Run, In], Awaitable[Out]]
     input_model: type[In]
     output: TypeAdapter[Out]
 
 
 def workflow(
-    name: str, *, version: str, lane: Lane = Lane.NORMAL, budget: int | None = None, private: bool = False
+    name: str,
+    *,
+    version: str,
+    lane: Lane = Lane.NORMAL,
+    budget: int | None = None,
+    timeout_s: float | None = None,
+    private: bool = False,
 ) -> Callable[[Callable[[Run, In], Awaitable[Out]]], WorkflowDefinition[In, Out]]:
     """Declare a workflow. ``budget`` is in micro-USD (``usd("0.50")``) and never exceeds the tenant's own;
-    ``private``: only the submitter sees input and output.
+    ``timeout_s``: how long a run may last from its first start, waits included, never longer than the tenant's policy
+    lets it; ``private``: only the submitter sees input and output.
 
     The function takes ``run`` and one pydantic model, and returns anything pydantic can write as JSON.
     Raises ``TypeError`` at import when it does not.
@@ -62,10 +71,12 @@ def workflow(
     if not version or len(version) > MAX_NAME or "@" in version:
         raise TypeError(f"Workflow {name} needs a version of at most {MAX_NAME} characters, without @.")
 
+    if timeout_s is not None and timeout_s <= 0:
+        raise TypeError(f"Workflow {name} needs a timeout of more than 0 seconds, or none.")
+
     def declare(function: Callable[[Run, In], Awaitable[Out]]) -> WorkflowDefinition[In, Out]:
-        return WorkflowDefinition(
-            name, version, lane, budget, private, function, _input_model(name, function), TypeAdapter(_output(function))
-        )
+        given, returned = _input_model(name, function), TypeAdapter(_output(function))
+        return WorkflowDefinition(name, version, lane, budget, private, timeout_s, function, given, returned)
 
     return declare
 

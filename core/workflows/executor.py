@@ -17,7 +17,7 @@ from core.queue.model import Claim
 from core.redis.limits import Limits
 from core.reviews.service import ReviewService
 from core.runs.children import ChildRuns
-from core.runs.duration import too_long
+from core.runs.duration import limit_s
 from core.runs.execution import Executing, RunExecution
 from core.runs.model import RunState
 from core.runs.patches import RunPatches
@@ -25,8 +25,8 @@ from core.runs.rungs import Rungs
 from core.tenancy import ROLE_SCOPES, ActorKind, Role
 from core.tenants.service import TenantService
 from core.usage.service import UsageService
-from core.workflows.ending import executed
-from core.workflows.faults import describe, written
+from core.workflows.ending import executed, overlong
+from core.workflows.faults import written
 from core.workflows.performing import Performer
 from core.workflows.registry import Definition, Registry
 from core.workflows.run import Run
@@ -61,6 +61,7 @@ class RunExecutor:
         self._registry = registry
         self._tenants = tenants
         self._execution = execution
+        self._clock = clock
         self._reviews = reviews
         self._tools = Tools(execution, reviews, usage, rungs, limits, models, services, clock, children, patches)
         self._executions: dict[str, tuple[Run, Claim, Definition]] = {}
@@ -71,16 +72,14 @@ class RunExecutor:
         on = await written(lambda: self._executing(claim))
         definition = self._registry.at(claim.workflow, claim.version)
         run = Run(on, claim.workflow, Performer(self._tools, on, claim.workflow))
-        lasted_s = 0.0 if claim.attempt == 1 else await written(lambda: self._execution.lasted_s(on))
-        left_s = on.ctx.policy.max_duration_s - lasted_s
-        if left_s <= 0:
-            await self._conclude(run, {"end": RunState.FAILED, "error": describe(too_long(on.ctx.policy))})
-            return
+        left_s = limit_s(on.ctx.policy, definition.timeout_s)
+        if claim.attempt > 1:
+            left_s -= await self._resumed(run, definition, left_s)
         name = f"{claim.run_id}:{claim.attempt}"
         self._executions[name] = (run, claim, definition)
         if self._leaving:
             run.performer.leave()
-        limit = asyncio.get_running_loop().call_later(left_s, run.expire)
+        limit = asyncio.get_running_loop().call_later(max(0.0, left_s), run.performer.expire)
         try:
             self._execution.started(on)
             end = await self.engine.execute(name)
@@ -89,11 +88,19 @@ class RunExecutor:
             del self._executions[name]
         await self._conclude(run, end)
 
+    async def _resumed(self, run: Run, definition: Definition, limit_s: float) -> float:
+        """Tell the run what was decided about it before this execution; seconds that it has lasted."""
+        began = await written(lambda: self._execution.began(run.on))
+        now = self._clock.now()
+        lasted_s = (now - (began.started_at or now)).total_seconds()
+        run.performer.resume(began, overlong(run, definition) if lasted_s >= limit_s else None)
+        return lasted_s
+
     def cancel(self, run_id: str) -> None:
         """Stop a run that executes here; nothing happens when it does not."""
         for run, claim, _ in self._executions.values():
             if claim.run_id == run_id:
-                run.cancel()
+                run.performer.cancel()
 
     def hand_over(self) -> None:
         """Let the current step of each run end, and hand the run back to the queue then."""

@@ -27,6 +27,7 @@ from pydantic import TypeAdapter
 
 from core.errors import BudgetExceeded, EndpointDown, PayloadTooLarge, Unavailable
 from core.runs.execution import Cancelled, Executing, Wait
+from core.runs.execution_store import Began
 from core.runs.model import MAX_INPUT_BYTES, Cause
 from core.usage.ladder import Rung
 from core.workflows.budgeting import Budgeting, Priced
@@ -56,6 +57,7 @@ class Work:
     """What a step does. ``service``: the name of the rate limit it is under; ``estimate`` in micro-USD, None: learned.
 
     ``optional``: skipped when the budget runs low. ``cheaper``: a cheaper model may do it then; ``degraded``: it does.
+    ``undo``: of its result, what undoes it.
     """
 
     kind: str
@@ -68,26 +70,64 @@ class Work:
     optional: bool = False
     cheaper: bool = False
     degraded: bool = False
+    undo: Callable[[Any], Work] | None = None
 
 
 class Performer:
-    """Performs the steps of one run. ``asked``: people were asked something that may still be open."""
+    """Performs the steps of one run. ``asked``: people were asked something that may still be open.
+
+    ``expired``: it was stopped because it had lasted too long; ``settled``: the end that was decided before this
+    execution, if it was; ``undos``: what undoes the done steps that can be undone, by their numbers.
+    """
 
     def __init__(self, tools: Tools, on: Executing, workflow: str) -> None:
         self.tools = tools
         self._workflow = workflow
         self.cancelled = False
         self.asked = False
+        self.expired = False
+        self.settled: dict[str, Any] | None = None
+        self.undos: dict[int, Work] = {}
         self.teller = Teller(tools.execution, on)
         self._on = on
         self._budgeting = Budgeting(tools, on, self._asking)
-        self._leaving = self._cut = False
+        self._leaving = self._cut = self._undoing = False
         self._tasks: set[asyncio.Future[Any]] = set()
 
     def cancel(self) -> None:
-        """Stop what is awaited now, and perform nothing more."""
-        self.cancelled = True
-        self._stop()
+        """Stop what is awaited now, and perform nothing more, but for undos."""
+        if not self._undoing:
+            self.cancelled = True
+            self._stop()
+
+    def expire(self) -> None:
+        """Stop likewise: the run has lasted too long."""
+        self.expired = True
+        self.cancel()
+
+    def resume(self, began: Began, overlong: dict[str, Any] | None) -> None:
+        """Be told of earlier executions, before this one begins.
+
+        When they left an end to come, or the run has lasted too long, this one only finds the done steps again, and
+        the run ends so whatever the function does.
+        """
+        self.settled = began.compensating or overlong
+        if self.settled is not None or began.cancel_requested:
+            self.cancel()
+
+    def compensate(self) -> None:
+        """From now on undos are performed."""
+        self._undoing = True
+
+    async def unless_stopped(self, number: int) -> None:
+        """Raise ``Cancelled`` when the run is to stop; steps that have ended answer all the same."""
+        if self.cancelled and await self._recorded(number) is None:
+            raise Cancelled
+
+    async def _recorded(self, number: int) -> Ended | None:
+        if self._on.claim == 1:
+            return None
+        return await written(lambda: self.tools.execution.recorded(self._on, number))
 
     def leave(self) -> None:
         """Begin no attempt any more; what is awaited now may end."""
@@ -109,13 +149,20 @@ class Performer:
         """The result of a step; the module says what it raises."""
         ended = await self.recorded(number, work.name)
         if ended is not None:
+            if ended.undo:
+                self._can_undo(number, work, ended.result)
             return ended.result
         return await self.or_for_good(number, work.name, work.kind, self._performed(number, work))
 
     async def recorded(self, number: int, name: str) -> Ended | None:
-        """What an earlier execution recorded of the step. Raises ``StepFailed``, ``RuntimeError`` if it was another."""
-        execution, on = self.tools.execution, self._on
-        ended = await written(lambda: execution.recorded(on, number)) if on.claim > 1 else None
+        """What an earlier execution recorded of the step.
+
+        Raises ``StepFailed``, ``RuntimeError`` if it was another one, ``Cancelled`` if there is nothing and the run is
+        to stop.
+        """
+        ended = await self._recorded(number)
+        if ended is None and self.cancelled and not self._undoing:
+            raise Cancelled
         if ended is not None and ended.name != name:
             raise RuntimeError(f"Step {number} was {ended.name} and is {name} now: the order has changed.")
         if ended is not None and ended.error is not None:
@@ -130,6 +177,10 @@ class Performer:
             what = describe(error)
             await written(lambda: self.tools.execution.fail_for_good(self._on, number, name, kind, what))
             raise step_failed(name, what) from error
+
+    def _can_undo(self, number: int, work: Work, value: Any) -> None:
+        if work.undo is not None:
+            self.undos[number] = work.undo(value)
 
     async def _performed(self, number: int, work: Work) -> Any:
         estimate = work.estimate
@@ -176,8 +227,8 @@ class Performer:
             self._unless_down(work.service)
             await self._wait_for_turn(work.service, number)
         execution, on = self.tools.execution, self._on
-        reserved = estimate > 0
-        attempt = await written(lambda: execution.begin_step(on, number, work.name, work.kind, estimate))
+        reserved, undo = estimate > 0, work.undo is not None
+        attempt = await written(lambda: execution.begin_step(on, number, work.name, work.kind, estimate, undo=undo))
         meter = StepMeter(estimate, partial(self._more, number, attempt) if work.estimate is None else None)
         redone = await written(lambda: execution.redone(on, number)) if attempt > 1 else 0
         say = self.teller.emit
@@ -202,6 +253,7 @@ class Performer:
                 on, number, attempt, value, cost_microusd=meter.cost_microusd, model=meter.model, reserved=reserved
             )
         )
+        self._can_undo(number, work, value)
         return value
 
     async def _more(self, number: int, attempt: int, part: int, amount_microusd: int) -> None:
@@ -216,7 +268,7 @@ class Performer:
         except asyncio.CancelledError:
             if task.cancelled():
                 self._unless_cut_off()
-                if self.cancelled:
+                if self.cancelled and not self._undoing:
                     raise Cancelled from None
             task.cancel()
             raise

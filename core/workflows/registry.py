@@ -82,7 +82,7 @@ class Registry:
                 versions=versions,
             )
         definition = self.at(name, chosen)
-        return WorkflowInfo(name, chosen, definition.lane, definition.budget_microusd)
+        return WorkflowInfo(name, chosen, definition.lane, definition.budget_microusd, definition.timeout_s)
 
     def validate(self, info: WorkflowInfo, document: Mapping[str, Any]) -> dict[str, Any]:
         """The input as the workflow's model writes it. Raises ``InvalidInput`` pointing at each fault."""

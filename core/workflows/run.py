@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints, overloa
 from pydantic import BaseModel, TypeAdapter
 
 from core.reviews.model import ONE_PERSON, Terms, Verdict
-from core.runs.execution import Cancelled, Executing, Wait
+from core.runs.execution import Executing, Wait
 from core.runs.model import Cause, Lane
 from core.tenancy import ModelTier, TenantContext
 from core.workflows.children import Child, Spawnable, brood, mapped, result_of, spawned_one
@@ -28,6 +28,7 @@ from core.workflows.performing import Performer, Work
 from core.workflows.retry import Retry
 from core.workflows.step import Step
 from core.workflows.tools import Tools
+from core.workflows.undoing import How, undo_of
 
 if TYPE_CHECKING:
     from agents import Agent
@@ -49,7 +50,6 @@ class Run:
     performer: Performer
     _number: int = 0
     _outcome: str | None = None
-    _expired: bool = False
 
     @property
     def id(self) -> str:
@@ -70,11 +70,6 @@ class Run:
         """What ``outcome`` was last told."""
         return self._outcome
 
-    @property
-    def expired(self) -> bool:
-        """Whether it was stopped because it had lasted too long."""
-        return self._expired
-
     # Steps ----------------------------------------------------------------------------------------------
 
     @overload
@@ -87,6 +82,7 @@ class Run:
         timeout_s: float = ...,
         estimate: int | None = ...,
         name: str | None = ...,
+        undo: How[Arg, Result] | None = ...,
         optional: Literal[False] = ...,
     ) -> Result: ...
 
@@ -100,6 +96,7 @@ class Run:
         timeout_s: float = ...,
         estimate: int | None = ...,
         name: str | None = ...,
+        undo: How[Arg, Result] | None = ...,
         optional: Literal[True],
     ) -> Result | None: ...
 
@@ -112,18 +109,19 @@ class Run:
         timeout_s: float = 60.0,
         estimate: int | None = 0,
         name: str | None = None,
+        undo: How[Arg, Result] | None = None,
         optional: bool = False,
     ) -> Result | None:
         """Execute ``function(step, argument)`` once and remember its result.
 
         ``estimate`` (micro-USD; None: learned from what the step has cost) is reserved first. Retried are faults that
         may pass: timeouts, connection faults, HTTP 408/425/429/5xx and our own retryable errors. ``optional``: None,
-        and nothing done, when the budget runs low (the policy's ``budget_skip_at``). Raises ``StepFailed`` when it
-        failed for good.
+        and nothing done, when the budget runs low (the policy's ``budget_skip_at``). ``undo``: called as
+        ``undo(step, argument, result)`` when the run fails, is cancelled or lasts too long later. Raises
+        ``StepFailed`` when it failed for good.
         """
-        return await self._function(
-            function, argument, Work("step", name or "", retry, timeout_s, estimate, optional=optional)
-        )
+        work = Work("step", name or "", retry, timeout_s, estimate, optional=optional)
+        return await self._function(function, argument, work, undo)
 
     @overload
     async def call(
@@ -136,6 +134,7 @@ class Run:
         timeout_s: float = ...,
         estimate: int | None = ...,
         name: str | None = ...,
+        undo: How[Arg, Result] | None = ...,
         optional: Literal[False] = ...,
     ) -> Result: ...
 
@@ -150,6 +149,7 @@ class Run:
         timeout_s: float = ...,
         estimate: int | None = ...,
         name: str | None = ...,
+        undo: How[Arg, Result] | None = ...,
         optional: Literal[True],
     ) -> Result | None: ...
 
@@ -163,11 +163,12 @@ class Run:
         timeout_s: float = 60.0,
         estimate: int | None = 0,
         name: str | None = None,
+        undo: How[Arg, Result] | None = None,
         optional: bool = False,
     ) -> Result | None:
         """Like ``step``, under the tenant's rate limit for ``service``: beyond it the run waits for free."""
         work = Work("call", name or "", retry, timeout_s, estimate, service=service, optional=optional)
-        return await self._function(function, argument, work)
+        return await self._function(function, argument, work, undo)
 
     async def agent(
         self,
@@ -229,7 +230,7 @@ class Run:
         ``terms``: several voices, escalation, what happens when nobody decides, a form to fill in. Raises
         ``InvalidInput`` for terms that nobody could fulfil, ``StepFailed`` when they say that no decision is a failure.
         """
-        number = self._next()
+        number = await self._turn()
         sla_s = float(self.tenant.policy.review_sla_s) if sla is None else sla
 
         self.performer.asked = True
@@ -251,7 +252,7 @@ class Run:
 
     async def sleep(self, seconds: float) -> None:
         """Wait, for free."""
-        number = self._next()
+        number = await self._turn()
         wake_at = self._tools.clock.now() + timedelta(seconds=seconds)
         wait = Wait(number, f"sleep {seconds:g} s", Cause.TIMER, wake_at=wake_at)
         if not await written(lambda: self._tools.execution.sleep(self.on, wait)):
@@ -259,7 +260,7 @@ class Run:
 
     async def event(self, name: str, key: str, *, timeout_s: float) -> Any:
         """Wait, for free, for an event sent to this tenant; its payload. Raises ``TimeoutError``."""
-        number = self._next()
+        number = await self._turn()
         wake_at = self._tools.clock.now() + timedelta(seconds=timeout_s)
         wait = Wait(number, f"event: {name}", Cause.EVENT, key=f"{name}/{key}", wake_at=wake_at)
         found = await written(lambda: self._tools.execution.await_event(self.on, wait, name, key))
@@ -347,25 +348,23 @@ class Run:
         """Name how the run ends, e.g. ``declined``: lists and summaries go by it."""
         self._outcome = word
 
-    def cancel(self) -> None:
-        """Stop at once: what the current step awaits is cancelled, upstream calls are closed."""
-        self.performer.cancel()
-
-    def expire(self) -> None:
-        """Stop at once: it has lasted too long."""
-        self._expired = True
-        self.cancel()
-
     # Inside ---------------------------------------------------------------------------------------------
 
     def _next(self) -> int:
-        if self.performer.cancelled:
-            raise Cancelled
         self._number += 1
         return self._number
 
+    async def _turn(self) -> int:
+        number = self._next()
+        await self.performer.unless_stopped(number)
+        return number
+
     async def _function(
-        self, function: Callable[[Step, Arg], Awaitable[Result]], argument: Arg, work: Work
+        self,
+        function: Callable[[Step, Arg], Awaitable[Result]],
+        argument: Arg,
+        work: Work,
+        undo: How[Arg, Result] | None,
     ) -> Result | None:
         result: TypeAdapter[Result] = _returned_by(function)
 
@@ -373,7 +372,8 @@ class Run:
             return result.dump_python(await function(step, argument), mode="json")
 
         title = work.name or str(getattr(function, "__name__", work.kind))
-        return _read(result, await self._perform(replace(work, name=title, action=action)), work)
+        undone = None if undo is None else undo_of(undo, argument, result, title, work.service)
+        return _read(result, await self._perform(replace(work, name=title, action=action, undo=undone)), work)
 
     async def _perform(self, work: Work) -> Any:
         return await self.performer.perform(self._next(), work)

@@ -175,6 +175,7 @@ class Services:
         self.blobs = blobs
         self._settings = settings
         self._services: dict[str, Service] = {}
+        self._metrics = metrics
         self._open = Gauge(
             "bailiwick_service_breaker_open",
             "Tenants that an external service does not answer (of=tenants); 1 while nobody calls it (of=all).",
@@ -198,7 +199,8 @@ class Services:
         return 0.0 if known is None else known.opens_in_s(tenant)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; another worker of this process may count from then on."""
+        self._metrics.unregister(self._open)
         for service in self._services.values():
             await service.transport.aclose()
 

@@ -40,6 +40,11 @@ class Ended(Protocol):
         """Why it failed."""
         ...
 
+    @property
+    def undo(self) -> bool:
+        """Whether it can be undone."""
+        ...
+
 
 class Records(Protocol):
     """What is written about a run. ``core.runs.execution.RunExecution`` says what each method does."""
@@ -48,7 +53,9 @@ class Records(Protocol):
         """How the step ended in an earlier execution of the run, None when it did not."""
         ...
 
-    async def begin_step(self, on: Executing, step: int, name: str, kind: str, estimate_microusd: int = 0) -> int:
+    async def begin_step(
+        self, on: Executing, step: int, name: str, kind: str, estimate_microusd: int = 0, *, undo: bool = False
+    ) -> int:
         """Open an attempt and reserve its estimate; the attempt's number."""
         ...
 
@@ -58,6 +65,10 @@ class Records(Protocol):
 
     async def redone(self, on: Executing, step: int) -> int:
         """How often the step was done and set aside."""
+        ...
+
+    async def compensate(self, on: Executing, end: dict[str, Any]) -> dict[int, str]:
+        """Begin to undo what the run did, or go on with it; the steps by name."""
         ...
 
     async def tries(self, on: Executing, step: int) -> int:

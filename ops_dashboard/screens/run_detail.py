@@ -240,7 +240,7 @@ def _steps(steps: pd.DataFrame, who: Viewer) -> None:
     st.dataframe(
         pd.DataFrame(
             {
-                "#": steps["step"],
+                "#": steps["step"].abs(),
                 "Step": steps["name"],
                 "Kind": steps["kind"],
                 "Attempt": steps["attempt"],

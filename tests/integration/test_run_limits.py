@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from core.clock import FakeClock
-from core.ids import RunId
 from core.runs.duration import Durations
 from core.runs.execution import Wait
 from core.runs.model import Cause, RunRequest, RunState, RunView
@@ -101,15 +100,15 @@ async def test_a_parked_run_is_found_and_ended_with_what_it_had_asked_people(wor
     assert await durations.overlong() == []
     work.clock.advance(1)
     overlong = await durations.overlong()
-    assert [tenant for tenant, _ in overlong] == ["bank", "bank"]
-    ended = [await durations.end(bank, run_id) for _, run_id in overlong]
+    assert [(found.tenant_id, found.timeout_s) for found in overlong] == [("bank", None)] * 2
+    ended = [await durations.end(bank, found.run_id, None) for found in overlong]
     assert ended == [True, True]
-    runs = [await work.runs.get(bank, run_id) for _, run_id in overlong]
+    runs = [await work.runs.get(bank, found.run_id) for found in overlong]
     assert all(ended_by_the_limit(run) for run in runs)
     assert await work.reviews.open(bank) == []
     assert len(await work.reviews.open(patient)) == 1
     assert await durations.overlong() == []
-    assert [await durations.end(bank, run_id) for _, run_id in overlong] == [False, False]
+    assert [await durations.end(bank, found.run_id, None) for found in overlong] == [False, False]
     events = await work.runs.events(bank, runs[0].run_id)
     assert [event.kind for event in events][-2:] == ["waiting", "failed"]
 
@@ -122,8 +121,9 @@ async def test_a_run_that_was_woken_meanwhile_goes_on(work: Work) -> None:
     await work.execution.arm_wait(on, Wait(1, "sleep", Cause.TIMER, wake_at=work.clock.now()))
     await work.execution.park(on)
     work.clock.advance(LIMIT_S + 1)
-    ((_, run_id),) = await Durations(work.db, work.bus, work.queue, work.clock).overlong()
+    durations = Durations(work.db, work.bus, work.queue, work.clock)
+    (found,) = await durations.overlong()
     await work.queue.wake_due()
-    assert not await Durations(work.db, work.bus, work.queue, work.clock).end(bank, RunId(run_id))
-    assert (await work.runs.get(bank, run_id)).state is RunState.QUEUED
+    assert not await durations.end(bank, found.run_id, None)
+    assert (await work.runs.get(bank, found.run_id)).state is RunState.QUEUED
     assert len(await work.claim("w", 1)) == 1

@@ -37,6 +37,8 @@ create table runs (
     cancel_requested boolean not null default false,
     held             boolean not null default false,   -- paused by somebody; see 0018_control.sql
     ready            boolean not null default false,   -- held, and queued as soon as it is resumed
+    timeout_s        double precision,                 -- how long its workflow lets it last; null: as long as the policy
+    compensating     jsonb,                            -- the end to which it is undoing what it did, or null
     recoveries       integer not null default 0,   -- executions that died or broke since submission or retry
     worker_seconds   double precision not null default 0,
     event_seq        integer not null default 0,
@@ -123,10 +125,11 @@ create table run_steps (
     step             integer not null,
     attempt          integer not null,
     name             text not null,
-    kind             text not null,   -- step, call, agent, review, timer, event, spawn, children
+    kind             text not null,   -- step, call, agent, review, timer, event, spawn, children; undo: of step -step
     state            text not null check (state in ('started', 'done', 'failed', 'skipped')),
     result           jsonb,
     error            jsonb,
+    undo             boolean not null default false,   -- once done, there is a way to undo it
     aside            boolean not null default false,   -- done, but to be done again: it answers nobody any more
     final            boolean not null default false,   -- failed for good: not tried again unless the run is retried
     cost_microusd    bigint not null default 0,

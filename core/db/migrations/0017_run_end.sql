@@ -9,6 +9,7 @@ declare number integer;
 begin
     update runs r
     set state = p_state, cause = null, held = false, output = p_output, outcome = p_outcome, error = p_error, finished_at = p_now,
+        compensating = case when p_state = 'dead' or p_error ->> 'code' = 'compensation_failed' then r.compensating end,
         event_seq = r.event_seq + 1
     where r.tenant_id = app.tenant() and r.run_id = p_run_id and r.state = 'running'
     returning r.event_seq into number;
@@ -18,3 +19,13 @@ begin
             jsonb_build_object('outcome', p_outcome, 'error', p_error));
     return true;
 end $$;
+
+-- Whether a run has done something that there is a way to undo, and that is not undone: before it ends badly it executes
+-- once more (core/workflows/undoing.py). Undos have the number of their step, below zero.
+create function app.undoable(p_run_id text) returns boolean language sql stable as $$
+    select exists (
+        select from run_steps s
+        where s.tenant_id = app.tenant() and s.run_id = p_run_id and s.undo and s.state = 'done' and not s.aside
+          and not exists (select from run_steps u
+                          where u.run_id = p_run_id and u.step = -s.step and u.state = 'done' and not u.aside))
+$$;

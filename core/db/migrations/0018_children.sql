@@ -72,6 +72,7 @@ declare
     chosen text[];
     each   text;
     was    text;
+    stands text;
     number integer;
 begin
     select array_agg(c.run_id order by c.run_id) into chosen
@@ -87,13 +88,13 @@ begin
         return;
     end if;
     foreach each in array chosen loop
-        was := app.queue_cancel(each, p_now);
+        select c.was, c.state into was, stands from app.queue_cancel(each, p_now) c;
         if was not in ('queued', 'running', 'waiting') then continue; end if;
         update runs set event_seq = event_seq + 1 where tenant_id = app.tenant() and run_id = each
         returning event_seq into number;
         insert into run_events (tenant_id, run_id, seq, at, kind, data)
         values (app.tenant(), each, number, p_now,
-                case was when 'running' then 'cancel_requested' else 'cancelled' end,
+                case stands when 'cancelled' then 'cancelled' else 'cancel_requested' end,
                 jsonb_build_object('actor', 'run:' || p_parent));
     end loop;
     return query select unnest(chosen);

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.clock import FakeClock
 from core.errors import QuotaExceeded
-from core.runs.execution import NO_TRY, Executing, Lost, Wait, ledger_key
+from core.runs.execution import NO_TRY, Cancelled, Executing, Lost, Wait, ledger_key
 from core.runs.model import Said, StepView
 from core.workflows.in_memory.money import MoneyInMemory
 
@@ -20,6 +20,7 @@ class Ended:
     name: str
     result: Any
     error: dict[str, Any] | None
+    undo: bool = False
 
 
 @dataclass(slots=True)
@@ -30,6 +31,9 @@ class Record:
     ended: dict[int, Ended] = field(default_factory=dict)
     waits: dict[int, Wait] = field(default_factory=dict)
     progress: dict[str, Any] | None = None
+    cancel_requested: bool = False
+    compensating: dict[str, Any] | None = None
+    undoable: set[int] = field(default_factory=set)
     said: list[Said] = field(default_factory=list)
 
     def newest(self, step: int) -> StepView | None:
@@ -63,8 +67,20 @@ class RecordsInMemory:
         """How the step ended in an earlier execution of the run."""
         return self.of(on.run_id).ended.get(step)
 
-    async def begin_step(self, on: Executing, step: int, name: str, kind: str, estimate_microusd: int = 0) -> int:
-        """Open an attempt and reserve its estimate. Raises ``QuotaExceeded`` and ``BudgetExceeded``."""
+    async def compensate(self, on: Executing, end: dict[str, Any]) -> dict[int, str]:
+        """Begin to undo what the run did; the steps, undone or not, by name."""
+        record = self.of(on.run_id)
+        to_undo = {step: one.name for step, one in record.ended.items() if one.undo}
+        if to_undo:
+            record.compensating = record.compensating or end
+        return to_undo
+
+    async def begin_step(
+        self, on: Executing, step: int, name: str, kind: str, estimate_microusd: int = 0, *, undo: bool = False
+    ) -> int:
+        """Open an attempt and reserve its estimate. Raises ``Cancelled``, ``QuotaExceeded`` and ``BudgetExceeded``."""
+        if step > 0 and self.of(on.run_id).cancel_requested:
+            raise Cancelled
         limit = on.ctx.policy.max_steps
         if step > limit:
             raise QuotaExceeded(f"A run has at most {limit} steps.", quota="max_steps", limit=limit)
@@ -73,6 +89,8 @@ class RecordsInMemory:
         if estimate_microusd:
             self._money.reserve(on, ledger_key(on.run_id, step, attempt), estimate_microusd)
         self._open(on, step, attempt, name, kind)
+        if undo:
+            self.of(on.run_id).undoable.add(step)
         return attempt
 
     async def reserve_more(self, on: Executing, step: int, attempt: int, part: int, amount_microusd: int) -> None:
@@ -102,7 +120,7 @@ class RecordsInMemory:
         """Record the result and settle the cost."""
         self._close(on, step, attempt, "done", reserved, cost_microusd=cost_microusd, model=model)
         record = self.of(on.run_id)
-        record.ended[step] = Ended(_named(record, step), result, None)
+        record.ended[step] = Ended(_named(record, step), result, None, step in record.undoable)
         self._lost()
 
     async def fail_step(

@@ -11,13 +11,13 @@ import stamina
 from core.clock import FakeClock
 from core.ids import RunId
 from core.reviews.model import Decider, Vote
-from core.runs.duration import too_long
+from core.runs.duration import limit_s
 from core.runs.execution import Executing, Wait
+from core.runs.execution_store import Began
 from core.runs.model import Cause, RunState, StepView
 from core.tenancy import ROLE_SCOPES, Policy, Role
 from core.workflows.definition import WorkflowDefinition
-from core.workflows.ending import executed
-from core.workflows.faults import describe
+from core.workflows.ending import executed, overlong
 from core.workflows.in_memory.records import RecordsInMemory
 from core.workflows.in_memory.reviews import Question, ReviewsInMemory
 from core.workflows.in_memory.rungs import Climbed, RungsInMemory
@@ -178,6 +178,11 @@ class RunInMemory(Generic[Out]):
         """Change the code under the run: its next execution, when something happens, is of this definition."""
         self._definition = definition
 
+    async def cancel(self) -> None:
+        """Cancel the run: what its done steps brought about is undone, and it ends."""
+        self.stop()
+        await self.go_on()
+
     async def let_time_pass(self) -> None:
         """Jump to the next moment at which time does something: a timeout, or an SLA that is breached.
 
@@ -235,9 +240,15 @@ class RunInMemory(Generic[Out]):
                 del self._waits[step]
         self._of.reviews.escalate(self.run_id)
 
-    def cancel(self) -> None:
-        """Somebody stops it, and what it spawned: its parent did not succeed."""
-        if not self.state.final:
+    def stop(self) -> None:
+        """It is cancelled, and what it spawned with it; if it did what can be undone, it executes once more."""
+        record = self._of.records.of(self.run_id)
+        if self.state.final:
+            return
+        if any(ended.undo for ended in record.ended.values()):
+            record.cancel_requested = True
+            self._waits.clear()
+        else:
             self._end({"end": RunState.CANCELLED})
 
     def family(self) -> list[RunInMemory[Any]]:
@@ -276,10 +287,6 @@ class RunInMemory(Generic[Out]):
         if self._parked_on:
             self.waits.append(Waited(*self._parked_by, seconds=(now - self._parked_at).total_seconds()))
             self._parked_on = frozenset()
-        policy = self._of.policy
-        if (now - self._began).total_seconds() >= policy.max_duration_s:
-            self._end({"end": RunState.FAILED, "error": describe(too_long(policy))})
-            return
         end = await self._once()
         if end["end"] is RunState.WAITING:
             self._park()
@@ -292,6 +299,10 @@ class RunInMemory(Generic[Out]):
         self._claim += 1
         on = self._of.executing(self.run_id, self._claim, self._definition, self._at_most)
         run = Run(on, self.workflow, Performer(self._of.tools, on, self.workflow))
+        record, lasted_s = self._of.records.of(self.run_id), (self._of.clock.now() - self._began).total_seconds()
+        too_long = lasted_s >= limit_s(self._of.policy, self._definition.timeout_s)
+        began = Began(self._began, record.cancel_requested, record.compensating)
+        run.performer.resume(began, overlong(run, self._definition) if too_long else None)
         with stamina.set_testing(True, attempts=_MOST_ATTEMPTS, cap=True):
             return await executed(run, self._definition, self._document)
 
@@ -309,7 +320,7 @@ class RunInMemory(Generic[Out]):
         self._waits.clear()
         if self.state is not RunState.SUCCEEDED:
             for child in self.children:
-                child.cancel()
+                child.stop()
 
     async def _check_repeats(self, end: dict[str, Any]) -> None:
         steps = len(self.steps)
