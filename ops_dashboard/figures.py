@@ -302,7 +302,7 @@ def _step_bars(steps: pd.DataFrame, now: datetime) -> list[_Bar]:
         retried = f" (attempt {step.attempt})" if step.attempt > 1 else ""
         fault = "" if pd.isna(step.error_code) else f"<br>{step.error_code}"
         cost = f"<br>{format_usd(step.cost_microusd)}" if step.cost_microusd else ""
-        row = f"{step.step}. {step.name}{retried}"
+        row = f"{abs(step.step)}. {step.name}{retried}"
         parked = step.state == "started" and step.kind in _WAITING_KINDS
         color = STATE_COLORS["waiting"] if parked else _STEP_COLORS[step.state]
         bars.append(_Bar(row, step.started_at, end, color, f"{step.kind} · {step.state}{cost}{fault}"))

@@ -12,8 +12,10 @@ import streamlit as st
 
 from core.bootstrap import Platform
 from core.errors import NotFound
+from core.ids import TenantId
 from core.runs.history import Relative, Relatives, relatives
 from core.runs.model import RunState, RunView
+from core.tenancy import Scope
 from core.usage.model import format_usd
 from ops_dashboard import data, figures, session, snapshots
 from ops_dashboard.data import RunDetail
@@ -104,7 +106,11 @@ def _head(who: Viewer, shown: _Shown) -> None:
         st.badge(f"{state}: {str(cause).replace('_', ' ')}" if cause else str(state), icon=icon, color=color)
         if row["outcome"]:
             st.badge(row["outcome"], color="gray")
+        if _compensates(shown.detail.transitions, state):
+            st.badge("undoing", icon=":material/undo:", color="orange")
         st.markdown(f"`{row['run_id']}`")
+        if who.operator and state is RunState.DEAD and st.button("Replay", icon=":material/replay:", key="replay"):
+            _replay(row["tenant_id"], row["run_id"])
         if not who.reviewer:
             return  # operators and members look only
         ended_badly = state in {RunState.FAILED, RunState.CANCELLED, RunState.DEAD}
@@ -112,6 +118,26 @@ def _head(who: Viewer, shown: _Shown) -> None:
             _ask("retry", row["run_id"])
         if st.button("Cancel", icon=":material/cancel:", key="cancel", disabled=state.final):
             _ask("cancel", row["run_id"])
+
+
+def _compensates(transitions: pd.DataFrame, state: RunState) -> bool:
+    """Whether it is undoing what it did."""
+    told = [kind for kind in transitions["kind"] if kind in {"compensating", "retried"}]
+    return not state.final and told[-1:] == ["compensating"]
+
+
+def _replay(tenant_id: str, run_id: str) -> None:
+    """An operator lets a dead run begin anew, in the name of its tenant; its audit says who it was."""
+
+    async def again(platform: Platform, who: Viewer) -> None:
+        who.ctx.require(Scope.PLATFORM_OPERATE)
+        scopes = frozenset({Scope.RUNS_READ, Scope.RUNS_WRITE})
+        acting = await platform.tenants.context_for(
+            TenantId(tenant_id), actor_kind=who.ctx.actor_kind, actor_id=who.ctx.actor_id, scopes=scopes
+        )
+        await platform.control.retry(acting, run_id)
+
+    session.act(again, "The run is queued again.")
 
 
 def _queued_cause(who: Viewer, row: dict[str, Any]) -> str | None:

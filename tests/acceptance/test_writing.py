@@ -23,17 +23,15 @@ def commands() -> list[str]:
 def test_the_workflow_of_the_page_and_its_test_pass_without_a_server(tmp_path: Path) -> None:
     make_folder, test, *_ = [command.replace("~", str(tmp_path)) for command in commands()]
     subprocess.run(make_folder, shell=True, check=True)
-    for name, block in zip(
-        ("limits.py", "test_limits.py", "test_change.py"), code_blocks(WRITING, "python"), strict=True
-    ):
+    files = ["limits.py", "test_limits.py", "test_change.py", "trips.py", "test_trips.py"]
+    for name, block in zip(files, code_blocks(WRITING, "python"), strict=True):
         (tmp_path / "limits" / name).write_text(block, "utf-8")
     test = test.replace(".venv/bin/python", sys.executable)
     done = subprocess.run(test, shell=True, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 passed" in done.stdout
+    assert "6 passed" in done.stdout
     mypy = [sys.executable, "-m", "mypy", "--config-file", f"{ROOT}/pyproject.toml", f"--cache-dir={ROOT}/.mypy_cache"]
     typed = {**os.environ, "MYPYPATH": str(ROOT)}
-    files = ["limits.py", "test_limits.py", "test_change.py"]
     checked = subprocess.run(
         [*mypy, *files], cwd=tmp_path / "limits", env=typed, capture_output=True, text=True, check=False
     )
