@@ -165,8 +165,14 @@ class RunTools:
         """One run in full."""
         view = await self.runs.get(turn.ctx, asked.run_id)
         steps = await self.runs.steps(turn.ctx, asked.run_id)
+        budget = [
+            f"{event.kind.removeprefix('budget_').replace('_', ' ')}: {event.data['name']}, {event.data['cause']}"
+            for event in await self.runs.events(turn.ctx, asked.run_id)
+            if event.kind.startswith("budget_")
+        ]
         return {
             **summary(view),
+            **shortest({"budget": budget}),
             "result": view.output,
             "steps": [
                 shortest({"name": step.name, "state": step.state, "attempt": step.attempt, "error": step.error})

@@ -21,7 +21,10 @@ PAGE = 200
 SAID_KEPT = timedelta(days=7)
 SQL = load_queries(__file__, "log.sql")
 _FORGET_BATCH = 10_000
-_NO_CONTENT = frozenset({"step", "attempt", "name", "cause", "claim", "cost_microusd", "model", "wake_at", "actor"})
+_NO_CONTENT = frozenset(
+    {"step", "attempt", "name", "cause", "claim", "cost_microusd", "model", "wake_at", "actor"}
+    | {"account", "share", "threshold", "by"}
+)
 
 
 @dataclass(frozen=True, slots=True)
