@@ -76,7 +76,7 @@ def _queue() -> None:
         key=_table_key(),
         on_select=_select,
         selection_mode="single-cell",
-        column_config={"Due": st.column_config.TextColumn(width=130)},
+        column_config={"Due": st.column_config.TextColumn(width=200)},
     )
     st.caption("What is yours first, then the most urgent. Click one to look at its evidence.")
 

@@ -19,11 +19,11 @@ from core.tenancy import Scope
 from core.usage.model import format_usd
 from ops_dashboard import data, figures, session, snapshots
 from ops_dashboard.data import RunDetail
+from ops_dashboard.screens import run_acts
 from ops_dashboard.session import Viewer
 from ops_dashboard.words import NONE, duration, moment, percent
 
 _RUN = "run_shown"
-_ASKED = "run_asked"
 _Color = Literal["orange", "blue", "violet", "green", "red", "gray"]
 _STATE_BADGES: dict[RunState, tuple[_Color, str]] = {
     RunState.QUEUED: ("orange", ":material/hourglass_top:"),
@@ -61,13 +61,7 @@ def show(run_id: str, close: Callable[[], None]) -> None:
     st.button("All runs", icon=":material/arrow_back:", on_click=close, type="tertiary")
     st.session_state[_RUN] = run_id
     _live()
-    # A dialog belongs to the whole script: one opened by a part that renews itself dies with the next renewal.
-    # It stays asked for until it is answered, whatever interrupts the script that shows it.
-    asked = st.session_state.get(_ASKED)
-    if asked == ("retry", run_id):
-        _confirm_retry(run_id)
-    elif asked == ("cancel", run_id):
-        _confirm_cancel(run_id)
+    run_acts.ask(run_id)
 
 
 @session.live()
@@ -104,20 +98,19 @@ def _head(who: Viewer, shown: _Shown) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         cause = row["cause"] if state is not RunState.QUEUED else _queued_cause(who, row)
         st.badge(f"{state}: {str(cause).replace('_', ' ')}" if cause else str(state), icon=icon, color=color)
+        if row["held"] and state is RunState.RUNNING:
+            st.badge("pauses before its next step", icon=":material/pause:", color="violet")
         if row["outcome"]:
             st.badge(row["outcome"], color="gray")
         if _compensates(shown.detail.transitions, state):
             st.badge("undoing", icon=":material/undo:", color="orange")
         st.markdown(f"`{row['run_id']}`")
+        if row["forked_from"]:
+            st.markdown(f"forked from `{row['forked_from']}`")
         if who.operator and state is RunState.DEAD and st.button("Replay", icon=":material/replay:", key="replay"):
             _replay(row["tenant_id"], row["run_id"])
-        if not who.reviewer:
-            return  # operators and members look only
-        ended_badly = state in {RunState.FAILED, RunState.CANCELLED, RunState.DEAD}
-        if st.button("Retry", icon=":material/replay:", key="retry", disabled=not ended_badly):
-            _ask("retry", row["run_id"])
-        if st.button("Cancel", icon=":material/cancel:", key="cancel", disabled=state.final):
-            _ask("cancel", row["run_id"])
+        if who.reviewer and shown.view is not None:  # operators and members look only
+            run_acts.buttons(shown.view)
 
 
 def _compensates(transitions: pd.DataFrame, state: RunState) -> bool:
@@ -147,33 +140,6 @@ def _queued_cause(who: Viewer, row: dict[str, Any]) -> str | None:
 def _calm(now: datetime) -> datetime:
     """The present, in steps of 5 s: a plot that grew at every look would flicker."""
     return now - timedelta(seconds=now.timestamp() % 5)
-
-
-def _ask(what: str, run_id: str) -> None:
-    st.session_state[_ASKED] = (what, run_id)
-    st.rerun()
-
-
-def _answered() -> None:
-    st.session_state.pop(_ASKED, None)
-
-
-@st.dialog("Cancel this run?", on_dismiss=_answered)
-def _confirm_cancel(run_id: str) -> None:
-    st.write("It stops at its next step. What its finished steps did and cost stays. You can retry it later.")
-    if st.button("Cancel the run", type="primary", key="confirm_cancel"):
-        session.act(lambda platform, who: platform.control.cancel(who.ctx, run_id), "The run is being cancelled.")
-        _answered()
-        st.rerun()
-
-
-@st.dialog("Retry this run?", on_dismiss=_answered)
-def _confirm_retry(run_id: str) -> None:
-    st.write("It is queued again at the head of its lane. Finished steps are not repeated, nor paid again.")
-    if st.button("Retry the run", type="primary", key="confirm_retry"):
-        session.act(lambda platform, who: platform.control.retry(who.ctx, run_id), "The run is queued again.")
-        _answered()
-        st.rerun()
 
 
 def _tiles(row: dict[str, Any], who: Viewer, now: datetime) -> None:

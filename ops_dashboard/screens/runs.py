@@ -8,12 +8,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from core.runs.bulk import Choice
 from core.runs.model import Lane, RunState
 from core.usage.model import format_usd
 from ops_dashboard import data, session, snapshots
 from ops_dashboard.data import RunFilter
 from ops_dashboard.pulse import Pulse
-from ops_dashboard.screens import run_detail
+from ops_dashboard.screens import bulk, run_detail
 from ops_dashboard.screens.tables import height_of
 from ops_dashboard.session import Viewer
 from ops_dashboard.words import NONE, duration, moment
@@ -38,7 +39,12 @@ def show() -> None:
         run_detail.show(run_id, close)
         return
     st.title("Runs", anchor=False)
-    _filters(session.viewer())
+    who = session.viewer()
+    _filters(who)
+    if who.reviewer:
+        bulk.menu(_choice())
+        bulk.ask()
+        bulk.progress()
     _list()
 
 
@@ -81,6 +87,17 @@ def _filters(who: Viewer) -> None:
 async def _workflow_names(platform: Any, _: Viewer) -> list[str]:
     names: list[str] = platform.workflows.names()
     return names
+
+
+def _choice() -> Choice:
+    """What the filters say, for an act on all that they find; what is searched for is a batch then."""
+    state = _chosen("state")
+    return Choice(
+        workflow=_chosen("workflow"),
+        state=None if state is None else RunState(state),
+        batch_id=_chosen("search"),
+        outcome=_chosen("outcome"),
+    )
 
 
 def _first_page() -> None:

@@ -152,6 +152,51 @@ def test_an_admin_filters_failed_runs_opens_one_retries_it_and_returns_to_the_fi
     page.wait_for_url("**/runs?state=failed")
 
 
+def test_an_admin_pauses_a_run_resumes_it_and_forks_it(
+    look: Look, busy_dashboard: BusyDashboard, pictures: Path
+) -> None:
+    page = look(ADA, f"/runs?run={busy_dashboard.busy.parked}")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("dialog").get_by_role("button", name="Pause the run").click()
+    expect(page.get_by_text("waiting: paused")).to_be_visible()
+    page.screenshot(path=pictures / "dashboard-paused.png")
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("dialog").get_by_role("button", name="Resume the run").click()
+    expect(page.get_by_text("waiting: review")).to_be_visible()
+    page.get_by_role("button", name="Fork").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Input").fill("{")
+    dialog.get_by_role("button", name="Fork the run").click()
+    expect(dialog.get_by_text("This is not JSON")).to_be_visible()
+    dialog.get_by_label("Input").fill('{"row": 77}')
+    page.screenshot(path=pictures / "dashboard-fork.png")
+    dialog.get_by_role("button", name="Fork the run").click()
+    expect(page.get_by_text("forked from")).to_be_visible()
+    page.get_by_role("tab", name="Input").click()
+    expect(page.get_by_text("77")).to_be_visible()
+
+
+def test_an_admin_looks_at_what_a_filter_finds_and_cancels_all_of_it(look: Look, pictures: Path) -> None:
+    page = look(ADA, "/runs")
+    page.get_by_text("queued", exact=True).first.click()
+    page.wait_for_url("**/runs?state=queued")
+    page.get_by_role("button", name="Act on all of these").click()
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("dialog").get_by_text("There is nothing to resume")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Act on all of these").click()
+    page.get_by_role("button", name="Cancel").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading", name="Cancel")).to_be_visible()
+    page.screenshot(path=pictures / "dashboard-bulk.png")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("left alone").or_(page.get_by_text("of")).first).to_be_visible()
+    expect(page.get_by_text("No run matches these filters.")).to_be_visible()
+    page.screenshot(path=pictures / "dashboard-bulk-done.png")
+    page.get_by_role("button", name="Close").click()
+    expect(page.get_by_role("button", name="Close")).to_have_count(0)
+
+
 def test_a_reviewer_decides_the_chosen_case_and_the_most_urgent_one_comes_next(look: Look, pictures: Path) -> None:
     page = look(RAVI, "/reviews")
     urgent = page.get_by_role("heading", level=3)

@@ -1,0 +1,156 @@
+"""What people do to one run, from its page: each act is asked for, explained and confirmed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import streamlit as st
+
+from core.bootstrap import Platform
+from core.runs.model import RunState, RunView
+from ops_dashboard import session
+from ops_dashboard.session import Viewer
+
+_ASKED = "run_asked"
+_ENDED_BADLY = frozenset(state for state in RunState if state.final and state is not RunState.SUCCEEDED)
+Deed = Callable[[Platform, Viewer], Awaitable[Any]]
+Steps = Sequence[tuple[int, str]]
+"""Numbers and names of the steps that a run has come to."""
+
+
+def buttons(run: RunView) -> None:
+    """The acts that fit the run; the others are there, and greyed."""
+    retry, fork, pause, cancel = (
+        ("retry", "Retry", ":material/replay:", run.state in _ENDED_BADLY),
+        ("fork", "Fork", ":material/fork_right:", True),
+        ("pause", "Pause", ":material/pause:", not run.state.final),
+        ("cancel", "Cancel", ":material/cancel:", not run.state.final),
+    )
+    if run.held:
+        pause = ("resume", "Resume", ":material/play_arrow:", True)
+    for what, label, icon, fits in (retry, fork, pause, cancel):
+        if st.button(label, icon=icon, key=what, disabled=not fits):
+            st.session_state[_ASKED] = (what, run.run_id)
+            st.rerun()
+
+
+def ask(run_id: str) -> None:
+    """Show what was asked for about this run.
+
+    A dialog belongs to the whole script: one opened by a part that renews itself dies with the next renewal. So it
+    stays asked for until it is answered, whatever interrupts the script that shows it.
+    """
+    what, about = st.session_state.get(_ASKED, (None, None))
+    if about == run_id:
+        _DIALOGS[what](run_id)
+
+
+def _answered() -> None:
+    st.session_state.pop(_ASKED, None)
+
+
+def _act(deed: Deed, done: str) -> None:
+    session.act(deed, done)
+    _answered()
+    st.rerun()
+
+
+def _read(run_id: str) -> tuple[RunView, Steps]:
+    async def read(platform: Platform, who: Viewer) -> tuple[RunView, Steps]:
+        view = await platform.runs.get(who.ctx, run_id)
+        steps = await platform.runs.steps(who.ctx, run_id)
+        return view, sorted({step.step: step.name for step in steps}.items())
+
+    return session.ask(read)
+
+
+def _named(steps: Steps) -> Callable[[int], str]:
+    names = dict(steps)
+    return lambda number: f"{number} {names.get(number, 'what comes next')}"
+
+
+@st.dialog("Cancel this run?", on_dismiss=_answered)
+def _cancel(run_id: str) -> None:
+    st.write("It stops at its next step. What its finished steps did and cost stays. You can retry it later.")
+    if st.button("Cancel the run", type="primary", key="confirm_cancel"):
+        _act(lambda platform, who: platform.control.cancel(who.ctx, run_id), "The run is being cancelled.")
+
+
+@st.dialog("Pause this run?", on_dismiss=_answered)
+def _pause(run_id: str) -> None:
+    st.write(
+        "It stands still until somebody resumes it: at once, or, while it executes, before its next step. Reviews can "
+        "be decided and timers run out meanwhile, and the limit of its duration counts on."
+    )
+    if st.button("Pause the run", type="primary", key="confirm_pause"):
+        _act(lambda platform, who: platform.control.pause(who.ctx, run_id), "The run is paused.")
+
+
+@st.dialog("Resume this run?", on_dismiss=_answered)
+def _resume(run_id: str) -> None:
+    st.write("It goes on from the head of its lane, unless it still waits for something.")
+    if st.button("Resume the run", type="primary", key="confirm_resume"):
+        _act(lambda platform, who: platform.control.resume(who.ctx, run_id), "The run is resumed.")
+
+
+@st.dialog("Retry this run?", on_dismiss=_answered)
+def _retry(run_id: str) -> None:
+    _, steps = _read(run_id)
+    st.write("It is queued again at the head of its lane. Finished steps are not repeated, nor paid again.")
+    name = _named(steps)
+    start = st.selectbox(
+        "Do again from",
+        [None, *(number for number, _ in steps)],
+        format_func=lambda number: "where it stopped" if number is None else name(number),
+        key="retry_from",
+        help="This step and all after it are done and paid anew, and people are asked again.",
+    )
+    if st.button("Retry the run", type="primary", key="confirm_retry"):
+        _act(
+            lambda platform, who: platform.control.retry(who.ctx, run_id, from_step=start),
+            "The run is queued again.",
+        )
+
+
+@st.dialog("Fork this run?", width="medium", on_dismiss=_answered)
+def _fork(run_id: str) -> None:
+    view, steps = _read(run_id)
+    last = max((number for number, _ in steps), default=0)
+    st.write("A new run of the same version is given the steps before this one, at no cost, and goes on from there.")
+    start = st.selectbox("Go on from", list(range(1, last + 2)), format_func=_named(steps), key="fork_from")
+    text = st.text_area(
+        "Input",
+        json.dumps(view.input, indent=2, ensure_ascii=False),
+        height=220,
+        key="fork_input",
+        help="A changed input changes nothing in the steps that are given: they answer as they did for the old one.",
+    )
+    if st.button("Fork the run", type="primary", key="confirm_fork"):
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            st.error(f"This is not JSON: {error}", icon=":material/error:")
+            return
+        made: list[RunView] = []
+
+        async def fork(platform: Platform, who: Viewer) -> None:
+            new, _ = await platform.control.fork(
+                who.ctx, run_id, from_step=start, document=document, source="dashboard"
+            )
+            made.append(new)
+
+        if session.attempt(fork, "The fork is queued."):
+            _answered()
+            st.query_params["run"] = made[0].run_id
+            st.rerun()
+
+
+_DIALOGS: dict[str | None, Callable[[str], None]] = {
+    "cancel": _cancel,
+    "pause": _pause,
+    "resume": _resume,
+    "retry": _retry,
+    "fork": _fork,
+}
