@@ -17,6 +17,8 @@ from rich.table import Table
 from core.audit.model import Chain
 from core.commands import versions_cli
 from core.errors import BailiwickError, SetupError
+from core.runs.acts import Act
+from core.runs.bulk import Bulk, Choice
 from core.runs.history import RunLine
 from core.runs.model import RunState
 from core.settings import APP_ROLE, ENGINE_ROLE, Port, Settings
@@ -226,6 +228,46 @@ def runs_list(
         typer.echo(inspection.lines_as_json(found))
     else:
         console.print(inspection.lines_as_table(found))
+
+
+def _act_on_runs(act: Act, what: str) -> None:
+    """Make the command of an act."""
+
+    @runs.command(act.value, help=f"{what} one run, or with --yes all that the options find. Of one tenant at a time.")
+    def command(
+        tenant: Annotated[str, typer.Option("--tenant", help="Whose runs.")],
+        run_id: Annotated[
+            str | None, typer.Argument(help="Id of the run; left out: those that the options find.")
+        ] = None,
+        workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
+        state: Annotated[RunState | None, typer.Option(help="Only runs in this state.")] = None,
+        batch: Annotated[str | None, typer.Option(help="Only runs of this batch.")] = None,
+        outcome: Annotated[str | None, typer.Option(help="Only runs with this outcome.")] = None,
+        error: Annotated[str | None, typer.Option(help="Only runs with this error code.")] = None,
+        yes: Annotated[bool, typer.Option("--yes", help="Do it, without being asked.")] = False,
+    ) -> None:
+        from core.commands import control
+        from core.commands.installation import installation
+
+        choice = Choice(workflow, state, batch, outcome, error)
+
+        def agreed(bulk: Bulk) -> bool:
+            return yes or (sys.stdin.isatty() and typer.confirm(f"{what} {bulk.runs} runs?"))
+
+        async def work() -> str:
+            async with installation(Settings()) as platform:
+                ctx = await control.acting(platform, tenant)
+                if run_id is not None:
+                    run = await control.act_on_one(platform, ctx, act, run_id)
+                    return f"{run.run_id} is {run.state} now."
+                bulk = await control.act_on_many(platform, ctx, act, choice, console, agreed)
+                return control.summed(bulk) if bulk.applied_at else "Nothing was done. Repeat it with --yes to do it."
+
+        typer.echo(asyncio.run(work()))
+
+
+for _act, _what in ((Act.CANCEL, "Cancel"), (Act.PAUSE, "Pause"), (Act.RESUME, "Resume"), (Act.RETRY, "Retry")):
+    _act_on_runs(_act, _what)
 
 
 @audit.command("head")

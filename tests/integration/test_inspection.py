@@ -118,3 +118,22 @@ async def test_the_audit_of_every_tenant_is_checked_and_a_broken_one_is_named(
         heads.write_text("{}")
         nonsense = await bailiwick(site.settings, "audit", "verify", "--against", str(heads))
         assert getattr(nonsense.exception, "code", None) == "invalid_input"
+
+
+async def test_whoever_operates_the_machine_acts_on_the_runs_of_one_tenant(settings: Settings, tmp_path: Path) -> None:
+    async with site_in(settings) as site:
+        requests = [RunRequest("sample-plain", {"log": str(tmp_path / "effects")}) for _ in range(3)]
+        runs = await site.platform.runs.submit_many(site.admin, requests)
+        one = await bailiwick(site.settings, "runs", "pause", runs[0].run_id, "--tenant", "bank")
+        assert one.output.strip() == f"{runs[0].run_id} is waiting now."
+        looked = await bailiwick(site.settings, "runs", "cancel", "--tenant", "bank", "--state", "queued")
+        assert "cancel 2 runs: 2 queued" in looked.output
+        assert "Nothing was done." in looked.output
+        done = await bailiwick(site.settings, "runs", "cancel", "--tenant", "bank", "--state", "queued", "--yes")
+        assert "cancel done to 2 of 2 runs, 0 left alone." in done.output
+        states = [(await site.platform.runs.get(site.admin, run.run_id)).state for run in runs]
+        assert states == [RunState.WAITING, RunState.CANCELLED, RunState.CANCELLED]
+        foreign = await bailiwick(site.settings, "runs", "resume", runs[0].run_id, "--tenant", "platform")
+        assert foreign.exit_code != 0
+        acts = [entry.actor for entry in await site.platform.audit.recent(site.admin) if entry.act.startswith("run.")]
+        assert acts == ["system:cli"] * 3
