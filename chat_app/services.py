@@ -11,6 +11,7 @@ from starlette.responses import Response
 from chat_app.session import Identify
 from core.agents.catalog import Catalog
 from core.agents.chat import MEMORY_WORKFLOW, ChatAgent
+from core.agents.control_tools import ControlTools
 from core.agents.memory_tools import MemoryTools
 from core.agents.review_tools import ReviewTools
 from core.agents.run_tools import RunTools
@@ -60,7 +61,8 @@ def chat_services(
     schedulable = [name for name in platform.workflows.names() if name != MEMORY_WORKFLOW]
     catalog = Catalog(
         (
-            *RunTools(platform.runs, platform.control, platform.conversations).tools(),
+            *RunTools(platform.runs, platform.conversations).tools(),
+            *ControlTools(platform.control, platform.bulk, platform.conversations).tools(),
             *ReviewTools(platform.reviews).tools(),
             *MemoryTools(memory).tools(),
             *ScheduleTools(platform.schedules, schedulable, platform.clock).tools(),

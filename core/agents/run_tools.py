@@ -1,4 +1,4 @@
-"""Tools about runs: start one per application in a file, look, cancel, explain refusals."""
+"""Tools about runs: start one per application in a file, look, explain refusals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from core.agents.words import cause_in_words, counts_of, merged, shortest, waits
 from core.conversations.model import Batch
 from core.conversations.service import ConversationService
 from core.errors import InvalidInput, NotFound
-from core.runs.control import RunControl
 from core.runs.model import BatchProgress, RunRequest, RunView
 from core.runs.service import MAX_BATCH, RunService
 from core.tenancy import Scope, TenantContext
@@ -57,7 +56,6 @@ class RunTools:
     """What the tools about runs stand on."""
 
     runs: RunService
-    control: RunControl
     conversations: ConversationService
 
     def tools(self) -> tuple[Tool[Any], ...]:
@@ -83,7 +81,6 @@ class RunTools:
                 "list_runs", Scope.RUNS_READ, "List runs of the organisation, newest first.", ListRuns, self.list_runs
             ),
             Tool("get_run", Scope.RUNS_READ, "One run with its steps, result and cost.", OneRun, self.get),
-            Tool("cancel_run", Scope.RUNS_WRITE, "Cancel one run that has not ended.", OneRun, self.cancel),
             Tool(
                 "summarise_declined",
                 Scope.RUNS_READ,
@@ -179,10 +176,6 @@ class RunTools:
                 for step in steps
             ],
         }
-
-    async def cancel(self, turn: Turn, asked: OneRun) -> dict[str, Any]:
-        """Cancel, at once or at the next step."""
-        return summary(await self.control.cancel(turn.ctx, asked.run_id))
 
     async def declined(self, turn: Turn, _: Nothing) -> dict[str, Any]:
         """Reasons of refusals in this conversation's batches, else in the whole organisation."""

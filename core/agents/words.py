@@ -15,6 +15,7 @@ _QUEUED = {
     Cause.PAUSED: "your organisation is paused; please ask your operator",
 }
 _WAITING = {
+    Cause.PAUSED: "{count:,} {wait} because somebody paused them, until somebody resumes them",
     Cause.REVIEW: "{count:,} {wait} for a reviewer's decision",
     Cause.RATE: "{count:,} {wait} for an external service's rate limit to free up",
     Cause.ENDPOINT: "{count:,} {wait} for an external service that does not answer",
@@ -28,7 +29,7 @@ _STATE_OF_CAUSE = {
     Cause.SHARE: "next free slot",
     Cause.NO_WORKER: "no worker is running",
     Cause.NO_CODE: "no worker has the code of its version",
-    Cause.PAUSED: "your organisation is paused",
+    Cause.PAUSED: "paused",
     Cause.REVIEW: "a reviewer's decision",
     Cause.RATE: "rate limit",
     Cause.ENDPOINT: "a service that does not answer",

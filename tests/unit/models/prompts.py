@@ -53,6 +53,9 @@ CHAT_TOOLS = (
     tool("list_reviews"),
     tool("decide_review", review_id=TEXT, verdict=VERDICT, comment=TEXT_OR_NULL),
     tool("cancel_run", run_id=TEXT),
+    tool("pause_run", run_id=TEXT),
+    tool("choose_runs", act=TEXT, status=TEXT_OR_NULL, everywhere={"type": "boolean"}),
+    tool("act_on_chosen_runs", bulk_id=TEXT),
 )
 
 

@@ -72,6 +72,10 @@ def scheduled(name: str, cron: str, zone: str = "UTC") -> tuple[str, dict[str, A
             [("decide_review", {"review_id": REVIEW, "verdict": "decline", "comment": "too risky"})],
         ),
         (f"Cancel run {RUN}", [("cancel_run", {"run_id": RUN})]),
+        (f"Pause run {RUN}", [("pause_run", {"run_id": RUN})]),
+        ("Pause my batch", [("choose_runs", {"act": "pause", "status": None, "everywhere": False})]),
+        ("Retry the failed ones", [("choose_runs", {"act": "retry", "status": "failed", "everywhere": False})]),
+        ("Apply blk_0a1b", [("act_on_chosen_runs", {"bulk_id": "blk_0a1b"})]),
         (
             "Start the first 10 and then tell me how far it is" + FILE,
             [started(10), ("runs_progress", {})],

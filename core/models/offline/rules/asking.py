@@ -21,10 +21,12 @@ _ABILITIES = {
     "create_schedule": "schedule work (“every weekday at 09:00 re-check pending applications”)",
     "list_schedules": "list schedules",
     "cancel_run": "cancel a run",
+    "choose_runs": "pause, resume, retry or cancel many runs (“retry the failed ones”)",
 }
 # Tools with an intent of their own are never called merely because their name is mentioned.
 _OWN_INTENT = frozenset(
     {*_ABILITIES, "recall", "forget", "get_run", "list_runs", "pause_schedule", "resume_schedule", "delete_schedule"}
+    | {"pause_run", "resume_run", "retry_run", "act_on_chosen_runs"}
 )
 
 

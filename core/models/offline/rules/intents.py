@@ -197,6 +197,29 @@ def cancel_run(text: str, _scene: Scene) -> Wish | None:
     return Goal("cancel_run", {"run_id": run_id})
 
 
+def act_on_runs(text: str, _scene: Scene) -> Wish | None:
+    """ "Pause run run_…", "pause my batch", "retry the failed ones", "apply blk_…"."""
+    if found := re.search(r"\bblk_[a-z0-9]+\b", text):
+        return Goal("act_on_chosen_runs", {"bulk_id": found.group()})
+    act = next((act for act in ("pause", "resume", "retry", "cancel") if starts(rf"{act}\b", text)), None)
+    if act is None or "schedule" in text.lower():
+        return None
+    run_id = identifier(text)
+    if run_id is not None:
+        return Goal(f"{act}_run", {"run_id": run_id}) if run_id.startswith("run") else None
+    if not has(r"\b(?:all|batch|ones|them|runs|everything)\b", text):
+        return None
+    states = ("queued", "running", "waiting", "failed", "cancelled", "dead")
+    status = next((state for state in states if has(rf"\b{state}\b", text)), None)
+    everywhere = has(r"\b(?:organi[sz]ation|everywhere|everything)\b", text) is not None
+    return Goal("choose_runs", {"act": act, "status": status, "everywhere": everywhere})
+
+
+def hold_runs(text: str, scene: Scene) -> Wish | None:
+    """The same for "pause" and "resume", which are also said of schedules."""
+    return act_on_runs(text, scene) if starts(r"(?:pause|resume)\b", text) else None
+
+
 def list_reviews(text: str, _scene: Scene) -> Wish | None:
     """ "What waits for review?"."""
     waits = r"(?:wait\w*|open|pending|outstanding|list|show|any|what|which|how many|queue)"
@@ -237,12 +260,14 @@ WHOLE: tuple[Recogniser, ...] = (
     remember,
     forget,
     decide_review,
+    hold_runs,
     scheduling.create_schedule,
     scheduling.change_schedule,
     scheduling.list_schedules,
 )
 PARTS: tuple[Recogniser, ...] = (
     start_runs,
+    act_on_runs,
     cancel_run,
     summarise_declined,
     list_reviews,

@@ -238,6 +238,19 @@ def _decided(arguments: Mapping[str, Any], data: Any) -> str | None:
     return f"{told} Run {run} goes on." if run else told
 
 
+def _chosen(_arguments: Mapping[str, Any], data: Any) -> str | None:
+    if not isinstance(data, Mapping) or not data.get("runs"):
+        return None if isinstance(data, Mapping) and data.get("message") else "There are no such runs."
+    return f"That would {data.get('act')} {data['runs']} runs. To do it, say: apply {data.get('bulk_id')}"
+
+
+def _acted(_arguments: Mapping[str, Any], data: Any) -> str | None:
+    if not isinstance(data, Mapping) or "done" not in data:
+        return None
+    left = data.get("still_to_do")
+    return f"Done for {data['done']} of {data.get('of')} runs." + (f" {left} are still being done." if left else "")
+
+
 def _done(what: str, key: str) -> Callable[[Mapping[str, Any], Any], str | None]:
     def tell(arguments: Mapping[str, Any], data: Any) -> str | None:
         state = _first(data, "status", "state") if isinstance(data, Mapping) else None
@@ -258,6 +271,11 @@ _NARRATORS: dict[str, Callable[[Mapping[str, Any], Any], str | None]] = {
     "list_schedules": _rows_of("schedule", "There are no schedules."),
     "decide_review": _decided,
     "cancel_run": _done("I asked to cancel run", "run_id"),
+    "pause_run": _done("I paused run", "run_id"),
+    "resume_run": _done("I resumed run", "run_id"),
+    "retry_run": _done("I queued again run", "run_id"),
+    "choose_runs": _chosen,
+    "act_on_chosen_runs": _acted,
     "forget": _done("I forgot memory", "memory_id"),
     "pause_schedule": _done("I paused schedule", "schedule_id"),
     "resume_schedule": _done("I resumed schedule", "schedule_id"),
