@@ -29,6 +29,7 @@ LINES = {
     "effects lost, had twice, or tried without a record": ("effects",),
     "steps done twice": ("done_twice", "step_events"),
     "charges doubled, lost, or not what was recorded": ("settled", "charged_twice", "accounts"),
+    "effects of failed or cancelled runs not undone": ("undone",),
     "children spawned twice, lost, or left alone": ("families",),
     "decisions lost or taken twice": ("decided",),
     "counts of the fair queue that are wrong": ("queue_faults", "served"),

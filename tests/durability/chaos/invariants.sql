@@ -21,13 +21,14 @@ union all
 select 'worker: ' || worker_id || ' holds ' || held from workers where held <> 0;
 
 -- name: done_twice
--- Steps that were done more than once, were tried again after they were done, or changed their name.
+-- Steps that were done more than once, were tried again after they were done, or changed their name; what was set aside
+-- because it was undone, or is to be done again, does not count.
 select run_id || '/' || step || ': ' || count(*) || ' times' as fault
-from run_steps where state = 'done' group by run_id, step having count(*) > 1
+from run_steps where state = 'done' and not aside group by run_id, step having count(*) > 1
 union all
 select d.run_id || '/' || d.step || ' was begun again after it was done'
 from run_steps d join run_steps l on l.run_id = d.run_id and l.step = d.step and l.attempt > d.attempt
-where d.state = 'done'
+where d.state = 'done' and not d.aside
 union all
 select run_id || '/' || step || ' has several names' from run_steps group by run_id, step
 having count(distinct name) > 1;
@@ -55,11 +56,12 @@ having count(*) filter (where e.kind in ('succeeded', 'failed', 'cancelled', 'de
 
 -- name: step_events
 -- Steps whose end was told more or less often than it is recorded.
-select s.run_id || '/' || s.step || ' (' || s.name || ')' as fault
+select s.run_id || '/' || s.step || ' (' || s.name || '): ' || count(*) as fault
 from run_steps s
 where s.state = 'done' and s.kind not in ('review', 'budget')
-  and 1 <> (select count(*) from run_events e
-            where e.run_id = s.run_id and e.kind = 'step_done' and (e.data ->> 'step')::integer = s.step);
+group by s.run_id, s.step, s.name
+having count(*) <> (select count(*) from run_events e
+                    where e.run_id = s.run_id and e.kind = 'step_done' and (e.data ->> 'step')::integer = s.step);
 
 -- name: settled
 -- Money that was promised and not settled, settled otherwise than the attempt cost, or belongs to no attempt.
@@ -82,13 +84,13 @@ where s.cost_microusd > 0 and not exists (
     select from ledger l where l.kind = 'settle' and l.key = s.run_id || '/' || s.step || '/' || s.attempt);
 
 -- name: charged_twice
--- Steps with a fixed price ($1, in micro-USD) that were charged otherwise than once if they are done, else never.
+-- Steps with a fixed price ($1, in micro-USD) that were charged otherwise than once for each time they were done.
 select s.run_id || '/' || s.step || ' (' || s.name || '): ' || sum(l.amount_microusd) as fault
 from run_steps s
 join ledger l on l.kind = 'settle' and l.key = s.run_id || '/' || s.step || '/' || s.attempt
 where s.kind in ('step', 'call')
 group by s.run_id, s.step, s.name
-having sum(l.amount_microusd) <> case when bool_or(s.state = 'done') then $1::bigint else 0 end;
+having sum(l.amount_microusd) <> $1::bigint * count(*) filter (where s.state = 'done');
 
 -- name: accounts
 -- Accounts whose sums are not those of the ledger.
@@ -129,6 +131,20 @@ from reviews r
 left join audit a on a.tenant_id = r.tenant_id and a.subject = 'review:' || r.review_id and a.act = 'review.decide'
 where r.state = 'decided'
 group by r.review_id having count(a.entry_id) <> 1 or jsonb_array_length(r.votes) <> 1;
+
+-- name: undone
+-- Steps that can be undone ($1: their names) of runs that ended badly and were not undone, once; undos of runs that
+-- succeeded.
+select s.run_id || '/' || s.step || ' (' || s.name || ') of a run that is ' || r.state as fault
+from run_steps s join runs r on r.run_id = s.run_id
+where r.state in ('failed', 'cancelled', 'dead') and r.workflow = 'chaos' and s.state = 'done' and not s.aside
+  and s.name = any($1::text[])
+  and 1 <> (select count(*) from run_steps u
+            where u.run_id = s.run_id and u.step = -s.step and u.kind = 'undo' and u.state = 'done' and not u.aside)
+union all
+select u.run_id || '/' || u.step || ' (' || u.name || ') of a run that succeeded'
+from run_steps u join runs r on r.run_id = u.run_id
+where r.state = 'succeeded' and u.kind = 'undo' and u.state = 'done' and not u.aside;
 
 -- name: families
 -- Steps that spawned a child twice, children of a run that succeeded which did not, and any that outlived their parent.

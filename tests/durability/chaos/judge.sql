@@ -8,7 +8,7 @@ from runs r where r.workflow = 'chaos' order by number;
 -- Every step that has an effect outside: the key it was given, attempts, and when it was recorded as done.
 select run_id || '/' || step as key, count(*) as attempts, extract(epoch from max(finished_at) filter (where state = 'done'))::float8
        as done_at
-from run_steps where kind in ('step', 'call') group by run_id, step;
+from run_steps where kind in ('step', 'call', 'undo') group by run_id, step;
 
 -- name: measured
 -- How much there was to go wrong.

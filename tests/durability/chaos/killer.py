@@ -78,5 +78,5 @@ class Killer:
                 self._kinds.pop()
         else:
             (kind,) = self._dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
-            up = [victim for victim in up if victim.kind == kind]
+            up = [victim for victim in up if victim.kind == kind and victim.settled]
         return self._dice.choice(up) if up else None

@@ -14,6 +14,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class Victim:
     process: Process | None = None
     kills: int = 0
     freezes: int = 0
+    ready_at: float = 0.0
+    took_s: float = 0.0
     surprises: list[str] = field(default_factory=list)
 
     @property
@@ -62,11 +65,19 @@ class Victim:
         """Whether it is ready, as far as anybody knows."""
         return self.process is not None
 
+    @property
+    def settled(self) -> bool:
+        """Whether it has been up twice as long as it took to start: else a slow machine would do nothing but start."""
+        return self.up and time.monotonic() - self.ready_at > 2 * self.took_s
+
     async def begin(self) -> None:
         """Start it, again and again until it is ready."""
         while self.process is None:
+            began = time.monotonic()
             with contextlib.suppress(SetupError, ConnectionError):
                 self.process = await self.start()
+                self.ready_at = time.monotonic()
+                self.took_s = self.ready_at - began
                 return
             await asyncio.sleep(_AGAIN_S)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from core.workflows import Retry, Run, Step, usd, workflow
+from core.workflows.undoing import Undo
 
 if TYPE_CHECKING:
     from agents import Agent
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 SERVICE = "effects"
 EFFECT_COST = usd("0.01")
 _INSISTENT = Retry(attempts=40, initial_s=0.05, max_s=1.0)
+UNDOABLE = ("first", "right")
 _TIMEOUT_S = 2.0
 
 
@@ -68,6 +70,11 @@ async def have(step: Step, wish: Wish) -> str:
     return str(response.json()["what"])
 
 
+async def take_back(step: Step, wish: Wish, had: str) -> None:
+    """Undo an effect: another effect."""
+    await have(step, Wish(what=f"undo/{had}"))
+
+
 async def remember(step: Step, job: Job) -> int:
     """Leave something in the tenant's memory, and so in the graph."""
     return len(await step.rooms.memory.remember(step.tenant, statement(job.number), thread_id=None))
@@ -89,10 +96,17 @@ async def errand(run: Run, wish: Wish) -> str:
 async def chaos(run: Run, job: Job) -> Done:
     """Everything."""
     effects = [await _effect(run, job, "first")]
+    if await run.patched("since the harness knows of changes"):
+        effects.append(await _effect(run, job, "patched"))
     await run.progress(1, 5, "begun")
     wish = Wish(what=f"{job.number}/called")
     called = run.call(SERVICE, have, wish, name="called", retry=_INSISTENT, timeout_s=_TIMEOUT_S, estimate=EFFECT_COST)
     effects.append(await called)
+    wish = Wish(what=f"{job.number}/optional")
+    skippable = run.step(
+        have, wish, name="optional", retry=_INSISTENT, timeout_s=_TIMEOUT_S, estimate=EFFECT_COST, optional=True
+    )
+    effects.append(await skippable or "skipped")
     case = Case(number=job.number, word=f"word-{job.number}")
     opinion = Opinion.model_validate(await run.agent(clerk(), case, estimate=usd("0.05"), retry=_INSISTENT))
     await run.progress(2, 5)
@@ -112,7 +126,10 @@ async def chaos(run: Run, job: Job) -> Done:
 
 async def _effect(run: Run, job: Job, name: str, *, refusable: bool = False) -> str:
     wish = Wish(what=f"{job.number}/{name}", refusable=refusable)
-    return await run.step(have, wish, name=name, retry=_INSISTENT, timeout_s=_TIMEOUT_S, estimate=EFFECT_COST)
+    undo = Undo(take_back, _INSISTENT, _TIMEOUT_S) if name in UNDOABLE else None
+    return await run.step(
+        have, wish, name=name, retry=_INSISTENT, timeout_s=_TIMEOUT_S, estimate=EFFECT_COST, undo=undo
+    )
 
 
 async def _family(run: Run, job: Job) -> list[str]:
@@ -128,7 +145,7 @@ async def _family(run: Run, job: Job) -> list[str]:
 
 def effects_of(job: Job) -> list[str]:
     """What a run that succeeds has had, in order; the judge's own words, not the run's."""
-    names = ["first", "called", "left", "right"]
+    names = ["first", "patched", "called", "optional", "left", "right"]
     if job.spawns:
         names += ["meanwhile", "spawned"]
     names += [f"mapped-{one}" for one in range(job.maps)]
