@@ -87,8 +87,8 @@ def run_due(queue: FairQueue, tenant: Tenant, worker: str) -> str:
         return run.lane, one.rank > 0, tenant.users[run.user].virtual_time, run.user, run.workflow
 
     if (tenant.turn + 1) % OLDEST_TURN == 0:
-        return min(fit, key=lambda one: (one.rank, *turn(one), one.run.run_id)).run.run_id
-    return min(fit, key=lambda one: (*turn(one), one.rank, one.run.run_id)).run.run_id
+        return min(fit, key=lambda one: (one.rank, *turn(one), one.run.code, one.run.run_id)).run.run_id
+    return min(fit, key=lambda one: (*turn(one), one.rank, one.run.code, one.run.run_id)).run.run_id
 
 
 class AnyOrder(RuleBasedStateMachine):
