@@ -11,8 +11,8 @@ from core.clock import Clock
 from core.db.pool import Database
 from core.ids import RunId, WorkerId
 from core.runs import execution_store as store
-from core.runs.execution_store import Began, StepEnd
-from core.runs.model import Cause
+from core.runs.execution_store import StepEnd
+from core.runs.model import Began, Cause
 from core.tenancy import TenantContext
 
 NO_TRY = ("cancelled", "cut_off", "budget_exceeded", "endpoint_down")

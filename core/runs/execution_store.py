@@ -11,7 +11,7 @@ from typing import Any
 from core.db.pool import Row, Transaction
 from core.db.queries import load_queries
 from core.ids import RunId
-from core.runs.model import Cause, RunState, Said
+from core.runs.model import Began, Cause, RunState, Said
 
 SQL = load_queries(__file__)
 
@@ -52,15 +52,6 @@ class Standing(StrEnum):
     GOES_ON = "goes on"
     HELD = "held"
     TO_STOP = "to stop"
-
-
-@dataclass(frozen=True, slots=True)
-class Began:
-    """A run's executions so far: since when, and what they were told. ``compensating``: the end it is undoing for."""
-
-    started_at: datetime | None
-    cancel_requested: bool
-    compensating: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)

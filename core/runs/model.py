@@ -169,6 +169,15 @@ class StepView:
 
 
 @dataclass(frozen=True, slots=True)
+class Began:
+    """A run's executions so far: since when, and what they were told. ``compensating``: the end it is undoing for."""
+
+    started_at: datetime | None
+    cancel_requested: bool
+    compensating: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
 class RunEvent:
     """Something that happened to a run; ``seq`` counts from 1 without gaps."""
 

@@ -27,8 +27,7 @@ from pydantic import TypeAdapter
 
 from core.errors import BudgetExceeded, EndpointDown, PayloadTooLarge, Unavailable
 from core.runs.execution import Cancelled, Executing, Wait
-from core.runs.execution_store import Began
-from core.runs.model import MAX_INPUT_BYTES, Cause
+from core.runs.model import MAX_INPUT_BYTES, Began, Cause
 from core.usage.ladder import Rung
 from core.workflows.budgeting import Budgeting, Priced
 from core.workflows.faults import HandedOver, Parked, describe, retryable, step_failed, written

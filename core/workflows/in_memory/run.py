@@ -13,8 +13,7 @@ from core.ids import RunId
 from core.reviews.model import Decider, Vote
 from core.runs.duration import limit_s
 from core.runs.execution import Executing, Wait
-from core.runs.execution_store import Began
-from core.runs.model import Cause, RunState, StepView
+from core.runs.model import Began, Cause, RunState, StepView
 from core.tenancy import ROLE_SCOPES, Policy, Role
 from core.workflows.definition import WorkflowDefinition
 from core.workflows.ending import executed, overlong
