@@ -19,8 +19,9 @@ from core.commands import versions_cli
 from core.errors import BailiwickError, SetupError
 from core.runs.acts import Act
 from core.runs.bulk import Bulk, Choice
-from core.runs.history import RunLine
+from core.runs.history import History, RunLine
 from core.runs.model import RunState
+from core.runs.timeline import Transition
 from core.settings import APP_ROLE, ENGINE_ROLE, Port, Settings
 from core.tenancy import Policy, Role
 
@@ -206,6 +207,28 @@ def runs_show(
         typer.echo(inspection.as_json(report))
     else:
         console.print(inspection.as_text(report))
+
+
+@runs.command("follow")
+def runs_follow(
+    run_id: Annotated[str, typer.Argument(help="Id of the run.")], tenant: OneTenant = None, as_json: AsJson = False
+) -> None:
+    """What happens to a run, a line each, while it happens; until it ends. Exit code 1 when it did not succeed."""
+    from core.commands import follow as following
+    from core.commands.installation import opened
+
+    def show(found: History, one: Transition) -> None:
+        if as_json:
+            typer.echo(following.as_json(found, one))
+        else:
+            console.print(following.as_line(found, one))
+
+    async def work() -> History:
+        async with opened(Settings()) as (platform, ctx):
+            return await following.follow(platform, ctx, run_id, tenant, show)
+
+    if asyncio.run(work()).run.state is not RunState.SUCCEEDED:
+        raise typer.Exit(1)
 
 
 @runs.command("list")

@@ -32,12 +32,12 @@ select queued_at, claimed_at, released_at, burst, capped_s, paused_s, no_worker_
 select queued_at, claimed_at, released_at, burst, capped_s, paused_s, no_worker_s from app.op_passage_rows($1, $2);
 
 -- name: transition_rows
--- What happened to a run, with the named cause of each wait.
-select seq, at, kind, cause from app.transition_rows($1);
+-- What happened to a run, with the named cause of each wait, the step and its attempt.
+select seq, at, kind, cause, step, attempt from app.transition_rows($1);
 
 -- name: op_transition_rows
 -- The same, any tenant.
-select seq, at, kind, cause from app.op_transition_rows($1);
+select seq, at, kind, cause, step, attempt from app.op_transition_rows($1);
 
 -- name: relative_rows
 -- A run's parent, its children by state, and some of them.

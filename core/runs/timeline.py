@@ -51,12 +51,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """Something that happened to a run; ``cause`` where it has one."""
+    """Something that happened to a run; cause, step and attempt where it has them."""
 
     seq: int
     at: datetime
     kind: str
     cause: str | None
+    step: int | None = None
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from pydantic import SecretStr
 from chat_app.feeds import RunFeeds
 from core.bootstrap import open_platform
 from core.clock import FakeClock
+from core.commands.follow import as_line, follow
+from core.commands.installation import operator as operator_of
 from core.embedded.process import Reaper
 from core.embedded.redis import Redis
 from core.ids import TenantId, WorkerId
@@ -24,6 +26,7 @@ from core.runs.log import PAGE, LogPage, RunLog
 from core.runs.model import RunRequest, RunState, Said
 from core.settings import Port, Settings
 from core.tenancy import ROLE_SCOPES, ActorKind, Policy, Role, Scope, TenantContext
+from tests.benchmarks.events import TARGET_P95_S, event_latency
 from tests.fixtures.people import People
 from tests.fixtures.ports import free_port_base
 from tests.fixtures.serving import serving
@@ -122,6 +125,10 @@ async def test_followers_that_are_cut_see_everything_once_and_in_order_though_re
                 stream = {"Accept": "text/event-stream"}
                 for path in (f"/api/v1/runs/{run.run_id}/events", f"/api/v1/runs/{'run_' + 'x' * 25}/events"):
                     assert (await foreign.get(path, headers=stream)).status_code == 404
+                measured = await event_latency(
+                    platform, ada.ctx, settings.web_url(), workflow="sample-waits", events=100, subscribers=3
+                )
+                assert measured.p95_s <= TARGET_P95_S
                 followers = [Reconnecting(http, run.run_id, seed) for seed in range(FOLLOWERS)]
                 await asyncio.gather(write(), *(follower.follow() for follower in followers))
                 newest = len((await platform.runs.log.page(ada.ctx, run.run_id, 0, 2_000)).events)
@@ -198,6 +205,17 @@ async def test_what_an_agent_writes_is_heard_as_it_comes_and_audited_with_its_st
 ) -> None:
     async with site_in(settings.model_copy(update={"model_url": offline_model})) as site, working(site):
         run, _ = await site.platform.runs.submit(site.admin, RunRequest("sample-agent", {"log": "unused"}))
+        await People(site.platform.tenants).operator()
+        lines: list[str] = []
+        operator = await operator_of(site.platform)
+        await follow(site.platform, operator, run.run_id, None, lambda found, one: lines.append(as_line(found, one)))
+        assert [line.partition("[/] ")[2] for line in lines] == [
+            "submitted",
+            "claimed",
+            "step started: 1 writer",
+            "step done: 1 writer",
+            "succeeded",
+        ]
         (ended,) = await site.ended([run])
         assert ended.state is RunState.SUCCEEDED, ended.error
         events = await site.platform.runs.events(site.admin, run.run_id)

@@ -301,9 +301,10 @@ $$;
 
 -- Transitions of one run: when it did what, and the named cause where there is one.
 create function app.transition_rows(p_run_id text)
-returns table (seq integer, at timestamptz, kind text, cause text)
+returns table (seq integer, at timestamptz, kind text, cause text, step integer, attempt integer)
 language sql stable as $$
-    select e.seq, e.at, e.kind, e.data ->> 'cause' from run_events e
+    select e.seq, e.at, e.kind, e.data ->> 'cause', (e.data ->> 'step')::integer, (e.data ->> 'attempt')::integer
+    from run_events e
     where e.run_id = p_run_id and e.kind not in ('progress', 'text', 'value')  -- what it did, not what it said
     order by e.seq
 $$;
@@ -372,7 +373,7 @@ language sql stable as $$ select * from app.step_rows(p_run_id) where app.tenant
 select app.control('app.op_step_rows(text)');
 
 create function app.op_transition_rows(p_run_id text)
-returns table (seq integer, at timestamptz, kind text, cause text)
+returns table (seq integer, at timestamptz, kind text, cause text, step integer, attempt integer)
 language sql stable as $$ select * from app.transition_rows(p_run_id) where app.tenant() = 'platform' $$;
 select app.control('app.op_transition_rows(text)');
 
