@@ -270,6 +270,15 @@ async def people(db: Database, ctx: TenantContext) -> dict[str, str]:
         return {f"{ActorKind.USER}:{row['user_id']}": row["name"] for row in await tx.fetch(SQL["people"])}
 
 
+async def version_endings(
+    db: Database, ctx: TenantContext, until: datetime, seconds: int, bucket_s: int
+) -> pd.DataFrame:
+    """Runs of all tenants that ended, by workflow, version and bucket: ended, failed. For operators."""
+    ctx.require(Scope.PLATFORM_OPERATE)
+    async with db.tenant_transaction(ctx) as tx:
+        return await _frame(tx, SQL["version_endings"], _VERSIONS, until - timedelta(seconds=seconds), until, bucket_s)
+
+
 async def audit_chains(db: Database, ctx: TenantContext) -> list[dict[str, Any]]:
     """Length and last entry of every tenant's audit chain. For operators."""
     ctx.require(Scope.PLATFORM_OPERATE)
@@ -299,6 +308,7 @@ _PASSAGES = (
     *("capped_s", "paused_s", "no_worker_s"),
 )
 _WAIT_CAUSES = ("tenant_id", "starts", "bursts", "capped_s", "paused_s", "no_worker_s", "share_s")
+_VERSIONS = ("workflow", "version", "bucket", "ended", "failed")
 _TRANSITIONS = ("seq", "at", "kind", "cause")
 
 

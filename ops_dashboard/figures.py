@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import cycle
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -16,7 +17,7 @@ import plotly.graph_objects as go
 
 from core.runs.waiting import ENDS_A_SLOT
 from core.usage.model import format_usd
-from ops_dashboard.theme import CAUSE_COLORS, NEUTRAL, STATE_COLORS
+from ops_dashboard.theme import CAUSE_COLORS, NEUTRAL, PALETTE, STATE_COLORS
 from ops_dashboard.words import duration
 
 TOP = 8
@@ -203,6 +204,42 @@ def endings(frame: pd.DataFrame) -> go.Figure:
     )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(rangemode="tozero")
+    return figure
+
+
+def version_endings(frame: pd.DataFrame, timezone: str) -> go.Figure:
+    """Runs of one workflow that ended, over time, stacked by version."""
+    figure = _base("Runs that ended, by version", 300, barmode="stack")
+    if frame.empty:
+        return _empty(figure, "No run ended in this window.")
+    for (version, rows), color in zip(frame.groupby("version"), cycle(PALETTE), strict=False):
+        figure.add_bar(
+            x=_local(rows["bucket"], timezone),
+            y=rows["ended"],
+            name=f"v{version}",
+            marker={"color": color},
+            hovertemplate="%{y} ended",
+        )
+    return figure
+
+
+def version_failures(frame: pd.DataFrame, timezone: str) -> go.Figure:
+    """The share of them that failed, over time, one line per version."""
+    figure = _base("Of these failed, by version", 300)
+    figure.update_yaxes(rangemode="tozero", ticksuffix=" %")
+    if frame.empty:
+        return _empty(figure, "No run ended in this window.")
+    for (version, rows), color in zip(frame.groupby("version"), cycle(PALETTE), strict=False):
+        figure.add_scatter(
+            x=_local(rows["bucket"], timezone),
+            y=(100 * rows["failed"] / rows["ended"]).round(2),
+            name=f"v{version}",
+            mode="lines+markers",
+            line={"width": 2, "color": color},
+            marker={"color": color},
+            customdata=rows["failed"],
+            hovertemplate="%{y:.1f} % (%{customdata} runs)",
+        )
     return figure
 
 

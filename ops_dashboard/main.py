@@ -10,7 +10,7 @@ import streamlit as st
 from core.errors import BailiwickError
 from ops_dashboard import session
 from ops_dashboard.bridge import bridge
-from ops_dashboard.screens import audit, overview, reviews, runs, schedules, tenants
+from ops_dashboard.screens import audit, overview, reviews, runs, schedules, tenants, versions
 from ops_dashboard.server import web_url
 from ops_dashboard.session import LoggedOut, Viewer
 
@@ -25,15 +25,16 @@ def pages(who: Viewer | None) -> list[tuple[str, str, str, Callable[[], None]]]:
         "runs": ("Runs", "play_circle", "runs", runs.show),
         "reviews": ("Reviews", "rule", "reviews", reviews.show),
         "schedules": ("Schedules", "event_repeat", "schedules", schedules.show),
+        "versions": ("Versions", "alt_route", "versions", versions.show),
         "tenants": ("Tenants", "domain", "tenants", tenants.show),
         "audit": ("Audit", "verified_user", "audit", audit.show),
     }
     if who is None:
         return [(title, icon, path, session.show_login) for title, icon, path, _ in screens.values()]
     if who.operator or who.pool_reviewer:
-        allowed = ["overview", "runs", "tenants", "audit"] * who.operator + ["reviews"] * who.pool_reviewer
+        allowed = ["overview", "runs", "versions", "tenants", "audit"] * who.operator + ["reviews"] * who.pool_reviewer
     elif who.admin:
-        allowed = list(screens)
+        allowed = [name for name in screens if name != "versions"]
     elif who.reviewer:
         allowed = ["overview", "runs", "reviews", "schedules"]
     else:

@@ -94,6 +94,10 @@ select * from app.op_wait_causes($1, $2);
 -- The cap of the whole platform.
 select * from app.op_platform();
 
+-- name: version_endings
+-- Runs that ended between two moments, by version and bucket, and how many failed.
+select * from app.op_version_endings($1, $2, $3);
+
 -- name: live_codes
 -- The code of workers that live.
 select app.live_codes($1, $2);

@@ -339,6 +339,16 @@ def test_an_admin_issues_a_key_and_verifies_the_chain_but_cannot_raise_the_own_c
     expect(page.get_by_text("is whole")).to_be_visible()
 
 
+def test_an_operator_compares_versions_and_routes_new_runs(look: Look, pictures: Path) -> None:
+    page = look(OLGA, "/versions?workflow=loan-approval")
+    expect(page.locator(".js-plotly-plot")).to_have_count(2)
+    page.get_by_role("button", name="Try").click()
+    expect(page.get_by_text("Version 1 is the only one of loan-approval")).to_be_visible()
+    page.get_by_role("button", name="Follow the newest").click()
+    expect(page.get_by_text("New runs of loan-approval go to its newest version.")).to_be_visible()
+    page.screenshot(path=pictures / "dashboard-versions.png")
+
+
 def test_a_member_sees_own_runs_only_and_a_logout_closes_every_tab(look: Look, busy_dashboard: BusyDashboard) -> None:
     page = look(MIA)
     expect(page.get_by_text("No run yet.")).to_be_visible()

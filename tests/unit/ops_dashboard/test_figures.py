@@ -50,6 +50,8 @@ def test_beyond_the_largest_tenants_the_others_are_drawn_together_and_nothing_is
         figures.normalised_service(pd.DataFrame(), {}, {}),
         figures.failures(pd.DataFrame({"code": []}), {}, {}),
         figures.endings(pd.DataFrame()),
+        figures.version_endings(pd.DataFrame(), "UTC"),
+        figures.version_failures(pd.DataFrame(), "UTC"),
         figures.wait_causes(pd.DataFrame(), {}),
         figures.timeline(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), NINE, "UTC"),
     ],
@@ -58,6 +60,15 @@ def test_a_figure_of_nothing_says_so_instead_of_showing_empty_axes(figure: objec
     layout = figure.layout  # type: ignore[attr-defined]
     assert len(layout.annotations) == 1
     assert layout.annotations[0].text.endswith(".")
+
+
+def test_versions_are_told_apart_by_what_ended_and_what_share_of_it_failed() -> None:
+    rows = [("loan", "1", at(0), 10, 1), ("loan", "2", at(0), 4, 2), ("loan", "1", at(60), 5, 0)]
+    frame = pd.DataFrame(rows, columns=["workflow", "version", "bucket", "ended", "failed"])
+    ended, failed = (draw(frame, "UTC") for draw in (figures.version_endings, figures.version_failures))
+    assert [(trace.name, list(trace.y)) for trace in ended.data] == [("v1", [10, 5]), ("v2", [4])]
+    assert [(trace.name, list(trace.y)) for trace in failed.data] == [("v1", [10.0, 0.0]), ("v2", [50.0])]
+    assert [trace.line.color for trace in failed.data] == [trace.marker.color for trace in ended.data]
 
 
 def test_waiting_is_stacked_by_cause_for_the_tenants_that_waited_most() -> None:

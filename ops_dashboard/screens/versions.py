@@ -1,0 +1,132 @@
+"""Versions of workflows, for operators: what runs in which version, where new runs go, and how each version does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.bootstrap import Platform
+from core.commands.versions import changed_as_text, share_in_words
+from core.errors import BailiwickError
+from core.versions.model import Changed, VersionView
+from ops_dashboard import data, figures, session
+from ops_dashboard.figures import CONFIG
+from ops_dashboard.screens.tables import table
+from ops_dashboard.session import Viewer
+from ops_dashboard.snapshots import SPANS, Span
+from ops_dashboard.words import NONE, moment
+
+_CHANGED = "route_changed"
+
+
+def show() -> None:
+    """A workflow is chosen; its versions, their plots and the acts on its route are shown."""
+    who = session.viewer()
+    st.title("Versions", anchor=False)
+    views = session.ask(_listed)
+    _stuck(views)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        names = list(dict.fromkeys(view.workflow for view in views))
+        workflow = st.selectbox("Workflow", names, key="workflow", bind="query-params", width=320)
+        name = st.segmented_control(
+            "Window", [span.name for span in SPANS], default=SPANS[1].name, required=True, key="versions_window"
+        )
+    span = next((span for span in SPANS if span.name == name), SPANS[1])
+    own = [view for view in views if view.workflow == workflow]
+    _versions(own, who.timezone)
+    _plots(workflow, span, who.timezone)
+    _acts(workflow, own)
+
+
+async def _listed(platform: Platform, who: Viewer) -> list[VersionView]:
+    return await platform.versions.list(who.ctx)
+
+
+def _stuck(views: list[VersionView]) -> None:
+    for view in views:
+        if view.stuck:
+            st.warning(
+                f"{view.queued} runs of {view.workflow} v{view.version} are queued and no live worker has its code: "
+                "they wait with cause “no code” until one comes.",
+                icon=":material/extension_off:",
+            )
+
+
+def _versions(views: list[VersionView], timezone: str) -> None:
+    table(
+        {
+            "Version": [view.version for view in views],
+            "New runs": [share_in_words(view) or NONE for view in views],
+            "Workers": [view.workers for view in views],
+            "Queued": [view.queued for view in views],
+            "Running": [view.running for view in views],
+            "Waiting": [view.waiting for view in views],
+            "Oldest open run": [moment(view.oldest_at, timezone) if view.oldest_at else NONE for view in views],
+            "Code": [_code(view) for view in views],
+        }
+    )
+
+
+def _code(view: VersionView) -> str:
+    if view.stuck:
+        return "missing"
+    return "may be removed" if view.removable else "needed"
+
+
+def _plots(workflow: str, span: Span, timezone: str) -> None:
+    frame = session.ask(lambda platform, who: _endings(platform, who, span))
+    own = frame[frame["workflow"] == workflow]
+    for column, figure in zip(
+        st.columns(2), (figures.version_endings(own, timezone), figures.version_failures(own, timezone)), strict=True
+    ):
+        column.plotly_chart(figure, config=CONFIG)
+
+
+async def _endings(platform: Platform, who: Viewer, span: Span) -> pd.DataFrame:
+    return await data.version_endings(
+        platform.db, who.ctx, _calm(platform.clock.now(), span), span.seconds, span.bucket_s
+    )
+
+
+def _calm(now: datetime, span: Span) -> datetime:
+    """The end of the last whole bucket: one that fills up would change the plots at every look."""
+    return now - timedelta(seconds=now.timestamp() % span.bucket_s)
+
+
+def _acts(workflow: str, views: list[VersionView]) -> None:
+    st.subheader("Where new runs go", anchor=False)
+    for line in st.session_state.pop(_CHANGED, []):
+        st.info(line, icon=":material/alt_route:")
+    st.caption(
+        "A change acts within a second, and on new runs only: a run stays on the version it was submitted with. "
+        "A request that names a version gets it."
+    )
+    versions = [view.version for view in views]
+    with st.form("canary"), st.container(horizontal=True, vertical_alignment="bottom"):
+        version = st.selectbox("Version to try", versions, index=len(versions) - 1, width=180)
+        percent = st.number_input("Percent of new runs", 0.0, 100.0, 5.0, width=180)
+        tenants = st.text_input("All new runs of these tenants", placeholder="regional-bank, credit-union", width=320)
+        if st.form_submit_button("Try", icon=":material/science:"):
+            named = tuple(name.strip() for name in tenants.split(",") if name.strip())
+            _change(workflow, lambda p, who: p.versions.try_out(who.ctx, workflow, version or "", percent, named))
+    with st.container(horizontal=True):
+        if st.button("Promote the canary", icon=":material/publish:", key="promote"):
+            _change(workflow, lambda p, who: p.versions.promote(who.ctx, workflow))
+        if st.button("Roll back", icon=":material/undo:", key="rollback"):
+            _change(workflow, lambda p, who: p.versions.roll_back(who.ctx, workflow))
+        if st.button("Follow the newest", icon=":material/update:", key="newest", type="tertiary"):
+            _change(workflow, lambda p, who: p.versions.follow_newest(who.ctx, workflow))
+
+
+def _change(workflow: str, deed: Callable[[Platform, Viewer], Coroutine[Any, Any, Changed]]) -> None:
+    try:
+        changed = session.ask(deed)
+    except BailiwickError as error:
+        session.show_refusal(error)
+        return
+    st.session_state[_CHANGED] = changed_as_text(workflow, changed).splitlines()
+    st.rerun()
