@@ -50,8 +50,8 @@ def _stuck(views: list[VersionView]) -> None:
     for view in views:
         if view.stuck:
             st.warning(
-                f"{view.queued} runs of {view.workflow} v{view.version} are queued and no live worker has its code: "
-                "they wait with cause “no code” until one comes.",
+                f"No live worker has the code of {view.workflow} v{view.version}. Queued with cause “no code” until "
+                f"one comes: {view.queued}.",
                 icon=":material/extension_off:",
             )
 
