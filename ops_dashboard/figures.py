@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.runs.waiting import ENDS_A_SLOT
+from core.runs.model import Cause, RunState
+from core.runs.waiting import ENDS_A_SLOT, Parking, parked
 from core.usage.model import format_usd
 from ops_dashboard.theme import CAUSE_COLORS, NEUTRAL, PALETTE, STATE_COLORS
 from ops_dashboard.words import duration
@@ -316,7 +317,7 @@ def _passage_bars(passages: pd.DataFrame, transitions: pd.DataFrame, now: dateti
         claimed = None if pd.isna(passage.claimed_at) else passage.claimed_at
         bars.append(_Bar("queue", passage.queued_at, claimed or now, _BAR_COLORS["queue"], "in the queue"))
         released = None if pd.isna(passage.released_at) else passage.released_at
-        if claimed is not None:
+        if claimed is not None and claimed != released:  # else it left the queue without one
             bars.append(_Bar("slot", claimed, released or now, _BAR_COLORS["slot"], "holds a slot"))
     if released is not None:
         bars += _wait_bars(released, now, transitions)
@@ -324,12 +325,17 @@ def _passage_bars(passages: pd.DataFrame, transitions: pd.DataFrame, now: dateti
 
 
 def _wait_bars(begin: datetime, end: datetime, transitions: pd.DataFrame) -> list[_Bar]:
-    """The wait that began when a slot was given back; none when the run had ended (and was retried later)."""
-    before = transitions[transitions["kind"].isin(ENDS_A_SLOT) & (transitions["at"] <= begin)]
-    if before.empty or before.iloc[-1]["kind"] != "waiting":
-        return []
-    cause = str(before.iloc[-1]["cause"]).replace("_", " ")
-    return [_Bar("waits", begin, end, _BAR_COLORS["wait"], f"waits: {cause}", cause)]
+    """What was waited for after a slot was given back; nothing once the run had ended (and was retried later)."""
+    parkings = [
+        Parking(each.at, Cause(each.cause) if each.kind == RunState.WAITING else None)
+        for each in transitions.itertuples()
+        if each.kind in ENDS_A_SLOT
+    ]
+    bars = []
+    for cause, began, ended in parked(begin, end, parkings):
+        word = cause.value.replace("_", " ")
+        bars.append(_Bar("waits", began, ended or end, _BAR_COLORS["wait"], f"waits: {word}", word))
+    return bars
 
 
 def _step_bars(steps: pd.DataFrame, now: datetime) -> list[_Bar]:
