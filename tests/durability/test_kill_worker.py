@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.fixtures.workers import WorkerProcess, site_in
 
 POLICY = Policy(concurrency_cap=100)
 RUNS = 40
+TAKEN_OVER_WITHIN_S = 10.0
 PARENTS = 6
 
 
@@ -40,6 +42,7 @@ async def test_a_killed_workers_runs_are_finished_by_another(
             await site.until(holding)
         finally:
             first.kill()
+            killed_at = time.monotonic()
         held.unlink()
         second = WorkerProcess(site.settings, tmp_path, free_port_base())
         try:
@@ -48,6 +51,7 @@ async def test_a_killed_workers_runs_are_finished_by_another(
                 return bool(await site.platform.queue.recover()) or None
 
             await site.until(recovered)
+            assert time.monotonic() - killed_at <= TAKEN_OVER_WITHIN_S
 
             async def parked() -> bool | None:
                 return len(await site.platform.reviews.open(site.reviewer)) == 3 or None
