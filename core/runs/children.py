@@ -2,7 +2,7 @@
 
 Spawning is one transaction: the children enter the queue as any submission does, and the step that spawned them is
 recorded with their ids; so a crash leaves both or neither. Their idempotency keys are made of the parent's id, the
-step and their number in it. Waiting holds no slot: see ``core/db/migrations/0018_children.sql``.
+step, the attempt and their number in it. Waiting holds no slot: see ``core/db/migrations/0018_children.sql``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.runs.acts import begin_anew
 from core.runs.entry import Entry
-from core.runs.execution import Executing, RunExecution, Wait, WaitPhase
+from core.runs.execution import Executing, Lost, RunExecution, Wait, WaitPhase
 from core.runs.model import RunRequest, RunState
 from core.runs.store import append_event
 from core.usage.service import UsageService
@@ -61,14 +61,14 @@ def check_depth(above: int) -> None:
         )
 
 
-def child_of(on: Executing, step: int, number: int, request: RunRequest) -> RunRequest:
-    """The request for the ``number``-th child of a step: always the same run, however often it is asked for."""
+def child_of(on: Executing, step: int, key: str, request: RunRequest) -> RunRequest:
+    """The request for a child of a step; ``key`` tells it from the others of its parent."""
     return RunRequest(
         workflow=request.workflow,
         input=request.input,
         version=request.version,
         lane=request.lane,
-        idempotency_key=f"{on.run_id}/{step}/{number}",
+        idempotency_key=f"{on.run_id}/{key}",
         thread_id=on.thread_id,
         parent_run_id=on.run_id,
         parent_step=step,
@@ -104,10 +104,15 @@ class ChildRuns:
         beyond the limits of a family, ``Cancelled`` and ``Lost``; nothing is written then.
         """
         check_count(len(requests))
-        children = [child_of(on, step, number, request) for number, request in enumerate(requests)]
+        async with self._db.tenant_transaction(on.ctx) as tx:
+            place = await tx.fetchrow(SQL["place"], on.run_id, step)
+        if place is None:
+            raise Lost
+        check_depth(place["above"])
+        attempt = place["attempts"] + 1  # a retry from an earlier step spawns others
+        children = [child_of(on, step, f"{step}/{attempt}/{n}", request) for n, request in enumerate(requests)]
         prepared = await self._entry.prepared(on.ctx, children)
         async with self._db.tenant_transaction(on.ctx) as tx:
-            check_depth(await tx.fetchval(SQL["depth"], on.run_id))
             balance = await self._usage.balance_in(tx, on.ctx, on.run_id, run_limit_microusd=on.budget_microusd)
             run_ids, _ = await self._entry.insert_in(tx, on.ctx, prepared, at_most_microusd=balance.left_microusd)
             await self._execution.record_in(tx, on, step, name, "spawn", run_ids)
@@ -125,7 +130,7 @@ class ChildRuns:
         async with self._db.tenant_transaction(on.ctx) as tx:
             await self._queue.push_in(tx, [])  # whoever ends a child holds this lock: it has ended, or will wake us
             if await self._execution.begin_wait_in(tx, on, wait) is WaitPhase.NEW and on.claim > 1:
-                again = await self._retry_in(tx, on, of_step, self._clock.now())
+                again = await self._retry_in(tx, on, run_ids, self._clock.now())
             if await tx.fetchval(SQL["awaits"], on.run_id, of_step):
                 await self._execution.arm_wait_in(tx, on, wait)
             else:
@@ -142,8 +147,8 @@ class ChildRuns:
         async with self._db.tenant_transaction(on.ctx) as tx:
             return await _stand(tx, run_ids)
 
-    async def _retry_in(self, tx: Transaction, on: Executing, of_step: int, now: datetime) -> list[RunId]:
-        undone = [RunId(row["run_id"]) for row in await tx.fetch(SQL["undone"], on.run_id, of_step)]
+    async def _retry_in(self, tx: Transaction, on: Executing, run_ids: Sequence[str], now: datetime) -> list[RunId]:
+        undone = [RunId(row["run_id"]) for row in await tx.fetch(SQL["undone"], on.run_id, list(run_ids))]
         for run_id in undone:
             await begin_anew(tx, run_id, now)
             await append_event(tx, run_id, now, "retried", {"actor": f"run:{on.run_id}"})

@@ -1,8 +1,10 @@
 -- Child runs. The story is in core/db/migrations/0018_children.sql.
 
--- name: depth
--- How many runs are above this one.
-select cardinality(ancestors) from runs where tenant_id = app.tenant() and run_id = $1;
+-- name: place
+-- How many runs are above this one, and how often its step has been begun.
+select cardinality(r.ancestors) as above,
+       (select coalesce(max(s.attempt), 0) from run_steps s where s.run_id = r.run_id and s.step = $2) as attempts
+from runs r where r.tenant_id = app.tenant() and r.run_id = $1;
 
 -- name: awaits
 -- Whether a child that a step of a run spawned has not ended.
@@ -16,9 +18,9 @@ join runs r on r.tenant_id = app.tenant() and r.run_id = asked.run_id
 order by asked.position;
 
 -- name: undone
--- Children of a step that ended other than succeeded before their parent was retried.
+-- Children, of these, that ended other than succeeded before their parent was retried.
 select c.run_id from runs c
-where c.tenant_id = app.tenant() and c.parent_run_id = $1 and c.parent_step = $2 and c.state <> 'succeeded'
+where c.tenant_id = app.tenant() and c.run_id = any($2) and c.parent_run_id = $1 and c.state <> 'succeeded'
   and c.finished_at <= (select max(e.at) from run_events e where e.run_id = $1 and e.kind = 'retried')
 order by c.run_id;
 

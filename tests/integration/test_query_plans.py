@@ -49,7 +49,7 @@ HOT: dict[str, tuple[Query, tuple[Any, ...]]] = {
     "recent runs": (RUNS["views"], (None, None, None, None, None, None, 51, None)),
     "children of a run": (RUNS["views"], (None, None, None, None, None, None, 51, "run_7_9")),
     "relatives of a run": (HISTORY["relative_rows"], ("run_7_9",)),
-    "children to begin anew": (CHILDREN["undone"], ("run_7_9", 1)),
+    "children to begin anew": (CHILDREN["undone"], ("run_7_9", ["run_7_226"])),
     "how far children are": (CHILDREN["tell_parent"], ("run_7_9", 1)),
     "what children returned": (CHILDREN["ends"], (["run_7_9", "run_7_10"],)),
     "runs of a batch": (RUNS["batch_counts"], ("b3",)),

@@ -71,7 +71,6 @@ language plpgsql as $$
 declare
     chosen text[];
     each   text;
-    was    text;
     stands text;
     number integer;
 begin
@@ -88,8 +87,10 @@ begin
         return;
     end if;
     foreach each in array chosen loop
-        select c.was, c.state into was, stands from app.queue_cancel(each, p_now) c;
-        if was not in ('queued', 'running', 'waiting') then continue; end if;
+        -- Somebody else may have come first, before we had the queue.
+        continue when not exists (select from app.open_children(app.tenant(), p_parent) o
+                                  where o.run_id = each and not o.cancel_requested);
+        select c.state into stands from app.queue_cancel(each, p_now) c;
         update runs set event_seq = event_seq + 1 where tenant_id = app.tenant() and run_id = each
         returning event_seq into number;
         insert into run_events (tenant_id, run_id, seq, at, kind, data)
@@ -97,7 +98,7 @@ begin
                 case stands when 'cancelled' then 'cancelled' else 'cancel_requested' end,
                 jsonb_build_object('actor', 'run:' || p_parent));
     end loop;
-    return query select unnest(chosen);
+    return query select u.run_id from unnest(chosen) as u(run_id);
 end $$;
 select app.control('app.cancel_orphans(text, integer, timestamptz)');
 

@@ -1,0 +1,156 @@
+"""Parents and children at awkward moments: ends at once, a crash before the children are cancelled, a retry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from core.clock import FakeClock
+from core.ids import RunId
+from core.runs.children import ChildRuns
+from core.runs.execution import Executing, Lost, Wait
+from core.runs.family import Family
+from core.runs.model import Cause, RunRequest, RunState
+from core.settings import Settings
+from core.tenancy import Policy, TenantContext
+from tests.fixtures.work import Work, work_in
+
+POLICY = Policy(concurrency_cap=200, queue_depth=1_000)
+MAP = Wait(2, "map: child", Cause.CHILDREN, key="1")
+
+
+@pytest.fixture
+async def work(settings: Settings) -> AsyncIterator[Work]:
+    """The rooms, on a clock that stands still."""
+    async with work_in(settings, FakeClock()) as rooms:
+        yield rooms
+
+
+@pytest.fixture
+async def ctx(work: Work) -> TenantContext:
+    """Somebody who is everything in a tenant."""
+    return await work.tenant("bank", POLICY)
+
+
+@pytest.fixture
+def children(work: Work) -> ChildRuns:
+    """What spawns and waits."""
+    return work.children
+
+
+async def parent_of(work: Work, ctx: TenantContext, children: ChildRuns, count: int) -> tuple[Executing, list[str]]:
+    """A parent that executes, and what it has spawned."""
+    await work.submit(ctx, 1)
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim, "w")
+    spawned = await children.spawn(on, 1, "spawn: child", [RunRequest("child", {"n": n}) for n in range(count)])
+    return on, spawned
+
+
+async def parked(work: Work, on: Executing, children: ChildRuns, spawned: list[str]) -> None:
+    """The parent waits for its children."""
+    assert await children.ends(on, MAP, 1, spawned) is None
+    assert await work.execution.park(on) is RunState.WAITING
+
+
+async def states(work: Work, ctx: TenantContext, run_ids: list[str]) -> list[RunState]:
+    """Where runs stand."""
+    return [run.state for run in await work.runs.some(ctx, run_ids)]
+
+
+async def test_children_that_end_at_the_same_time_wake_their_parent_once_with_the_last(
+    work: Work, ctx: TenantContext, children: ChildRuns
+) -> None:
+    on, spawned = await parent_of(work, ctx, children, 12)
+    await parked(work, on, children, spawned)
+    first, *others = await work.claim("w", 12)
+    await asyncio.gather(*(work.finish(claim, "w") for claim in others))
+    assert await states(work, ctx, [on.run_id]) == [RunState.WAITING]
+    await work.finish(first, "w", RunState.FAILED, error="step_failed")
+    assert await states(work, ctx, [on.run_id]) == [RunState.QUEUED]
+    (again,) = await work.claim("w", 5)
+    ends = await children.ends(await work.executing(again, "w"), MAP, 1, spawned)
+    assert ends is not None
+    assert [end.run_id for end in ends] == spawned
+    assert sum(end.state is RunState.FAILED for end in ends) == 1
+    assert await work.queue.faults() == []
+
+
+async def test_a_parent_that_has_not_parked_when_its_last_child_ends_goes_on(
+    work: Work, ctx: TenantContext, children: ChildRuns
+) -> None:
+    on, spawned = await parent_of(work, ctx, children, 2)
+    assert await children.ends(on, MAP, 1, spawned) is None
+    await asyncio.gather(*(work.finish(claim, "w") for claim in await work.claim("w", 2)))
+    assert await work.execution.park(on) is RunState.QUEUED
+
+
+async def test_a_child_that_is_retried_counts_again(work: Work, ctx: TenantContext, children: ChildRuns) -> None:
+    on, spawned = await parent_of(work, ctx, children, 2)
+    await parked(work, on, children, spawned)
+    first, second = await work.claim("w", 2)
+    await work.finish(first, "w", RunState.FAILED, error="step_failed")
+    await work.control.retry(ctx, first.run_id)
+    await work.finish(second, "w")
+    assert await states(work, ctx, [on.run_id]) == [RunState.WAITING]
+    (again,) = await work.claim("w", 5)
+    await work.finish(again, "w")
+    assert await states(work, ctx, [on.run_id]) == [RunState.QUEUED]
+
+
+async def test_what_a_crash_left_of_a_cancellation_is_done_later_and_once(
+    work: Work, ctx: TenantContext, children: ChildRuns
+) -> None:
+    on, spawned = await parent_of(work, ctx, children, 130)
+    await parked(work, on, children, spawned)
+    executing, *_ = await work.claim("w", 1)
+    async with work.db.tenant_transaction(ctx) as tx:
+        await work.queue.cancel_in(tx, on.run_id)  # and whoever did this dies
+    family = Family(work.db, work.bus, work.queue, work.clock)
+    assert await family.orphaned() == [ctx.tenant_id]
+    assert sum(await asyncio.gather(*(family.cancel_orphans(ctx) for _ in range(3)))) >= 130
+    assert await family.orphaned() == []
+    assert await family.cancel_orphans(ctx) == 0
+    stood = await states(work, ctx, spawned)
+    assert (stood.count(RunState.CANCELLED), stood.count(RunState.RUNNING)) == (129, 1)
+    events = [event.kind for event in await work.runs.events(ctx, executing.run_id)]
+    assert events.count("cancel_requested") == 1
+    await work.finish(executing, "w", RunState.CANCELLED)
+    assert await work.queue.faults() == []
+
+
+async def test_a_retried_parent_queues_what_was_cancelled_with_it_and_a_retry_from_the_spawn_spawns_others(
+    work: Work, ctx: TenantContext, children: ChildRuns
+) -> None:
+    on, spawned = await parent_of(work, ctx, children, 3)
+    await parked(work, on, children, spawned)
+    (done,) = await work.claim("w", 1)
+    await work.finish(done, "w")
+    await work.control.cancel(ctx, on.run_id)
+    assert sorted(await states(work, ctx, spawned)) == ["cancelled", "cancelled", "succeeded"]
+    work.clock.advance(1)
+    await work.control.retry(ctx, on.run_id)
+    (again,) = await work.claim("w", 1)
+    assert await children.ends(await work.executing(again, "w"), MAP, 1, spawned) is None
+    assert sorted(await states(work, ctx, spawned)) == ["queued", "queued", "succeeded"]
+
+    await work.finish(again, "w", RunState.FAILED, error="step_failed")
+    await work.control.retry(ctx, on.run_id, from_step=1)
+    (anew,) = await work.claim("w", 1)
+    requests = [RunRequest("child", {"n": n}) for n in range(3)]
+    others = await children.spawn(await work.executing(anew, "w"), 1, "spawn: child", requests)
+    assert set(others).isdisjoint(spawned)
+    assert await children.ends(await work.executing(anew, "w"), MAP, 1, others) is None
+
+
+async def test_a_worker_that_lost_its_run_spawns_nothing(work: Work, ctx: TenantContext, children: ChildRuns) -> None:
+    await work.submit(ctx, 1)
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim, "w")
+    assert await work.execution.hand_back(on)
+    with pytest.raises(Lost):
+        await children.spawn(on, 1, "spawn: child", [RunRequest("child", {})])
+    found, _ = await work.runs.list(ctx, parent=RunId(claim.run_id))
+    assert list(found) == []
