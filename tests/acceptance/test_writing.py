@@ -23,13 +23,13 @@ def commands() -> list[str]:
 def test_the_workflow_of_the_page_and_its_test_pass_without_a_server(tmp_path: Path) -> None:
     make_folder, test, *_ = [command.replace("~", str(tmp_path)) for command in commands()]
     subprocess.run(make_folder, shell=True, check=True)
-    files = ["limits.py", "test_limits.py", "test_change.py", "trips.py", "test_trips.py"]
+    files = ["limits.py", "test_limits.py", "test_children.py", "test_change.py", "trips.py", "test_trips.py"]
     for name, block in zip(files, code_blocks(WRITING, "python"), strict=True):
         (tmp_path / "limits" / name).write_text(block, "utf-8")
     test = test.replace(".venv/bin/python", sys.executable)
     done = subprocess.run(test, shell=True, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 passed" in done.stdout
+    assert "7 passed" in done.stdout
     mypy = [sys.executable, "-m", "mypy", "--config-file", f"{ROOT}/pyproject.toml", f"--cache-dir={ROOT}/.mypy_cache"]
     typed = {**os.environ, "MYPYPATH": str(ROOT)}
     checked = subprocess.run(
