@@ -12,6 +12,7 @@ ends its wait (or from the moment when its timer is over) to the first line of i
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ class Latencies:
 
 async def park(site: Site, crowd: Crowd, count: int, *, cause: str = "event", over: timedelta = _FAR) -> list[RunId]:
     """So many more; for timers ``over`` from now."""
-    share = count // len(crowd.tenants)
+    share = math.ceil(count / len(crowd.tenants))
     parked: list[RunId] = []
     for ctx in crowd.tenants:
         first = len(crowd.runs)

@@ -61,7 +61,7 @@ async def judge(platform: Platform, admin: TenantContext, jobs: list[Job], told:
         "audit": [] if broken is None else [f"the chain breaks at {broken}"],
         "submissions": _submissions(jobs, runs, told),
         "endings": [fault for run in runs for fault in _ending(run, jobs[run["number"]])],
-        "effects": _effects(runs, jobs, outside, attempts),
+        "effects": effect_faults(runs, jobs, outside, attempts),
     }
     facts = dict(measured) | {
         "deliveries": sum(effect["deliveries"] for effect in outside),
@@ -109,7 +109,7 @@ def _ending(run: dict[str, Any], job: Job) -> Iterable[str]:
         yield f"job {number} returned {output}"
 
 
-def _effects(
+def effect_faults(
     runs: list[dict[str, Any]], jobs: list[Job], outside: list[dict[str, Any]], attempts: dict[str, Any]
 ) -> list[str]:
     """Each effect of a run that succeeded was had once, but for those undone, and asked for at most once an attempt."""
