@@ -38,6 +38,7 @@ _TAGS = {
     "Pollers": "Runs started by a change at an address.",
     "Triggers": "Runs started by an event or a webhook.",
     "Memories": "What the tenant's agents have learned.",
+    "Blobs": "What is too large for an input, kept once and passed by reference.",
     "Tenant": "The organisation: its policy, usage and budget; who the caller is.",
     "API keys": "Keys for programs.",
     "Versions": "For operators: which versions of workflows new runs go to, and which code is still needed.",
@@ -150,7 +151,7 @@ def _operation(document: Json, path: str, method: str, operation: Json) -> Opera
         example=example,
         answers=answers,
         problems=refusals,
-        curl=_curl(path, method, example, signed="security" in operation),
+        curl=_curl(path, method, example, signed="security" in operation, file=_takes_file(operation)),
     )
 
 
@@ -203,10 +204,16 @@ def _example(document: Json, schema: Mapping[str, Any] | None) -> str:
     return json.dumps(examples[0], indent=2, ensure_ascii=False) if examples else ""
 
 
-def _curl(path: str, method: str, example: str, *, signed: bool) -> str:
+def _takes_file(operation: Json) -> bool:
+    return "application/octet-stream" in operation.get("requestBody", {}).get("content", {})
+
+
+def _curl(path: str, method: str, example: str, *, signed: bool, file: bool) -> str:
     identity = ["webhook-id: msg_…", "webhook-timestamp: 1767603600", "webhook-signature: v1,…"]
     headers = identity if signed else ["Authorization: Bearer bw_…"]
     lines = [f"curl -X {method.upper()} $BAILIWICK{path}", *(f"     -H '{header}'" for header in headers)]
     if example:
         lines += ["     -H 'Content-Type: application/json'", f"     -d '{json.dumps(json.loads(example))}'"]
+    if file:
+        lines += ["     -H 'Content-Type: application/pdf'", "     --data-binary @FILE"]
     return " \\\n".join(lines)

@@ -26,7 +26,11 @@ async def keep_blob(request: Request, caller: Caller, services: Services) -> Blo
     return await services.platform.blobs.put(caller, await read_body(request), media_type)
 
 
-@router.get("/blobs/{blob_id}", response_class=Response, **needs(Scope.RUNS_READ, NotFound))
+@router.get(
+    "/blobs/{blob_id}",
+    response_class=Response,
+    **needs(Scope.RUNS_READ, NotFound, also={200: {"description": "The content.", **_CONTENT}}),
+)
 async def get_blob(blob_id: BlobId, caller: Caller, services: Services) -> Response:
     """The content. Always an attachment: what came from elsewhere is not ours to show or run."""
     blob = await services.platform.blobs.get(caller, blob_id)
