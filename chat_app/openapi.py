@@ -33,6 +33,7 @@ answers exactly like what does not exist. `429` and `503` say in `Retry-After` w
 
 _TAGS = {
     "Runs": "One execution of a workflow: submit, look, follow, cancel, retry.",
+    "Bulk": "One act on many runs: looked at first, then done to each exactly once.",
     "Reviews": "Decisions that runs ask people for.",
     "Schedules": "Runs started by time.",
     "Pollers": "Runs started by a change at an address.",

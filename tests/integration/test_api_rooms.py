@@ -168,7 +168,7 @@ async def test_the_description_of_the_api_is_complete_and_its_examples_are_accep
             continue
         assert {"413", "415"} <= set(refusals), where
         schema = schemas[body["$ref"].rpartition("/")[2]]
-        if method == "post" and "{" not in path:
+        if method == "post" and "{" not in path and operation.get("x-right") != Scope.PLATFORM_OPERATE:
             for example in schema["examples"]:
                 answer = await http.post(path, json=example)
                 assert answer.is_success, (path, answer.text)
