@@ -28,9 +28,10 @@ _WORDS = {
 
 def menu(choice: Choice) -> None:
     """The acts, on everything that ``choice`` finds."""
-    with st.popover("Act on all of these", icon=":material/checklist:"):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption("All of these:")
         for act, (label, icon, _) in _WORDS.items():
-            if st.button(label, icon=icon, key=f"bulk_{act}", width="stretch"):
+            if st.button(label, icon=icon, key=f"bulk_{act}", type="tertiary"):
                 _preview(act, choice)
 
 

@@ -14,6 +14,7 @@ from ops_dashboard import session
 from ops_dashboard.session import Viewer
 
 _ASKED = "run_asked"
+_MADE = "run_made"
 _ENDED_BADLY = frozenset(state for state in RunState if state.final and state is not RunState.SUCCEEDED)
 Deed = Callable[[Platform, Viewer], Awaitable[Any]]
 Steps = Sequence[tuple[int, str]]
@@ -42,6 +43,10 @@ def ask(run_id: str) -> None:
     A dialog belongs to the whole script: one opened by a part that renews itself dies with the next renewal. So it
     stays asked for until it is answered, whatever interrupts the script that shows it.
     """
+    if _MADE in st.session_state:
+        # Only a run of the whole script may change the address: what a dialog writes there can get lost.
+        st.query_params["run"] = st.session_state.pop(_MADE)
+        st.rerun()
     what, about = st.session_state.get(_ASKED, (None, None))
     if about == run_id:
         _DIALOGS[what](run_id)
@@ -143,7 +148,7 @@ def _fork(run_id: str) -> None:
 
         if session.attempt(fork, "The fork is queued."):
             _answered()
-            st.query_params["run"] = made[0].run_id
+            st.session_state[_MADE] = made[0].run_id
             st.rerun()
 
 
