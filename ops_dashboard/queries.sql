@@ -76,11 +76,11 @@ select * from app.op_passage_rows($1, $2);
 
 -- name: transition_rows
 -- What happened to a run, with the named cause of each wait.
-select * from app.transition_rows($1);
+select seq, at, kind, cause from app.transition_rows($1);
 
 -- name: op_transition_rows
 -- The same, any tenant.
-select * from app.op_transition_rows($1);
+select seq, at, kind, cause from app.op_transition_rows($1);
 
 -- name: wait_causes
 -- Seconds waited by cause, of the runs that started between two moments.
