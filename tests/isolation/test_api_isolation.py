@@ -82,6 +82,8 @@ async def state_of(http: httpx.AsyncClient) -> list[Any]:
     return [(await http.get(f"/api/v1/{name}")).json() for name in lists]
 
 
+STREAM = "/api/v1/events"
+OF_OPERATORS = "/api/v1/versions"
 NO_IDS = ("/api/v1/me", "/api/v1/tenant", "/api/v1/tenant/estimates")
 """What tells of the caller's organisation without naming anything it owns."""
 
@@ -128,6 +130,9 @@ async def test_no_list_shows_anything_of_another_tenant(web: Web) -> None:
     ):
         ids = await owned(web, owner)
         lists = [path for method, path, _ in await routes(stranger) if method == "get" and "{" not in path]
+        lists.remove(STREAM)
+        lists.remove(OF_OPERATORS)
+        assert (await stranger.get(OF_OPERATORS)).status_code == 403
         assert len(lists) >= 8
         for path in lists:
             answer = await stranger.get(path)
@@ -140,6 +145,24 @@ async def test_no_list_shows_anything_of_another_tenant(web: Web) -> None:
         assert found.json() == {"memories": []}
         for filtered in ("batch_id=batch-of-the-bank", "workflow=loan-approval"):
             assert (await stranger.get(f"/api/v1/runs?{filtered}")).json()["runs"] == []
+
+
+async def test_the_stream_of_a_tenant_tells_of_its_own_runs_only(web: Web) -> None:
+    async with (
+        web.client(await web.key(OWNER)) as owner,
+        web.client(await web.key(STRANGER)) as stranger,
+        owner.stream("GET", STREAM) as ours,
+        stranger.stream("GET", STREAM) as theirs,
+    ):
+        run_id = (await owner.post("/api/v1/runs", json=LOAN)).json()["run_id"]
+        async for line in ours.aiter_lines():
+            if run_id in line:
+                break
+        own_id = (await stranger.post("/api/v1/runs", json=LOAN)).json()["run_id"]
+        async for line in theirs.aiter_lines():
+            assert run_id not in line
+            if own_id in line:
+                break
 
 
 async def test_no_route_lets_a_header_or_a_missing_identity_choose_the_tenant(web: Web) -> None:
