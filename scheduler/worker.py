@@ -30,6 +30,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import structlog
 from prometheus_client import Gauge
@@ -81,6 +82,7 @@ class Worker:
         self._held: dict[str, asyncio.Task[None]] = {}
         self._freed = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._again_at: datetime | None = None  # when a claim may find more, though nothing changes
         self._last_heartbeat = float("-inf")
         self._answered = True  # it did, when the platform was opened
 
@@ -130,7 +132,8 @@ class Worker:
                     task.cancel()
 
     async def _claim_all(self) -> bool:
-        """Claim until the slots are full or nothing is eligible; False when a claim failed."""
+        """Claim until the slots are full or nothing may start; False when a claim failed."""
+        self._again_at = None
         try:
             while (free := self._slots - len(self._held)) > 0 and not self._stopping.is_set():
                 if await self._heartbeat() > len(self._held):
@@ -143,6 +146,7 @@ class Worker:
                 for claim in claims:
                     self._held[claim.run_id] = asyncio.create_task(self._execute(claim), name=claim.run_id)
                 if len(claims) < free:
+                    self._again_at = claims.again_at
                     break
         except BailiwickError as error:
             self._answered = not isinstance(error, Unavailable)
@@ -151,13 +155,16 @@ class Worker:
         return True
 
     async def _wait(self, signals: Signals) -> None:
-        """Until a wake-up, a free slot, or the slow look that nothing should ever need."""
+        """Until a wake-up, a free slot, the moment that the queue told, or the slow look that nothing should need."""
         engine = self._executor.engine
         idle_s = self._engine_idle_s if engine.running else idle_look_s(self._platform.clock.now())
         timeout_s = _BUSY_LOOK_S if self._held else idle_s
+        again_s = None
+        if self._again_at is not None:
+            again_s = max(0.0, (self._again_at - self._platform.clock.now()).total_seconds())
         woken = asyncio.create_task(signals.wait(timeout_s))
         freed = asyncio.create_task(self._freed.wait())
-        await asyncio.wait({woken, freed}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({woken, freed}, timeout=again_s, return_when=asyncio.FIRST_COMPLETED)
         quiet = woken.done() and not woken.result() and not self._held
         for task in (woken, freed):
             task.cancel()

@@ -30,10 +30,13 @@ the difference is at most twice that.
 within 10(k+1) claims of its tenant, whatever its lane.
 
 **Headroom.** The last free slots go to newcomers (nothing was claimed since they had nothing queued or running), then
-to tenants whose virtual time is not past the queue's, V. The bound holds with them: only claims outside the headroom
-move V, so when it took its present value it was <= v_m, and f claims at v_f <= V. If newcomers moved it, a tenant of
-little weight that trickles would drive it away from the backlogged ones, and who comes back from being idle would wait
-until they have caught up.
+to tenants whose virtual time is not past the queue's, V, and that hold few slots or would not be past it with another
+run either: they ask for less than their share. The bound holds with them: only open claims, those at which
+everybody could have been chosen, move V, so when it took its present value it was <= v_m, and f claims at v_f <= V. If
+newcomers moved it, a tenant of little weight that trickles would drive it away from the backlogged ones, and who comes
+back from being idle would wait until they have caught up.
+
+**Pace.** Where runs are short the headroom is lent, and open claims keep a distance: ``core.queue.pace``.
 
 **Code.** A worker is given runs whose code it has. It passes over tenants of which it can execute nothing, and leaves
 a tenant's tenth claim to another worker with free slots when the oldest run is of code that only that one has. All of
@@ -47,9 +50,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
-from core.queue.rows import Entry, Flow, Reach, Run, Slot, Start, Tenant, Terms, User, Worker
+from core.queue.model import reserved_slots
+from core.queue.pace import Pace
+from core.queue.rows import Entry, Flow, Order, Reach, Run, Slot, Start, Tenant, Terms, User, Worker
 
 OLDEST_TURN = 10
 """Every so many claims of a tenant its oldest open run is taken."""
@@ -59,25 +64,6 @@ FIRST_ESTIMATE_S = 1.0
 
 _ALIVE_US = 60_000_000
 _RESUMED = 10**18
-
-
-class _Order:
-    """Eligible tenants by virtual time. Places that are no longer true are dropped when they come first."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, str]] = []
-
-    def file(self, tenant: Tenant) -> None:
-        heapq.heappush(self._heap, (tenant.virtual_time, tenant.tenant))
-
-    def first(self, tenants: Mapping[str, Tenant]) -> Tenant | None:
-        while self._heap:
-            virtual_time, name = self._heap[0]
-            tenant = tenants[name]
-            if tenant.eligible and tenant.virtual_time == virtual_time:
-                return tenant
-            heapq.heappop(self._heap)
-        return None
 
 
 def _by_virtual_time(tenant: Tenant) -> tuple[float, str]:
@@ -90,6 +76,9 @@ class FairQueue:
     def __init__(self, platform_cap: int | None = None) -> None:
         self.platform_cap = platform_cap
         self.virtual_time = 0.0
+        self.pace = Pace(FIRST_ESTIMATE_S)
+        self.again_us: int | None = None
+        """When the last claim, which left slots free, should be made again; None: when something changes."""
         self.no_worker_s = 0.0
         self.alive_until_us: int | None = 0
         self.tenants: dict[str, Tenant] = {}
@@ -97,7 +86,7 @@ class FairQueue:
         self.entries: dict[str, Entry] = {}
         self.slots: dict[str, Slot] = {}
         self.estimates: dict[tuple[str, str], float] = {}
-        self._order = _Order()
+        self._order = Order()
         self._newcomers: set[str] = set()
         self._at_cap: set[str] = set()
 
@@ -162,21 +151,27 @@ class FairQueue:
 
     def claim(self, worker_id: str, limit: int, headroom: float, now: int) -> list[Start]:
         """Up to ``limit`` runs for a worker, fairly. ``headroom``: share of all slots kept for tenants with few."""
+        self.again_us = None
         worker = self.workers.get(worker_id)
         if worker is None or worker.draining:
             return []
-        free, reserved = self._capacity(headroom, now)
+        total, free = self._capacity(now)
+        reserved = reserved_slots(total, headroom)
         mine = min(limit, worker.slots - worker.held)
         reach = Reach(worker.codes, self._elsewhere(worker, now))
         starts: list[Start] = []
         while len(starts) < mine and free > 0:
-            tenant = self._next(free, reserved, now, reach)
+            opens_us = self.pace.opens_us(free, total, reserved)
+            tenant = self._next(free, reserved, now, reach) if opens_us <= now else self._quiet(free, reach)
             if tenant is None:
+                if now < opens_us < math.inf and self._anybody(reach):
+                    self.again_us = round(opens_us)
                 break
             before = tenant.virtual_time
             start = self._start(tenant, worker_id, now, reach)
             if start is not None:
-                if free > reserved:  # not by the headroom: see the top
+                self.pace.claimed(start.estimate_s, total, now, was_open=opens_us <= now)
+                if opens_us <= now:  # see the top
                     self.virtual_time = max(self.virtual_time, before)
                 starts.append(start)
                 free -= 1
@@ -234,15 +229,19 @@ class FairQueue:
         self._note_absence(last_heard)
         return [run_id for _, run_id, _ in lost]
 
-    def _capacity(self, headroom: float, now: int) -> tuple[int, int]:
-        """Free slots of workers that live, and how many of them are kept for tenants that hold few."""
+    def _capacity(self, now: int) -> tuple[int, int]:
+        """Slots of workers that live, and how many of them are free."""
         live = [one for one in self.workers.values() if not one.draining and one.heard_us > now - _ALIVE_US]
         total = sum(one.slots for one in live)
         free = total - sum(one.held for one in live)
         if self.platform_cap is not None:
             total = min(total, self.platform_cap)
             free = min(free, self.platform_cap - len(self.slots))
-        return free, (max(1, math.ceil(total * headroom)) if total >= 2 else 0)
+        return total, free
+
+    def _anybody(self, reach: Reach) -> bool:
+        bursts = (one for name in self._at_cap if (one := self.tenants[name]).may_burst)
+        return self._first(reach) is not None or any(reach.to(one) for one in bursts)
 
     def _elsewhere(self, worker: Worker, now: int) -> frozenset[str]:
         """Code that this worker has not, and another that could execute a run at once has."""
@@ -256,8 +255,9 @@ class FairQueue:
         return frozenset().union(*ready) - worker.codes
 
     def _next(self, free: int, reserved: int, now: int, reach: Reach) -> Tenant | None:
-        if free > reserved:
-            return self._first(reach) or self._bursting(now, reach)
+        return self._first(reach) or (self._bursting(now, reach) if free > reserved else None)
+
+    def _quiet(self, free: int, reach: Reach) -> Tenant | None:
         newcomers = (one for name in self._newcomers if reach.to(one := self.tenants[name]))
         first = min(newcomers, key=_by_virtual_time, default=None)
         return first or self._modest(free, reach)
@@ -270,14 +270,17 @@ class FairQueue:
         return min(eligible, key=_by_virtual_time, default=None)
 
     def _modest(self, free: int, reach: Reach) -> Tenant | None:
-        """Of the tenants that are not ahead of the queue's virtual time, the one that holds the fewest slots."""
+        """Of those not ahead of the queue's virtual time who hold few, or are a run behind it, who holds the fewest."""
         first = self._order.first(self.tenants)
         if first is None or first.virtual_time > self.virtual_time:
             return None
         modest = (
             one
             for one in self.tenants.values()
-            if one.eligible and one.running < free and one.virtual_time <= self.virtual_time and reach.to(one)
+            if one.eligible
+            and one.virtual_time <= self.virtual_time
+            and (one.running < free or one.virtual_time + self.pace.mean_s / one.terms.weight <= self.virtual_time)
+            and reach.to(one)
         )
         return min(modest, key=lambda one: (one.running, one.virtual_time, one.tenant), default=None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -50,6 +51,15 @@ class Claim:
     budget_microusd: int
     submitted_at: datetime
     burst: bool
+
+
+class Claims(list[Claim]):
+    """The runs of one claim. ``again_at``: when to claim again though nothing changes, because what is queued may have
+    a free slot from then on; None: it is no use before something changes."""
+
+    def __init__(self, runs: Iterable[Claim] = (), again_at: datetime | None = None) -> None:
+        super().__init__(runs)
+        self.again_at = again_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@
 select app.queue_push($1, $2, $3);
 
 -- name: claim
--- Up to $2 runs for a worker; a last row without a run when others are to be woken.
+-- Up to $2 runs for a worker; a last row without a run says when to claim again, and whether others are to be woken.
 select run_id, tenant_id, user_id, workflow, version, input, attempt, thread_id, batch_id,
-       budget_microusd, submitted_at, burst
+       budget_microusd, submitted_at, burst, again_at, others
 from app.claim($1, $2, $3, $4);
 
 -- name: release

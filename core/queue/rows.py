@@ -5,6 +5,7 @@ Moments are whole microseconds, as in the database; durations are seconds.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -204,3 +205,24 @@ class Reach:
         if not self.passed or self.codes is None:
             return True
         return tenant.tenant not in self.passed and tenant.serves(self.codes)
+
+
+class Order:
+    """Eligible tenants by virtual time. Places that are no longer true are dropped when they come first."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, str]] = []
+
+    def file(self, tenant: Tenant) -> None:
+        """Note where a tenant stands."""
+        heapq.heappush(self._heap, (tenant.virtual_time, tenant.tenant))
+
+    def first(self, tenants: Mapping[str, Tenant]) -> Tenant | None:
+        """The eligible tenant with the least virtual time."""
+        while self._heap:
+            virtual_time, name = self._heap[0]
+            tenant = tenants[name]
+            if tenant.eligible and tenant.virtual_time == virtual_time:
+                return tenant
+            heapq.heappop(self._heap)
+        return None

@@ -21,7 +21,7 @@ from core.errors import Unavailable
 from core.ids import RunId, WorkerId
 from core.queue import store
 from core.queue.estimate import StartsIn, starts_in
-from core.queue.model import DEAD_AFTER_S, HEADROOM, IDLE_LOOK_S, Claim, Requeued, Stopped, Topic
+from core.queue.model import DEAD_AFTER_S, HEADROOM, IDLE_LOOK_S, Claims, Requeued, Stopped, Topic
 from core.redis.bus import Bus
 
 _DEAD_AFTER = timedelta(seconds=DEAD_AFTER_S)
@@ -49,8 +49,8 @@ class QueueService:
         self._blind = False
         self._sees_since = _NOBODY_IS_DEAD
 
-    async def claim(self, worker_id: WorkerId, limit: int) -> list[Claim]:
-        """Up to ``limit`` runs that this worker must now execute: such as it has the code of."""
+    async def claim(self, worker_id: WorkerId, limit: int) -> Claims:
+        """Up to ``limit`` runs that this worker must now execute, such as it has the code of; when to claim again."""
         async with self._db.control_statement() as tx:
             claims, others_wanted = await store.claim(tx, worker_id, limit, HEADROOM, self._clock.now())
         if others_wanted:

@@ -147,6 +147,7 @@ class _Play:
         self._free = {f"worker-{number}": slots for number, slots in enumerate(scenario.workers)}
         self._ends: list[tuple[int, int, str]] = []
         self._uses: list[Use] = []
+        self._again: float = math.inf
 
     def outcome(self) -> Outcome:
         """From the first arrival to the end of the scenario."""
@@ -176,9 +177,9 @@ class _Play:
         self._claim(at)
 
     def _run_until(self, until: int) -> None:
-        """Let runs end, and what they made room for start, up to a moment."""
-        while self._ends and self._ends[0][0] <= until:
-            now = self._ends[0][0]
+        """Let runs end, and what they made room for start, up to a moment; and what the queue only put off."""
+        while (now := min(self._ends[0][0] if self._ends else math.inf, self._again)) <= until:
+            now = int(now)
             while self._ends and self._ends[0][0] == now:
                 _, number, worker = heapq.heappop(self._ends)
                 self._queue.release(str(number), worker, now)
@@ -186,10 +187,13 @@ class _Play:
             self._claim(now)
 
     def _claim(self, now: int) -> None:
+        self._again = math.inf
         for worker in [one for one, free in self._free.items() if free]:
             self._queue.heartbeat(worker, self._free[worker], now)
             starts = self._queue.claim(worker, self._free[worker], self._scenario.headroom, now)
             self._free[worker] -= len(starts)
+            if self._queue.again_us is not None:
+                self._again = min(self._again, self._queue.again_us)
             for start in starts:
                 number = int(start.run_id)
                 arrival = self._scenario.arrivals[number]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from core.db.pool import Transaction
+from core.db.pool import Row, Transaction
 from core.db.queries import load_queries
 from core.ids import RunId, TenantId, UserId, WorkerId
 from core.queue.estimate import Circle, Place
-from core.queue.model import Claim, Requeued, Stopped
+from core.queue.model import Claim, Claims, Requeued, Stopped
 
 SQL = load_queries(__file__)
 
@@ -22,28 +22,12 @@ async def push(tx: Transaction, run_ids: Sequence[str], head: bool, now: datetim
 
 async def claim(
     tx: Transaction, worker_id: WorkerId, limit: int, headroom: float, now: datetime
-) -> tuple[list[Claim], bool]:
+) -> tuple[Claims, bool]:
     """Turn up to ``limit`` queue entries into slots of this worker, fairly; whether to wake others for what is left."""
     rows = await tx.fetch(SQL["claim"], worker_id, limit, headroom, now)
-    claims = [
-        Claim(
-            run_id=RunId(row["run_id"]),
-            tenant_id=TenantId(row["tenant_id"]),
-            user_id=UserId(row["user_id"]) if row["user_id"] else None,
-            workflow=row["workflow"],
-            version=row["version"],
-            input=row["input"],
-            attempt=row["attempt"],
-            thread_id=row["thread_id"],
-            batch_id=row["batch_id"],
-            budget_microusd=row["budget_microusd"],
-            submitted_at=row["submitted_at"],
-            burst=row["burst"],
-        )
-        for row in rows
-        if row["run_id"]
-    ]
-    return claims, len(claims) < len(rows)
+    left = rows.pop() if rows and rows[-1]["run_id"] is None else None
+    again_at, others = (left["again_at"], left["others"]) if left is not None else (None, False)
+    return Claims((_claimed(row) for row in rows), again_at), others
 
 
 async def release(tx: Transaction, run_id: str, worker_id: WorkerId, now: datetime) -> float | None:
@@ -210,3 +194,20 @@ async def tenant_starts(tx: Transaction, since: datetime) -> int:
 async def platform_starts(tx: Transaction, since: datetime) -> int:
     """Runs of all tenants that left the queue since a moment."""
     return int(await tx.fetchval(SQL["platform_starts"], since))
+
+
+def _claimed(row: Row) -> Claim:
+    return Claim(
+        run_id=RunId(row["run_id"]),
+        tenant_id=TenantId(row["tenant_id"]),
+        user_id=UserId(row["user_id"]) if row["user_id"] else None,
+        workflow=row["workflow"],
+        version=row["version"],
+        input=row["input"],
+        attempt=row["attempt"],
+        thread_id=row["thread_id"],
+        batch_id=row["batch_id"],
+        budget_microusd=row["budget_microusd"],
+        submitted_at=row["submitted_at"],
+        burst=row["burst"],
+    )

@@ -33,7 +33,7 @@ def of(ctx: TenantContext, user: str) -> TenantContext:
 
 async def one_by_one(work: Work, count: int, seconds: float = 1.0) -> list[Claim]:
     """Claims of one slot after the other, each held for some seconds."""
-    claims = []
+    claims: list[Claim] = []
     for _ in range(count):
         claims += await work.claim("w", 1)
         work.clock.advance(seconds)

@@ -39,20 +39,22 @@ CLOCK_S = 1e-6
 class Both:
     """The same operations on the database and on the twin."""
 
-    def __init__(self, work: Work, owner: asyncpg.Connection, seed: int) -> None:
+    def __init__(self, work: Work, owner: asyncpg.Connection, seed: int, haste: float) -> None:
         self.work = work
         self.owner = owner
         self.rng = random.Random(seed)
+        self.haste = haste
         self.twin = FairQueue()
         self.contexts: list[TenantContext] = []
         self.held: dict[str, tuple[Claim, str]] = {}
         self.parked: dict[str, tuple[str, Run]] = {}
         self.claims = 0
         self.bursts = 0
+        self.paced = 0
 
     @property
     def now(self) -> int:
-        return (self.work.clock.now() - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        return _micros(self.work.clock.now())
 
     def policy(self) -> Policy:
         rng = self.rng
@@ -75,7 +77,7 @@ class Both:
     async def act(self) -> None:
         """One operation, chosen by its frequency."""
         rng = self.rng
-        self.work.clock.advance(rng.choice([0.0, 0.000001, 0.25, 1.0, rng.uniform(0, 4)]))
+        self.work.clock.advance(rng.choice([0.0, 0.000001, 0.25, 1.0, rng.uniform(0, 4)]) / self.haste)
         verbs = {
             self.push: 4,
             self.claim: 6,
@@ -120,6 +122,9 @@ class Both:
             assert slot["estimate_s"] == start.estimate_s
             assert slot["capped_s"] == pytest.approx(start.capped_s, abs=CLOCK_S)
             assert slot["paused_s"] == pytest.approx(start.paused_s, abs=CLOCK_S)
+        again_us = claims.again_at and _micros(claims.again_at)
+        assert again_us == self.twin.again_us
+        self.paced += again_us is not None
         self.held |= {one.run_id: (one, worker) for one in claims}
         assert {code_of(one.workflow, one.version) for one in claims} <= set(CODES[worker])
         self.claims += len(claims)
@@ -200,6 +205,8 @@ class Both:
         platform = await self.owner.fetchrow("select * from queue_platform")
         assert platform is not None
         assert platform["virtual_time"] == pytest.approx(self.twin.virtual_time, abs=LOST_S)
+        assert platform["mean_s"] == pytest.approx(self.twin.pace.mean_s, abs=LOST_S)
+        assert _micros(platform["paced_until"]) == self.twin.pace.until_us
         assert platform["no_worker_s"] == pytest.approx(self.twin.no_worker_s, abs=CLOCK_S)
         for row in await self.owner.fetch("select * from queue_tenants where tenant_id <> 'platform'"):
             twin = self.twin.tenants[row["tenant_id"]]
@@ -215,6 +222,10 @@ class Both:
 
     def _any(self, held: dict[str, tuple[Claim, str]]) -> tuple[str, tuple[Claim, str]]:
         return self.rng.choice(sorted(held.items(), key=lambda one: one[0]))
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _terms(policy: Policy) -> Terms:
@@ -235,16 +246,18 @@ async def work(settings: Settings) -> AsyncIterator[Work]:
         yield rooms
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_database_and_twin_choose_alike(work: Work, owner_dsn: str, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "haste"), [(1, 1.0), (2, 1.0), (3, 50.0)])
+async def test_database_and_twin_choose_alike(work: Work, owner_dsn: str, seed: int, haste: float) -> None:
+    """In haste runs are so short that claims are paced."""
     owner = await asyncpg.connect(owner_dsn)
     try:
-        both = Both(work, owner, seed)
+        both = Both(work, owner, seed, haste)
         await both.open()
         for _ in range(OPERATIONS):
             await both.act()
         assert await work.queue.faults() == []
         assert both.claims > OPERATIONS / 4
         assert both.bursts > 0
+        assert (both.paced > 0) is (haste > 1)
     finally:
         await owner.close()

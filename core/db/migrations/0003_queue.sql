@@ -13,8 +13,12 @@
 -- had nothing queued or running re-enters at the present virtual time: no credit for idling, no penalty.
 --   Caps: a tenant below its cap is eligible. Triggers below refuse a slot beyond it, whoever writes it.
 --   Headroom: the last few free slots are kept for quiet tenants: newcomers, whose first run this is since they had
---     none, and then whoever is not ahead of the others; the n-th last slot goes to one that holds fewer than n. So a
---     quiet tenant starts at once, and one with a backlog, however small its weight, gets no more than its share.
+--     none, and then whoever is not ahead of the others; the n-th last slot goes to one that holds fewer than n, or is
+--     behind the others by a whole run, because it asks for less than its share. So a quiet tenant starts at once, and
+--     one with a backlog, however small its weight, gets no more than its share.
+--   Pace: where runs are short, so that a slot comes back every few milliseconds, the headroom is lent, and claims that
+--     are open to everybody keep a distance instead: so slots do not come back all at once, and a quiet tenant finds
+--     one free or about to be. A claim that is put off says when to make it again: after 128 ms at most.
 --   Burst: when nobody is eligible and slots beyond the headroom are free, a tenant may exceed its cap by burst_slots.
 --     Its debt grows by one for each second and slot over the cap, and shrinks by one for each second and slot
 --     under it; there is no burst at a debt of burst_credit_s. Burst slots are marked, and charged like any other.
@@ -145,18 +149,29 @@ create table workers (
     codes        text[]                -- the code it has, in order; null: whatever there is
 );
 
--- One row. The virtual time at which the last claim was made, the most slots that may be held on the whole platform
--- (null: as many as workers have), the seconds in which there was no worker: until alive_until, when not null; and when
--- a worker that passed over a tenant last woke the others.
+-- One row. The virtual time at which the last claim was made that was open to everybody; the recent mean of what claims
+-- charged, and until when they have been spaced out; the most slots that may be held on the whole platform (null: as
+-- many as workers have), the seconds in which there was no worker: until alive_until, when not null; and when a worker
+-- that passed over a tenant last woke the others.
 create table queue_platform (
     one          boolean primary key default true check (one),
     virtual_time double precision not null default 0,
+    mean_s       double precision not null default 1,
+    paced_until  timestamptz not null default 'epoch',
     cap          integer check (cap >= 0),
     no_worker_s  double precision not null default 0,
     alive_until  timestamptz,
     passed_at    timestamptz not null default 'epoch'
 );
 insert into queue_platform (alive_until) values ('epoch');
+
+-- Seconds between two claims that are open to everybody; null where slots come back so seldom that the headroom is kept
+-- instead. p_mean_s: what claims charged of late; p_slots: all that there are. core/queue/pace.py says the same; where
+-- the numbers are from: core/decisions/0013.
+create function app.spacing_s(p_mean_s double precision, p_slots integer) returns double precision
+language sql immutable as $$
+    select case when p_mean_s <= least(0.7, 0.035 * p_slots::double precision) then 0.8 * p_mean_s / p_slots end
+$$;
 
 -- Recent mean of worker-seconds per claim and workflow: what a claim charges in advance.
 create table run_estimates (

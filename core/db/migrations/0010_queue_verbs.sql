@@ -80,9 +80,8 @@ begin
 end $$;
 select app.control('app.queue_push(text[], boolean, timestamptz)');
 
--- Who may take a slot out of the headroom, when p_free slots are free; its row locked, all null when nobody may. The
--- queue's virtual time is p_clock.
-create function app.quiet_tenant(p_free integer, p_clock double precision) returns queue_tenants
+-- Who may take a slot out of the headroom, when p_free slots are free; its row locked, all null when nobody may.
+create function app.quiet_tenant(p_free integer, p_platform queue_platform) returns queue_tenants
 language plpgsql as $$
 declare tenant queue_tenants%rowtype;
 begin
@@ -91,7 +90,8 @@ begin
     if found then return tenant; end if;
     -- Few are behind the clock: who is served goes ahead of it, and who came back from being idle is a newcomer.
     select * into tenant from queue_tenants q
-    where q.eligible and q.virtual_time <= p_clock and q.running < p_free
+    where q.eligible and q.virtual_time <= p_platform.virtual_time
+      and (q.running < p_free or q.virtual_time + p_platform.mean_s / q.weight <= p_platform.virtual_time)
     order by q.running, q.virtual_time, q.tenant_id limit 1 for update skip locked;
     return tenant;
 end $$;
@@ -138,12 +138,13 @@ end $$;
 -- The one door through which a run starts. Claims up to p_max runs for a worker, fairly.
 -- p_headroom: share of all slots (at least one slot when there are two or more) that is kept for tenants that hold
 -- few, so that a quiet tenant starts at once while others are backlogged.
--- A last row without a run says that tenants were passed over, and that it is time to wake other workers for them: a
--- slot that this worker gave back may be what they waited for.
+-- A last row without a run says what there is to do about what is left. again_at: when to claim again, though nothing
+-- changes until then. others: tenants were passed over, and it is time to wake other workers for them, because a slot
+-- that this worker gave back may be what they waited for.
 create function app.claim(p_worker text, p_max integer, p_headroom double precision, p_now timestamptz)
 returns table (run_id text, tenant_id text, user_id text, workflow text, version text, input jsonb,
                attempt integer, thread_id text, batch_id text, budget_microusd bigint, submitted_at timestamptz,
-               burst boolean)
+               burst boolean, again_at timestamptz, others boolean)
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -152,12 +153,15 @@ declare
     entry    queue_entries%rowtype;
     platform queue_platform%rowtype;
     charge_s double precision;
+    space_s  double precision;
+    opens_at timestamptz;
     total    integer;
     free     integer;
     reserved integer;
     mine     integer;
     known    text[];
-    others   text[];
+    ready    text[];
+    later    timestamptz;
     oldest   boolean;
     passed   text[] := '{}';
     claimed  text[] := '{}';
@@ -174,24 +178,34 @@ begin
     select least(p_max, w.slots - w.held, free), w.codes into mine, known
     from workers w where w.worker_id = p_worker and not w.draining;
     -- Code that this worker has not, and another that could execute a run at once has.
-    select array_agg(distinct c.code) into others
+    select array_agg(distinct c.code) into ready
     from workers w cross join unnest(w.codes) as c(code)
     where w.codes <> known and not w.draining and w.held < w.slots and w.heartbeat_at > p_now - interval '1 minute'
       and c.code <> all (known);
 
+    space_s := app.spacing_s(platform.mean_s, total);
     while coalesce(mine, 0) > 0 loop
+        opens_at := case when space_s is null and free > reserved then '-infinity'
+                         when space_s is null then 'infinity'
+                         when free > reserved then platform.paced_until - interval '100 milliseconds'
+                         else platform.paced_until end;
         if passed <> '{}' then
-            tenant := app.next_served(free > reserved, free, platform.virtual_time, p_now, known, passed);
-        elsif free > reserved then
+            tenant := app.next_served(opens_at <= p_now, free > reserved, free, platform, p_now, known, passed);
+        elsif opens_at <= p_now then
             select * into tenant from queue_tenants q where q.eligible
             order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
-            if not found then tenant := app.bursting_tenant(p_now); end if;
+            if not found and free > reserved then tenant := app.bursting_tenant(p_now); end if;
         else
-            tenant := app.quiet_tenant(free, platform.virtual_time);
+            tenant := app.quiet_tenant(free, platform);
         end if;
-        exit when tenant.tenant_id is null;
+        if tenant.tenant_id is null then
+            if opens_at > p_now and opens_at < 'infinity' and app.anybody_served(known, passed) then
+                later := opens_at;
+            end if;
+            exit;
+        end if;
         oldest := (tenant.turn + 1) % 10 = 0;
-        flow := app.next_flow(tenant.tenant_id, oldest, case when oldest then known || others else known end);
+        flow := app.next_flow(tenant.tenant_id, oldest, case when oldest then known || ready else known end);
         if flow.flow_id is null and (known is null or (app.next_flow(tenant.tenant_id, false, null)).flow_id is null) then
             update queue_tenants q set blocked = true where q.tenant_id = tenant.tenant_id;
             continue;
@@ -228,9 +242,13 @@ begin
                 tenant.running >= tenant.cap, tenant.capped_s - entry.capped_s, tenant.paused_s - entry.paused_s,
                 platform.no_worker_s - entry.no_worker_s);
 
-        -- Not by the headroom: a newcomer far ahead of the others would put whoever comes after it behind them all.
-        if free > reserved then
+        platform.mean_s := platform.mean_s + 0.1 * (charge_s - platform.mean_s);
+        space_s := app.spacing_s(platform.mean_s, total);
+        -- Only where all could have been chosen: a newcomer far ahead would put whoever comes after it behind them all.
+        if opens_at <= p_now then
             platform.virtual_time := greatest(platform.virtual_time, tenant.virtual_time);
+            platform.paced_until := coalesce(greatest(platform.paced_until, p_now) + make_interval(secs => space_s),
+                                             platform.paced_until);
         end if;
         claimed := claimed || entry.run_id;
         bursts := bursts || (tenant.running >= tenant.cap);
@@ -242,21 +260,24 @@ begin
     else
         passed := '{}';
     end if;
-    if claimed = '{}' and passed = '{}' then return; end if;
-
-    update queue_platform p set virtual_time = platform.virtual_time;
-    update runs r set state = 'running', cause = null, attempt = r.attempt + 1,
-                      started_at = coalesce(r.started_at, p_now)
-    where r.run_id = any(claimed);
-    update workers w set held = w.held + cardinality(claimed), heartbeat_at = p_now where w.worker_id = p_worker;
-    return query
-        select r.run_id, r.tenant_id, r.user_id, r.workflow, r.version, r.input, r.attempt, r.thread_id,
-               r.batch_id, r.budget_microusd, r.submitted_at, c.burst
-        from unnest(claimed, bursts) with ordinality as c(run_id, burst, position)
-        join runs r on r.run_id = c.run_id
-        order by c.position;
-    if passed <> '{}' then
+    if claimed <> '{}' then
+        update queue_platform p
+        set virtual_time = platform.virtual_time, mean_s = platform.mean_s, paced_until = platform.paced_until;
+        update runs r set state = 'running', cause = null, attempt = r.attempt + 1,
+                          started_at = coalesce(r.started_at, p_now)
+        where r.run_id = any(claimed);
+        update workers w set held = w.held + cardinality(claimed), heartbeat_at = p_now where w.worker_id = p_worker;
+        return query
+            select r.run_id, r.tenant_id, r.user_id, r.workflow, r.version, r.input, r.attempt, r.thread_id,
+                   r.batch_id, r.budget_microusd, r.submitted_at, c.burst, null::timestamptz, false
+            from unnest(claimed, bursts) with ordinality as c(run_id, burst, position)
+            join runs r on r.run_id = c.run_id
+            order by c.position;
+    end if;
+    if later is not null or passed <> '{}' then
         run_id := null;
+        again_at := later;
+        others := passed <> '{}';
         return next;
     end if;
 end $$;

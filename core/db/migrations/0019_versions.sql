@@ -108,31 +108,43 @@ create function app.serves(p_codes text[], p_passed text[], p_tenant text) retur
         select from queue_flows f where f.tenant_id = p_tenant and f.queued > 0 and f.code = any (p_codes))
 $$;
 
+-- Whether something may start once the pace lets it, of tenants that this claim has not passed over.
+create function app.anybody_served(p_codes text[], p_passed text[]) returns boolean language sql stable as $$
+    select exists (select from queue_tenants q
+                   where q.eligible and (p_passed = '{}' or app.serves(p_codes, p_passed, q.tenant_id)))
+        or exists (select from queue_tenants q
+                   where q.may_burst and (p_passed = '{}' or app.serves(p_codes, p_passed, q.tenant_id)))
+$$;
+
 -- Who is next once a claim has passed over tenants for want of code: as in 0010_queue_verbs.sql (app.claim,
--- app.quiet_tenant, app.bursting_tenant), among those of which this worker can execute something. p_wide: slots beyond the headroom are free. A function of its own, so that a claim which passes over
--- nobody is not slowed down by it.
-create function app.next_served(p_wide boolean, p_free integer, p_clock double precision, p_now timestamptz,
-                                p_codes text[], p_passed text[]) returns queue_tenants language plpgsql as $$
+-- app.quiet_tenant, app.bursting_tenant), among those of which this worker can execute something. p_open: a slot is
+-- anybody's; p_wide: slots beyond the headroom are free. A function of its own, so that a claim which passes over nobody
+-- is not slowed down by it.
+create function app.next_served(p_open boolean, p_wide boolean, p_free integer, p_platform queue_platform,
+                                p_now timestamptz, p_codes text[], p_passed text[])
+returns queue_tenants language plpgsql as $$
 declare tenant queue_tenants%rowtype;
 begin
     select * into tenant from queue_tenants q
-    where q.eligible and (p_wide or q.newcomer) and app.serves(p_codes, p_passed, q.tenant_id)
+    where q.eligible and (p_open or q.newcomer) and app.serves(p_codes, p_passed, q.tenant_id)
     order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
     if found then return tenant; end if;
-    if not p_wide then
+    if not p_open then
         select * into tenant from queue_tenants q
-        where q.eligible and q.virtual_time <= p_clock and q.running < p_free
+        where q.eligible and q.virtual_time <= p_platform.virtual_time
+          and (q.running < p_free or q.virtual_time + p_platform.mean_s / q.weight <= p_platform.virtual_time)
           and app.serves(p_codes, p_passed, q.tenant_id)
         order by q.running, q.virtual_time, q.tenant_id limit 1 for update skip locked;
         return tenant;
     end if;
-    loop
+    while p_wide loop
         select * into tenant from queue_tenants q where q.may_burst and app.serves(p_codes, p_passed, q.tenant_id)
         order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
         if not found or tenant.clock_at = p_now then return tenant; end if;
         update queue_tenants q set clock_at = p_now where q.tenant_id = tenant.tenant_id returning * into tenant;
         if tenant.may_burst then return tenant; end if;
     end loop;
+    return null;
 end $$;
 
 -- Patch markers: which way a run went at a change of its code. Decided once, when it first comes there; after_step is the

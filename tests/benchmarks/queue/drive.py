@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -102,6 +103,7 @@ class _Drive:
         self._scenario = scenario
         self._ends: list[tuple[int, int]] = []  # when, in microseconds as in the database, and which run
         self._queued = 0
+        self._again: float = math.inf
         self._said_s = float("-inf")
         self._last = micros(scenario.ends_s)
 
@@ -121,7 +123,7 @@ class _Drive:
         position = 0
         while self._ends or position < len(arrivals):
             at = arrivals[position][0] if position < len(arrivals) else self._last
-            now = min(self._ends[0][0] if self._ends else self._last, at)
+            now = int(min(self._ends[0][0] if self._ends else self._last, at, self._again))
             if now >= self._last:
                 return
             submitted = arrivals[position][1] if at <= now else []
@@ -141,11 +143,13 @@ class _Drive:
         if now / 1e6 - self._said_s >= _HEARTBEAT_S:
             self._said_s = now / 1e6
             await store.heartbeat(self._tx, WORKER, self._scenario.slots, False, at)
-        free = self._scenario.slots - len(self._ends)
+        free, self._again = self._scenario.slots - len(self._ends), math.inf
         if free > 0 and self._queued > 0:
             claims, _ = await store.claim(self._tx, WORKER, free, HEADROOM, at)
             for claim in claims:
                 self._start(claim, now)
+            if claims.again_at is not None:
+                self._again = (claims.again_at - BEGIN) // timedelta(microseconds=1)
 
     def _start(self, claim: Claim, now: int) -> None:
         number = int(claim.run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -47,7 +47,10 @@ class Machine:
             self.most[start.tenant] = max(self.most[start.tenant], self.queue.tenants[start.tenant].running)
 
     def step(self) -> None:
-        """The next run ends."""
+        """The next run ends, if nothing that was put off may be claimed before."""
+        if self.queue.again_us is not None and (not self.ends or self.queue.again_us <= self.ends[0][0]):
+            self.now = self.queue.again_us
+            return
         end, run_id = heapq.heappop(self.ends)
         self.now = max(self.now, end)
         self.queue.release(run_id, "w", self.now)
@@ -187,6 +190,38 @@ def test_a_trickle_of_little_weight_does_not_put_whoever_comes_back_behind_the_b
         machine.step()
     gained = {name: machine.served_s(name) - before[name] for name in before}
     assert abs(gained["late"] - gained["busy"]) <= 2 * 20 * 1.0
+
+
+def test_short_runs_that_were_stopped_together_do_not_go_on_in_step() -> None:
+    rng = random.Random(1)
+    machine = Machine({"busy": 1.0}, 20, lambda _: rng.uniform(0.45, 0.55))
+    machine.queue.push("busy", runs("busy", 2_000), 0)
+    while machine.now < 5 * SECOND:
+        machine.claim()
+        machine.step()
+    # Nothing ends for a quarter of a second, and then all at once what should have ended meanwhile.
+    machine.ends = sorted((max(end, machine.now + SECOND // 4), run_id) for end, run_id in machine.ends)
+    ends = []
+    while machine.now < 10 * SECOND:
+        machine.claim()
+        machine.step()
+        ends.append(machine.now)
+    gaps_us = [after - before for before, after in pairwise(ends) if before > 6 * SECOND]
+    assert max(gaps_us) <= 0.12 * SECOND
+
+
+@pytest.mark.parametrize(("lasts_s", "kept"), [(0.5, 0), (5.0, 1)])
+def test_the_last_slot_is_kept_free_where_runs_are_long_and_lent_where_another_comes_back_soon(
+    lasts_s: float, kept: int
+) -> None:
+    machine = Machine({"busy": 1.0}, 20, lambda _: lasts_s)
+    machine.queue.push("busy", runs("busy", 2_000), 0)
+    free = set()
+    while machine.now < 40 * SECOND:
+        machine.claim()
+        free.add(machine.slots - len(machine.ends))
+        machine.step()
+    assert min(free) == kept
 
 
 def test_users_of_a_tenant_share_its_seconds_whatever_their_runs_last() -> None:

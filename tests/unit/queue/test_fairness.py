@@ -19,6 +19,8 @@ TENANTS = ("ant", "bee", "cat")
 WORKERS = {"one": 4, "two": 2}
 CODES = {"one": None, "two": frozenset(code_of(name, "1") for name in ("claim", "letter", "loan"))}
 """What each worker has: the second only the older version."""
+LONGEST_US = 128_000
+"""How long a free slot may be put off."""
 
 terms_of = st.builds(
     Terms,
@@ -98,19 +100,21 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.queue = FairQueue()
         self.now = 1_000 * SECOND
+        self.haste = 1
         self.made = 0
         self.jumps = dict.fromkeys(TENANTS, 0.0)
         """Virtual time that a tenant got without paying: it came back from being idle or paused, or to another cap."""
 
-    @initialize(terms=st.tuples(terms_of, terms_of, terms_of))
-    def open(self, terms: tuple[Terms, ...]) -> None:
+    @initialize(terms=st.tuples(terms_of, terms_of, terms_of), haste=st.sampled_from([1, 100]))
+    def open(self, terms: tuple[Terms, ...], haste: int) -> None:
+        self.haste = haste
         for name, given in zip(TENANTS, terms, strict=True):
             self.queue.policy(name, given, self.now)
         self._hear()
 
     @rule(micros=st.sampled_from([1, 400_000, 7 * SECOND]))
     def time_passes(self, micros: int) -> None:
-        self.now += micros
+        self.now += max(1, micros // self.haste)
 
     @rule(name=st.sampled_from(TENANTS), kinds=st.lists(run_of, min_size=1, max_size=6), head=st.booleans())
     def push(self, name: str, kinds: list[tuple[str, str, int]], head: bool) -> None:
@@ -139,6 +143,8 @@ class AnyOrder(RuleBasedStateMachine):
             expected = self._due(worker)
             starts = self.queue.claim(worker, 1, HEADROOM, self.now)
             assert [(one.tenant, one.run_id, one.burst) for one in starts] == expected
+            again_us = self.queue.again_us
+            assert again_us is None or self.now < again_us <= self.now + LONGEST_US
             for start in starts:
                 self._holds_its_caps(start)
 
@@ -215,17 +221,30 @@ class AnyOrder(RuleBasedStateMachine):
         free = total - len(queue.slots)
         if free <= 0 or queue.workers[worker].held == WORKERS[worker]:
             return []
-        if total >= 2 and free <= math.ceil(total * HEADROOM):
+        last = total >= 2 and free <= math.ceil(total * HEADROOM)
+        burst = False
+        if self._open(total, last):
+            fit = able(queue, worker)
+            burst = not fit and not last
+            fit = fit or able(queue, worker, bursting=True)[: burst * 1]
+        else:
             fit = [one for one in able(queue, worker) if one.newcomer] or sorted(
-                (one for one in able(queue, worker) if one.running < free and one.virtual_time <= queue.virtual_time),
+                (
+                    one
+                    for one in able(queue, worker)
+                    if one.virtual_time + queue.pace.mean_s / one.terms.weight <= queue.virtual_time
+                    or (one.running < free and one.virtual_time <= queue.virtual_time)
+                ),
                 key=lambda one: one.running,
             )
-            burst = False
-        else:
-            fit = able(queue, worker)
-            burst = not fit
-            fit = fit or able(queue, worker, bursting=True)
         return [(one.tenant, run_due(queue, one, worker), burst) for one in fit[:1]]
+
+    def _open(self, total: int, last: bool) -> bool:
+        """Whether a slot is anybody's: one beyond the headroom is, and where runs are short each is in its turn."""
+        queue = self.queue
+        if queue.pace.mean_s > min(0.7, 0.035 * total):
+            return not last
+        return self.now >= queue.pace.until_us - (0 if last else SECOND // 10)
 
     def _holds_its_caps(self, start: Start) -> None:
         tenant = self.queue.tenants[start.tenant]
