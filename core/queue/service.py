@@ -204,9 +204,11 @@ class QueueService:
     async def live_codes_in(self, tx: Transaction, *, fresh: bool = False) -> frozenset[str] | None:
         """The code of the same workers, at most a second old unless ``fresh``; None: one executes whatever there is."""
         now = self._clock.now()
-        if fresh or self._codes is None or not timedelta(0) <= now - self._codes[0] < _DEPTH_TTL:
-            self._codes = (now, await store.live_codes(tx, now - _ALIVE, now - _ALIVE_IDLE))
-        return self._codes[1]
+        # "Nobody has any" is believed for no time: it turns false with the first worker that comes.
+        known = self._codes if self._codes is not None and self._codes[1] != frozenset() else None
+        if fresh or known is None or not timedelta(0) <= now - known[0] < _DEPTH_TTL:
+            known = self._codes = (now, await store.live_codes(tx, now - _ALIVE, now - _ALIVE_IDLE))
+        return known[1]
 
     async def depth_in(self, tx: Transaction) -> int:
         """Runs queued on the whole platform, at most a second old."""

@@ -102,9 +102,10 @@ class Desk:
 
     async def delegate(self, ctx: TenantContext, review_id: str, user_id: str) -> ReviewView:
         """Give one's seat to a colleague. Raises ``InvalidInput`` for a case of a shared pool."""
+        acting = await self._acting(ctx, review_id)
         if _shares(ctx):
             raise InvalidInput("A case of a shared pool is not handed over: release it, and a colleague takes it.")
-        return await self._reviews.delegate(ctx, review_id, user_id)
+        return await self._reviews.delegate(acting, review_id, user_id)
 
     async def decide(
         self,

@@ -16,6 +16,8 @@ import pytest
 
 from core.errors import Forbidden, NotFound, Unauthenticated
 from core.ids import ThreadId
+from core.runs.acts import Act
+from core.runs.bulk import Choice
 from core.settings import Settings
 from core.tenancy import PLATFORM, Policy, Role, TenantContext
 from tests.fixtures.memory import Remembering, remembering
@@ -24,6 +26,8 @@ from tests.fixtures.rows import contents, fill
 THEIRS = "bravo"
 IDS = {
     "batch_id",
+    "blob_id",
+    "bulk_id",
     "element_id",
     "entry_id",
     "feedback_id",
@@ -40,11 +44,15 @@ IDS = {
 }
 # What else a method needs to be called at all.
 GIVEN: dict[str, Any] = {
+    "act": Act.CANCEL,
     "amount_microusd": 1,
     "at": datetime(2026, 3, 1, tzinfo=UTC),
+    "choice": Choice(),
     "comment": "",
     "delivery_id": "x",
     "draining": True,
+    "for_s": 0.0,
+    "from_step": 1,
     "email": "eve@example.com",
     "label": "x",
     "limit_microusd": 1,
@@ -56,6 +64,7 @@ GIVEN: dict[str, Any] = {
     "policy": Policy(),
     "region": "us-east-1",
     "roles": (Role.MEMBER,),
+    "step": 1,
     "value": 1,
     "verdict": "approve",
 }
@@ -71,7 +80,11 @@ def methods(here: Remembering) -> Iterator[tuple[str, Method, list[str]]]:
     platform = here.platform
     for service in (
         platform.runs,
+        platform.control,
+        platform.bulk,
         platform.reviews,
+        platform.desk,
+        platform.blobs,
         platform.usage,
         platform.audit,
         platform.schedules,
