@@ -39,7 +39,6 @@ app.add_typer(runs, name="runs")
 audit = typer.Typer(help="The record of acts: is it whole?", no_args_is_help=True)
 app.add_typer(audit, name="audit")
 app.add_typer(versions_cli.app, name="versions")
-console = Console(highlight=False)
 OneTenant = Annotated[str | None, typer.Option("--tenant", help="Only of this tenant.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -51,15 +50,15 @@ def up() -> None:
     from core.embedded.board import ConsoleBoard
 
     began = time.monotonic()
-    with ConsoleBoard(console) as board:
+    with ConsoleBoard(_console()) as board:
 
         def ready(settings: Settings, introduction: str) -> None:
             board.close()
             _introduce(settings, introduction)
-            console.print(f"Ready in {time.monotonic() - began:.1f} s. Ctrl-C stops everything.", style="bold")
+            _console().print(f"Ready in {time.monotonic() - began:.1f} s. Ctrl-C stops everything.", style="bold")
 
         asyncio.run(supervisor.up(Settings(), board, ready))
-    console.print("Stopped.")
+    _console().print("Stopped.")
 
 
 @app.command()
@@ -185,7 +184,7 @@ def doctor(
     if as_json:
         typer.echo(checks.as_json(findings))
     else:
-        console.print(checks.as_table(findings))
+        _console().print(checks.as_table(findings))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -206,7 +205,7 @@ def runs_show(
     if as_json:
         typer.echo(inspection.as_json(report))
     else:
-        console.print(inspection.as_text(report))
+        _console().print(inspection.as_text(report))
 
 
 @runs.command("follow")
@@ -221,7 +220,7 @@ def runs_follow(
         if as_json:
             typer.echo(following.as_json(found, one))
         else:
-            console.print(following.as_line(found, one))
+            _console().print(following.as_line(found, one))
 
     async def work() -> History:
         async with opened(Settings()) as (platform, ctx):
@@ -250,7 +249,7 @@ def runs_list(
     if as_json:
         typer.echo(inspection.lines_as_json(found))
     else:
-        console.print(inspection.lines_as_table(found))
+        _console().print(inspection.lines_as_table(found))
 
 
 def _act_on_runs(act: Act, what: str) -> None:
@@ -283,7 +282,7 @@ def _act_on_runs(act: Act, what: str) -> None:
                 if run_id is not None:
                     run = await control.act_on_one(platform, ctx, act, run_id)
                     return f"{run.run_id} is {run.state} now."
-                bulk = await control.act_on_many(platform, ctx, act, choice, console, agreed)
+                bulk = await control.act_on_many(platform, ctx, act, choice, _console(), agreed)
                 return control.summed(bulk) if bulk.applied_at else "Nothing was done. Repeat it with --yes to do it."
 
         typer.echo(asyncio.run(work()))
@@ -307,7 +306,7 @@ def audit_head(tenant: OneTenant = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(chains.heads_as_json(found))
     else:
-        console.print(chains.heads_as_table(found))
+        _console().print(chains.heads_as_table(found))
 
 
 @audit.command("verify")
@@ -336,9 +335,13 @@ def audit_verify(
     if as_json:
         typer.echo(chains.as_json(found))
     else:
-        console.print(chains.as_table(found, kept))
+        _console().print(chains.as_table(found, kept))
     if any(chain.broken for chain in found):
         raise typer.Exit(1)
+
+
+def _console() -> Console:
+    return Console(highlight=False)  # as wide as the terminal is now
 
 
 def _introduce(settings: Settings, introduction: str) -> None:
@@ -352,10 +355,10 @@ def _introduce(settings: Settings, introduction: str) -> None:
         table.add_row("", "Set BAILIWICK_MODEL_URL and BAILIWICK_MODEL_API_KEY to use a real one.")
     else:
         table.add_row("Model", settings.model_url)
-    console.print()
-    console.print(table)
-    console.print()
-    console.print(introduction, markup=False)
+    _console().print()
+    _console().print(table)
+    _console().print()
+    _console().print(introduction, markup=False)
 
 
 def main() -> None:

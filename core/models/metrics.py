@@ -25,7 +25,7 @@ class ModelMetrics:
         self.cache = Counter("bailiwick_model_cache_total", "Cache look-ups.", ["tenant", "result"], registry=registry)
         self.open_breakers = Gauge(
             "bailiwick_model_breaker_open",
-            "1 while a tenant does not call an endpoint.",
+            "1 while an endpoint is left alone for a while.",
             ["endpoint"],
             registry=registry,
         )

@@ -208,20 +208,23 @@ async def test_a_step_pays_from_its_own_reservation_and_stays_inside_it(house: H
 async def test_a_learned_reservation_grows_before_each_call_that_it_does_not_cover(
     house: House, endpoint: Upstream
 ) -> None:
-    covered, more = 100, list[int]()
+    covered, more, broke = 100, list[int](), False
 
     async def cover_more(amount_microusd: int) -> None:
-        more.append(amount_microusd)
-        assert models.spent_microusd <= covered + sum(more[:-1])
-        if len(more) == 3:
+        assert models.spent_microusd <= covered + sum(more)
+        if broke:
             raise BudgetExceeded("The run's budget does not cover it.", account="run")
+        more.append(amount_microusd)
 
     gateway = house.gateway(at(endpoint))
     models = gateway.for_tenant(await house.tenant(), "workflow", covered_microusd=covered, cover_more=cover_more)
     await asyncio.gather(ask(models), ask(models))
-    assert len(more) == 2
+    # Two calls each; the second ones may be under way at once, and then need a little more than the first ones did.
+    assert 2 <= len(more) <= 3
     assert all(amount > 0 for amount in more)
     assert 0 < models.spent_microusd <= covered + sum(more)
+
+    broke = True
 
     async def ask_on() -> None:
         while True:
@@ -230,7 +233,7 @@ async def test_a_learned_reservation_grows_before_each_call_that_it_does_not_cov
     with pytest.raises(BudgetExceeded) as refused:
         await ask_on()
     assert refused.value.details["account"] == "run"
-    assert models.spent_microusd <= covered + sum(more[:-1])
+    assert models.spent_microusd <= covered + sum(more)
 
 
 async def test_tiers_decide_the_model_and_agents_cannot_name_another(house: House, endpoint: Upstream) -> None:

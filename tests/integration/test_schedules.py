@@ -77,7 +77,7 @@ async def test_a_schedule_is_made_shown_edited_paused_resumed_and_deleted(house:
     assert (made.name, made.cron, made.timezone, made.next_at) == (
         "Re-check", "0 9 * * mon-fri", "Europe/Berlin", NINE - timedelta(hours=1),
     )  # fmt: skip
-    assert made.input == {"log": "x", "number": 0, "sleep_s": 0.0, "fail": False, "hold": None}, (
+    assert made.input == {"log": "x", "number": 0, "sleep_s": 0.0, "fail": False, "hold": None, "steps": 0}, (
         "as the model writes it"
     )
     assert await schedules.get(bank, made.schedule_id) == made
