@@ -111,7 +111,7 @@ class RunFeed:
                 yield found
             elif self._problem is not None:
                 raise self._problem
-            elif self.page is not None and self.page.state.final and after >= self._newest:
+            elif self.page is not None and self.page.state.final and after >= self.page.newest:
                 return
             elif not await _within(grown, COMMENT_EVERY_S):
                 yield []

@@ -22,7 +22,7 @@ from core.embedded.servers import complete
 from core.engine import migrate_engine
 from core.errors import BailiwickError, Unavailable
 from core.ids import WorkerId
-from core.queue.model import Claim
+from core.queue.model import Claims
 from core.runs.model import RunRequest, RunState, RunView
 from core.settings import ENGINE_ROLE, Port, Settings, with_credentials
 from core.tenancy import Policy, RateLimit
@@ -168,10 +168,10 @@ async def test_a_claim_whose_answer_was_lost_is_made_again_by_a_worker_that_live
         claim = queue.claim
         unknown: list[str] = []
 
-        async def lost(worker_id: WorkerId, limit: int) -> list[Claim]:
+        async def lost(worker_id: WorkerId, limit: int) -> Claims:
             claims = await claim(worker_id, limit)
             if not claims:
-                return []
+                return claims
             monkeypatch.setattr(queue, "claim", claim)
             unknown.extend(claim.run_id for claim in claims)
             raise Unavailable("Postgres went away.")
