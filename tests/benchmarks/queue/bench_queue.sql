@@ -6,6 +6,11 @@ with made as (
     insert into tenants (tenant_id, name, org_id, region, created_at)
     select id, id, id, 'us-east-1', $3::timestamptz from unnest($1::text[]) id
     returning tenant_id
+), ruled as (
+    -- Runs here are killed as often as it takes: none is to be given up.
+    insert into policies (tenant_id, version, document, created_at, created_by)
+    select m.tenant_id, 1, p.policy || '{"max_recoveries": 1000000}', $3, 'bench'
+    from made m join unnest($1::text[], $2::jsonb[]) as p(tenant_id, policy) using (tenant_id)
 )
 select count(app.queue_policy(m.tenant_id, p.policy, $3))
 from made m join unnest($1::text[], $2::jsonb[]) as p(tenant_id, policy) using (tenant_id);
