@@ -1,6 +1,6 @@
 """Blobs as steps and callers of the API use them: put, get, remove.
 
-``0021_blobs.sql`` draws their life. Putting is idempotent by content, so a step that is tried again keeps one blob. A
+``0023_blobs.sql`` draws their life. Putting is idempotent by content, so a step that is tried again keeps one blob. A
 put that is refused, or cut off by a crash, keeps nothing and counts nothing.
 """
 

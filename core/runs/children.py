@@ -2,7 +2,7 @@
 
 Spawning is one transaction: the children enter the queue as any submission does, and the step that spawned them is
 recorded with their ids; so a crash leaves both or neither. Their idempotency keys are made of the parent's id, the
-step, the attempt and their number in it. Waiting holds no slot: see ``core/db/migrations/0018_children.sql``.
+step, the attempt and their number in it. Waiting holds no slot: see ``core/db/migrations/0019_children.sql``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
--- Child runs. The story is in core/db/migrations/0018_children.sql.
+-- Child runs. The story is in core/db/migrations/0019_children.sql.
 
 -- name: place
 -- How many runs are above this one, and how often its step has been begun.

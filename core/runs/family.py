@@ -1,6 +1,6 @@
 """What the end of a run means for its family: its parent may go on, its open children are cancelled.
 
-The database does what must not be lost (``core/db/migrations/0018_children.sql``): with the end itself the parent is
+The database does what must not be lost (``core/db/migrations/0019_children.sql``): with the end itself the parent is
 woken, and a run that ends other than succeeded is written down as one whose children are to be cancelled. The service
 tells those who should know, and cancels; the scheduler repeats that at its looks for whatever a crash left.
 """

@@ -1,4 +1,4 @@
--- Routes of new runs to versions: core/db/migrations/0019_versions.sql tells the story.
+-- Routes of new runs to versions: core/db/migrations/0021_versions.sql tells the story.
 
 -- name: routes
 -- All routes.

@@ -21,7 +21,7 @@ create table runs (
     source           text not null,      -- chat, api, schedule, poller, trigger, run
     batch_id         text,
     thread_id        text,
-    parent_run_id    text,               -- the run that spawned it, at which of its steps; see 0018_children.sql
+    parent_run_id    text,               -- the run that spawned it, at which of its steps; see 0019_children.sql
     parent_step      integer,
     ancestors        text[] not null default '{}',   -- from the root of the family down to the parent
     forked_from      text,               -- the run whose first steps it was given
@@ -35,7 +35,7 @@ create table runs (
     policy_version   integer not null,
     attempt          integer not null default 0,
     cancel_requested boolean not null default false,
-    held             boolean not null default false,   -- paused by somebody; see 0018_control.sql
+    held             boolean not null default false,   -- paused by somebody; see 0020_control.sql
     ready            boolean not null default false,   -- held, and queued as soon as it is resumed
     timeout_s        double precision,                 -- how long its workflow lets it last; null: as long as the policy
     compensating     jsonb,                            -- the end to which it is undoing what it did, or null
