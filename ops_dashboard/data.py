@@ -8,7 +8,7 @@ hold no content. Every reader checks the right it needs; none of them writes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,8 +20,10 @@ from core.ids import RunId
 from core.queue.estimate import StartsIn
 from core.queue.model import IDLE_LOOK_S
 from core.queue.service import QueueService
-from core.runs.model import Cause, Lane, RunState, Standstill, queued_cause
-from core.runs.waiting import ENDS_A_SLOT, Parking, Passage, by_cause
+from core.runs.history import History, history
+from core.runs.model import Lane, Standstill, queued_cause
+from core.runs.timeline import Attempt, Transition
+from core.runs.waiting import Passage
 from core.tenancy import PLATFORM, ActorKind, Scope, TenantContext
 from core.tenants.model import TenantView
 from ops_dashboard.figures import OTHERS, TOP
@@ -75,17 +77,26 @@ class RunFilter:
 
 @dataclass(frozen=True, slots=True)
 class RunDetail:
-    """One run without its content. ``row`` as in ``run_rows``; the frames may be empty.
-
-    ``waited``: seconds by cause, all of its waiting so far. ``starts_in``: while it is queued, if anybody can know.
-    """
+    """One run without its content. ``row`` as in ``run_rows``; ``starts_in``: while it is queued, if one can know."""
 
     row: dict[str, Any]
-    steps: pd.DataFrame
-    passages: pd.DataFrame
-    transitions: pd.DataFrame
-    waited: dict[Cause, float]
+    history: History
     starts_in: StartsIn | None
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """The attempts of its steps, with the fields of ``Attempt``."""
+        return _rows(self.history.attempts, Attempt)
+
+    @property
+    def passages(self) -> pd.DataFrame:
+        """When it was in the queue and in a slot, with the fields of ``Passage``."""
+        return _rows(self.history.passages, Passage)
+
+    @property
+    def transitions(self) -> pd.DataFrame:
+        """What happened to it, with the fields of ``Transition``."""
+        return _rows(self.history.transitions, Transition)
 
 
 def is_operator(ctx: TenantContext) -> bool:
@@ -236,32 +247,14 @@ async def runs(
 async def run_detail(
     db: Database, queue: QueueService, ctx: TenantContext, run_id: str, now: datetime, user_id: str | None = None
 ) -> RunDetail | None:
-    """One run, its steps, its passages through the queue and its transitions; None when there is none to see.
-
-    ``user_id`` narrows to the runs of one person.
-    """
+    """One run and its life; None when there is none to see. ``user_id`` narrows to the runs of one person."""
     found = await runs(db, ctx, RunFilter(search=run_id, user_id=user_id), limit=1)
     if not found or found[0]["run_id"] != run_id:
         return None
+    life = await history(db, ctx, run_id, now)
     async with db.tenant_transaction(ctx) as tx:
-        passages = await tx.fetch(_query(ctx, "passage_rows"), run_id, now)
-        transitions = await tx.fetch(_query(ctx, "transition_rows"), run_id)
-        return RunDetail(
-            row=found[0],
-            steps=await _frame(tx, _query(ctx, "step_rows"), _STEPS, run_id),
-            passages=_framed(passages, _PASSAGES),
-            transitions=_framed(transitions, _TRANSITIONS),
-            waited=by_cause(
-                [Passage(**row) for row in passages],
-                [
-                    Parking(row["at"], Cause(row["cause"]) if row["kind"] == RunState.WAITING else None)
-                    for row in transitions
-                    if row["kind"] in ENDS_A_SLOT
-                ],
-                found[0]["finished_at"] or now,
-            ),
-            starts_in=await queue.starts_in(tx, RunId(run_id), any_tenant=is_operator(ctx)),
-        )
+        starts_in = await queue.starts_in(tx, RunId(run_id), any_tenant=is_operator(ctx))
+    return RunDetail(found[0], life, starts_in)
 
 
 async def people(db: Database, ctx: TenantContext) -> dict[str, str]:
@@ -299,17 +292,8 @@ _ENDINGS = (
     *("duration_p50_s", "duration_p95_s", "duration_p99_s"),
 )
 _FAILURES = ("tenant_id", "workflow", "code", "count")
-_STEPS = (
-    *("step", "attempt", "name", "kind", "state", "cost_microusd", "model"),
-    *("started_at", "finished_at", "error_code"),
-)
-_PASSAGES = (
-    *("queued_at", "claimed_at", "released_at", "burst"),
-    *("capped_s", "paused_s", "no_worker_s"),
-)
 _WAIT_CAUSES = ("tenant_id", "starts", "bursts", "capped_s", "paused_s", "no_worker_s", "share_s")
 _VERSIONS = ("workflow", "version", "bucket", "ended", "failed")
-_TRANSITIONS = ("seq", "at", "kind", "cause")
 
 
 async def _frame(tx: Transaction, query: Query, columns: Sequence[str], *args: object) -> pd.DataFrame:
@@ -318,3 +302,7 @@ async def _frame(tx: Transaction, query: Query, columns: Sequence[str], *args: o
 
 def _framed(rows: Iterable[Row], columns: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame([tuple(row) for row in rows], columns=list(columns))
+
+
+def _rows(values: Sequence[Attempt] | Sequence[Passage] | Sequence[Transition], kind: type[Any]) -> pd.DataFrame:
+    return pd.DataFrame([asdict(value) for value in values], columns=[field.name for field in fields(kind)])

@@ -58,30 +58,6 @@ select * from app.run_rows($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 -- The same, all tenants.
 select * from app.op_run_rows($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
--- name: step_rows
--- Attempts of the steps of a run.
-select * from app.step_rows($1);
-
--- name: op_step_rows
--- The same, any tenant.
-select * from app.op_step_rows($1);
-
--- name: passage_rows
--- When a run was in the queue and in a slot, and what it waited for there.
-select * from app.passage_rows($1, $2);
-
--- name: op_passage_rows
--- The same, any tenant.
-select * from app.op_passage_rows($1, $2);
-
--- name: transition_rows
--- What happened to a run, with the named cause of each wait.
-select seq, at, kind, cause from app.transition_rows($1);
-
--- name: op_transition_rows
--- The same, any tenant.
-select seq, at, kind, cause from app.op_transition_rows($1);
-
 -- name: wait_causes
 -- Seconds waited by cause, of the runs that started between two moments.
 select * from app.wait_causes($1, $2);

@@ -13,7 +13,7 @@ import streamlit as st
 from core.bootstrap import Platform
 from core.errors import NotFound
 from core.ids import TenantId
-from core.runs.history import Relative, Relatives, relatives
+from core.runs.history import Relative, Relatives
 from core.runs.model import RunState, RunView
 from core.tenancy import Scope
 from core.usage.model import format_usd
@@ -41,7 +41,6 @@ class _Shown:
     detail: RunDetail
     view: RunView | None  # with content; None for operators
     now: datetime
-    relatives: Relatives
     hidden: bool  # input and output are for the submitter's eyes only, and this is somebody else
 
 
@@ -53,7 +52,7 @@ async def _read(platform: Platform, who: Viewer, run_id: str) -> _Shown:
     view = None if who.operator else await platform.runs.get(who.ctx, run_id)
     workflow, submitter = detail.row["workflow"], None if view is None else view.user_id
     hidden = submitter not in {None, who.ctx.user_id} and platform.workflows.is_private(workflow)
-    return _Shown(detail, view, now, await relatives(platform.db, who.ctx, run_id), hidden)
+    return _Shown(detail, view, now, hidden)
 
 
 def show(run_id: str, close: Callable[[], None]) -> None:
@@ -78,7 +77,7 @@ def _live() -> None:
     _waiting(shown.detail)
     if shown.view is not None and shown.view.progress:
         _progress(shown.view.progress)
-    _family(shown.relatives)
+    _family(shown.detail.history.relatives)
     with st.container(border=True):
         st.plotly_chart(
             figures.timeline(
@@ -169,10 +168,10 @@ def _waiting(detail: RunDetail) -> None:
         st.info(f"Should start {'at once' if latest == 0 else when}, if nobody comes or goes.", icon=":material/timer:")
     elif detail.row["state"] == RunState.QUEUED:
         st.info("Nobody can say when it starts: it is paused, or no worker has its code.", icon=":material/timer_off:")
-    if detail.waited:
-        whole = duration(sum(detail.waited.values()))
+    if waited := detail.history.waited():
+        whole = duration(sum(waited.values()))
         st.caption(f"Waited {whole} so far" if detail.row["finished_at"] is None else f"Waited {whole}")
-        st.html(figures.stacked_bar({cause.value: round(seconds, 1) for cause, seconds in detail.waited.items()}))
+        st.html(figures.stacked_bar({cause.value: round(seconds, 1) for cause, seconds in waited.items()}))
 
 
 def _progress(progress: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from core.clock import FakeClock
 from core.db.pool import Row
+from core.db.queries import Query
+from core.runs import history
 from core.runs.execution import Wait
 from core.runs.model import Cause, RunState
 from core.settings import Settings
@@ -201,11 +203,11 @@ async def test_a_tenants_user_sees_only_their_own_numbers_and_operators_function
     (foreign,) = await work.submit(union, 1)
     now = work.clock.now()
 
-    async def ask(ctx: TenantContext, name: str, *args: object) -> list[Row]:
+    async def ask(ctx: TenantContext, query: Query, *args: object) -> list[Row]:
         async with work.db.tenant_transaction(ctx) as tx:
-            return await tx.fetch(SQL[name], *args)
+            return await tx.fetch(query, *args)
 
-    assert {row["tenant_id"] for row in await ask(bank, "pulse", now)} == {"regional-bank"}
+    assert {row["tenant_id"] for row in await ask(bank, SQL["pulse"], now)} == {"regional-bank"}
     assert {row["tenant_id"] for row in await data.runs(work.db, bank, RunFilter())} == {"regional-bank"}
     assert await data.run_detail(work.db, work.queue, bank, foreign.run_id, now) is None
     since = now - timedelta(hours=1)
@@ -217,17 +219,22 @@ async def test_a_tenants_user_sees_only_their_own_numbers_and_operators_function
         "op_service_over_time": (since, now, 60, 8),
         "op_depth_over_time": (since, now, 60, 8),
         "op_run_rows": (None, None, None, None, None, None, None, None, None, 10),
-        "op_step_rows": (foreign.run_id,),
-        "op_passage_rows": (foreign.run_id, now),
         "op_wait_causes": (since, now),
         "op_platform": (),
-        "op_transition_rows": (foreign.run_id,),
         "op_workers": (),
         "op_audit": (),
     }
-    assert set(arguments) == {name for name in SQL if name.startswith("op_")}
-    for name, args in arguments.items():
-        assert await ask(bank, name, *args) == [], name
+    of_one_run: dict[str, tuple[object, ...]] = {
+        "op_run_rows": (None, None, None, foreign.run_id, 10),
+        "op_step_rows": (foreign.run_id,),
+        "op_passage_rows": (foreign.run_id, now),
+        "op_transition_rows": (foreign.run_id,),
+        "op_relative_rows": (foreign.run_id,),
+    }
+    for queries, given in ((SQL, arguments), (history.SQL, of_one_run)):
+        assert set(given) == {name for name in queries if name.startswith("op_")}
+        for name, args in given.items():
+            assert await ask(bank, queries[name], *args) == [], name
     operator = await work.operator()
     assert {row["tenant_id"] for row in await data.runs(work.db, operator, RunFilter())} == {
         "regional-bank",
