@@ -114,12 +114,15 @@ async def history(
     if not found:
         raise NotFound("There is no such run.")
     async with db.tenant_transaction(ctx) as tx:
+        # Each statement sees what was committed before it. In this order whatever a transition names is there: the
+        # final state has its transition, a started step its attempt.
+        transitions = tuple(Transition(**row) for row in await tx.fetch(_query(ctx, "transition_rows"), run_id))
         return History(
             run=found[0],
             now=now,
             attempts=tuple(Attempt(**row) for row in await tx.fetch(_query(ctx, "step_rows"), run_id)),
             passages=tuple(Passage(**row) for row in await tx.fetch(_query(ctx, "passage_rows"), run_id, now)),
-            transitions=tuple(Transition(**row) for row in await tx.fetch(_query(ctx, "transition_rows"), run_id)),
+            transitions=transitions,
             relatives=await _relatives(tx, ctx, run_id),
         )
 

@@ -12,7 +12,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from core.cli import app
+from core.db.pool import Row, Transaction
+from core.db.queries import Query
 from core.embedded.environment import environment_for
+from core.runs.history import SQL, history
 from core.runs.model import Cause, RunRequest, RunState
 from core.settings import Settings
 from tests.fixtures.workers import Site, site_in, working
@@ -87,6 +90,29 @@ async def test_a_run_is_told_as_a_timeline_of_waits_with_causes_and_steps_and_ne
             RunState.SUCCEEDED
         ]
         assert run_id in (await bailiwick(site.settings, "runs", "list")).stdout
+
+
+async def test_a_step_that_begins_while_its_run_is_read_is_told_with_its_name(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site_in(settings) as site:
+        run, _ = await site.platform.runs.submit(
+            site.admin, RunRequest("sample-plain", {"log": str(tmp_path / "effects")})
+        )
+        fetch = Transaction.fetch
+
+        async def overtaken(tx: Transaction, query: Query, *args: object) -> list[Row]:
+            if query == SQL["transition_rows"]:
+                monkeypatch.undo()
+                async with working(site):
+                    await site.ended([run])
+            return await fetch(tx, query, *args)
+
+        monkeypatch.setattr(Transaction, "fetch", overtaken)
+        found = await history(site.platform.db, site.admin, run.run_id, site.platform.clock.now())
+        named = [one.step for one in found.transitions if one.step is not None]
+        assert named
+        assert set(named) <= {attempt.step for attempt in found.attempts}
 
 
 async def test_the_audit_of_every_tenant_is_checked_and_a_broken_one_is_named(
