@@ -47,7 +47,7 @@ class Window:
     ``endings``: tenant_id, succeeded, failed, cancelled, in_time, late, duration_p50_s, …_p95_s, …_p99_s.
     ``failures``: tenant_id, workflow, code, count. ``service_over_time``: tenant_id, bucket, worker_s.
     ``depth_over_time``: tenant_id, bucket, queued. In these two tenants beyond the largest are one, ``OTHERS``.
-    ``wait_causes``: tenant_id, starts, bursts, capped_s, paused_s, no_worker_s, share_s.
+    ``wait_causes``: tenant_id, starts, bursts, capped_s, paused_s, no_worker_s, no_code_s, share_s.
     """
 
     at: datetime
@@ -292,7 +292,7 @@ _ENDINGS = (
     *("duration_p50_s", "duration_p95_s", "duration_p99_s"),
 )
 _FAILURES = ("tenant_id", "workflow", "code", "count")
-_WAIT_CAUSES = ("tenant_id", "starts", "bursts", "capped_s", "paused_s", "no_worker_s", "share_s")
+_WAIT_CAUSES = ("tenant_id", "starts", "bursts", "capped_s", "paused_s", "no_worker_s", "no_code_s", "share_s")
 _VERSIONS = ("workflow", "version", "bucket", "ended", "failed")
 
 

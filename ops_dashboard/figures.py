@@ -29,7 +29,13 @@ CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"
 """For ``st.plotly_chart(config=…)``."""
 
 _BAR_COLORS = {"queue": STATE_COLORS["queued"], "slot": STATE_COLORS["running"], "wait": STATE_COLORS["waiting"]}
-_QUEUE_CAUSES = {"share_s": "share", "capped_s": "cap", "paused_s": "paused", "no_worker_s": "no_worker"}
+_QUEUE_CAUSES = {
+    "share_s": "share",
+    "capped_s": "cap",
+    "paused_s": "paused",
+    "no_worker_s": "no_worker",
+    "no_code_s": "no_code",
+}
 _WAITING_KINDS = {"review", "timer", "event", "rate", "budget", "children"}
 _STEP_COLORS = {
     "done": STATE_COLORS["succeeded"],
@@ -145,7 +151,7 @@ def normalised_service(services: pd.DataFrame, names: Mapping[str, str], colors:
 def wait_causes(frame: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
     """Seconds that runs waited in the queue before they started, by cause, per tenant: those that waited most.
 
-    ``frame``: tenant_id, capped_s, paused_s, no_worker_s, share_s.
+    ``frame``: tenant_id, capped_s, paused_s, no_worker_s, no_code_s, share_s.
     """
     figure = _base("Waiting in the queue, by cause", 300, barmode="stack")
     figure.update_layout(hovermode="closest")

@@ -204,6 +204,7 @@ class LeaderDuties:
             await self._platform.queue.forget_uses()
             await self._platform.runs.log.forget_said()
             await self._platform.queue.forget_flows()
+            await self._platform.queue.forget_gaps()
             await self._platform.bulk.forget()
             await self._platform.blobs.purge()
             await forget_old_acts(self._platform.audit, self._platform.tenants)

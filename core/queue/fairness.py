@@ -52,6 +52,7 @@ import heapq
 import math
 from collections.abc import Collection, Sequence
 
+from core.queue.gaps import Gaps
 from core.queue.model import reserved_slots
 from core.queue.pace import Pace
 from core.queue.rows import Entry, Flow, Order, Reach, Run, Slot, Start, Tenant, Terms, User, Worker
@@ -79,8 +80,7 @@ class FairQueue:
         self.pace = Pace(FIRST_ESTIMATE_S)
         self.again_us: int | None = None
         """When the last claim, which left slots free, should be made again; None: when something changes."""
-        self.no_worker_s = 0.0
-        self.alive_until_us: int | None = 0
+        self.gaps = Gaps()
         self.tenants: dict[str, Tenant] = {}
         self.workers: dict[str, Worker] = {}
         self.entries: dict[str, Entry] = {}
@@ -111,12 +111,13 @@ class FairQueue:
         self, worker_id: str, slots: int, now: int, *, draining: bool = False, codes: Collection[str] | None = None
     ) -> int:
         """A worker lives; how many slots it holds. A draining one claims nothing. ``codes`` None: it has all code."""
+        known = None if codes is None else frozenset(codes)
         worker = self.workers.get(worker_id)
-        if worker is None:
-            worker = self.workers[worker_id] = Worker(slots, now)
-            self.no_worker_s, self.alive_until_us = self._no_worker_s(now), None
-        worker.heard_us, worker.draining = now, draining
-        worker.codes = None if codes is None else frozenset(codes)
+        changed = worker is None or (worker.draining, worker.codes) != (draining, known)
+        worker = self.workers.setdefault(worker_id, Worker(slots, now))
+        worker.heard_us, worker.draining, worker.codes = now, draining, known
+        if changed:
+            self.gaps.follow(self.workers.values(), now, now)
         return worker.held
 
     def leave(self, worker_id: str, now: int) -> bool:
@@ -124,7 +125,7 @@ class FairQueue:
         if worker_id not in self.workers or self.workers[worker_id].held:
             return False
         del self.workers[worker_id]
-        self._note_absence(now)
+        self.gaps.follow(self.workers.values(), now, now)
         return True
 
     def push(self, name: str, runs: Sequence[Run], now: int, *, head: bool = False) -> None:
@@ -133,7 +134,7 @@ class FairQueue:
         if tenant.queued + tenant.running == 0:
             tenant.virtual_time = max(tenant.virtual_time, self.virtual_time)
             tenant.newcomer = True
-        clocks = (*tenant.clocks(now), self._no_worker_s(now))
+        clocks = (*tenant.clocks(now), self.gaps.clock_s(now))
         for position, run in enumerate(runs, 1):
             entry = Entry(run, name, now + position - (_RESUMED if head else 0), now, *clocks)
             self.entries[run.run_id] = entry
@@ -223,10 +224,9 @@ class FairQueue:
         for name, run_id, slot in lost:
             self.release(run_id, slot.worker, now)
             self.push(name, [slot.run], now, head=True)
-        last_heard = max((worker.heard_us for worker in self.workers.values()), default=now)
-        for one in dead:
-            del self.workers[one]
-        self._note_absence(last_heard)
+        if dead:
+            gone_us = max(self.workers.pop(one).heard_us for one in dead)
+            self.gaps.follow(self.workers.values(), gone_us, now)
         return [run_id for _, run_id, _ in lost]
 
     def _capacity(self, now: int) -> tuple[int, int]:
@@ -325,6 +325,9 @@ class FairQueue:
     def _started(self, tenant: Tenant, entry: Entry, estimate_s: float, now: int) -> Start:
         waited_s = max(0, now - entry.queued_us) / 1e6
         capped_s, paused_s = tenant.capped_s - entry.capped_s, tenant.paused_s - entry.paused_s
+        no_worker_s, no_code_s = self.gaps.of_wait(
+            entry.run.code, entry.queued_us, entry.no_worker_s, now, left_s=waited_s - capped_s - paused_s
+        )
         return Start(
             run_id=entry.run.run_id,
             tenant=tenant.tenant,
@@ -333,7 +336,8 @@ class FairQueue:
             waited_s=waited_s,
             capped_s=capped_s,
             paused_s=paused_s,
-            no_worker_s=max(0.0, min(self.no_worker_s - entry.no_worker_s, waited_s - capped_s - paused_s)),
+            no_worker_s=no_worker_s,
+            no_code_s=no_code_s,
         )
 
     def _choose(self, tenant: Tenant, reach: Reach) -> Flow | None:
@@ -370,14 +374,6 @@ class FairQueue:
         known_s = self.estimates.get((tenant, workflow))
         learned_s = served_s if known_s is None else max(0.001, 0.8 * known_s + 0.2 * served_s)
         self.estimates[tenant, workflow] = learned_s
-
-    def _no_worker_s(self, now: int) -> float:
-        """Seconds without any worker, ever, as of now."""
-        return self.no_worker_s + (max(0, now - self.alive_until_us) / 1e6 if self.alive_until_us is not None else 0.0)
-
-    def _note_absence(self, since: int) -> None:
-        if not self.workers and self.alive_until_us is None:
-            self.alive_until_us = since
 
     def _file(self, tenant: Tenant) -> None:
         """Put a tenant where claims look for it, after anything about it changed."""

@@ -75,6 +75,10 @@ select app.slot_uses_purge($1, $2);
 -- Forget what no longer matters of users who have nothing queued, some at a time.
 select app.queue_flows_purge($1);
 
+-- name: forget_gaps
+-- Forget when nobody had some code, from before a moment, some at a time.
+select app.code_gaps_purge($1, $2);
+
 -- name: platform_cap
 -- Set the most slots that may be held on the whole platform; what it was.
 select app.queue_platform_cap($1);

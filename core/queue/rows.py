@@ -52,11 +52,12 @@ class Start:
     capped_s: float
     paused_s: float
     no_worker_s: float
+    no_code_s: float
 
     @property
     def share_s(self) -> float:
         """The rest of the wait: it was not its turn."""
-        return self.waited_s - self.capped_s - self.paused_s - self.no_worker_s
+        return self.waited_s - self.capped_s - self.paused_s - self.no_worker_s - self.no_code_s
 
 
 @dataclass(slots=True)

@@ -196,6 +196,11 @@ class QueueService:
             if forgotten < _FORGET_BATCH:
                 return total
 
+    async def forget_gaps(self) -> int:
+        """Forget when nobody had the code of a version, as far as no queued run waited for it; how many gaps."""
+        async with self._db.control_transaction() as tx:
+            return await store.forget_gaps(tx, self._clock.now() - _USES_KEPT, _FORGET_BATCH)
+
     async def live_slots_in(self, tx: Transaction) -> int:
         """Slots of all workers that live: heard of in the last minute, or idle and not due to speak yet."""
         now = self._clock.now()

@@ -148,6 +148,11 @@ async def forget_uses(tx: Transaction, before: datetime, limit: int) -> int:
     return int(await tx.fetchval(SQL["forget_uses"], before, limit))
 
 
+async def forget_gaps(tx: Transaction, before: datetime, limit: int) -> int:
+    """Forget up to ``limit`` gaps, in which nobody had some code, from before a moment; how many."""
+    return int(await tx.fetchval(SQL["forget_gaps"], before, limit))
+
+
 async def place(tx: Transaction, run_id: str, now: datetime, *, any_tenant: bool) -> Place | None:
     """Where a queued run of the transaction's tenant (operators: of any) stands; None when it is not queued."""
     row = await tx.fetchrow(SQL["op_place" if any_tenant else "place"], run_id, now)

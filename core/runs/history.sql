@@ -25,11 +25,13 @@ from app.op_step_rows($1);
 
 -- name: passage_rows
 -- When a run was in the queue and in a slot, and what it waited for there.
-select queued_at, claimed_at, released_at, burst, capped_s, paused_s, no_worker_s from app.passage_rows($1, $2);
+select queued_at, claimed_at, released_at, burst, capped_s, paused_s, no_worker_s, no_code_s
+from app.passage_rows($1, $2);
 
 -- name: op_passage_rows
 -- The same, any tenant.
-select queued_at, claimed_at, released_at, burst, capped_s, paused_s, no_worker_s from app.op_passage_rows($1, $2);
+select queued_at, claimed_at, released_at, burst, capped_s, paused_s, no_worker_s, no_code_s
+from app.op_passage_rows($1, $2);
 
 -- name: transition_rows
 -- What happened to a run, with the named cause of each wait, the step and its attempt.

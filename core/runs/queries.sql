@@ -96,7 +96,8 @@ from run_steps where run_id = $1 order by step, attempt;
 
 -- name: passages
 -- Every time a run was in the queue and in a slot, with the causes of its waits for one.
-select queued_at, claimed_at, released_at, burst, capped_s, paused_s, no_worker_s from app.passage_rows($1, $2);
+select queued_at, claimed_at, released_at, burst, capped_s, paused_s, no_worker_s, no_code_s
+from app.passage_rows($1, $2);
 
 -- name: parkings
 -- When a run was parked, and what for, and when it ended; oldest first.

@@ -1,10 +1,10 @@
 """What a run waited for: all of its waiting, divided by cause. Pure.
 
 From its submission on a run is, at every moment, in the queue, in a slot, parked, or ended. Its times in the queue are
-divided by the queue's clocks (cap, paused, no worker; the rest was the share of others); a time between two entries
-into the queue is the wait that the run named when it gave back its slot. So the seconds add up to the whole, and
-nothing is left to guess. Somebody who pauses or resumes a parked run changes its cause from then on. What lies between
-a failure and a retry is no wait.
+divided by the queue's clocks (cap, paused, no worker, none with its code; the rest was the share of others); a time
+between two entries into the queue is the wait that the run named when it gave back its slot. So the seconds add up to
+the whole, and nothing is left to guess. Somebody who pauses or resumes a parked run changes its cause from then on.
+What lies between a failure and a retry is no wait.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Passage:
     capped_s: float
     paused_s: float
     no_worker_s: float
+    no_code_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def queued_for(passage: Passage, until: datetime) -> dict[Cause, float]:
         (Cause.PAUSED, passage.paused_s),
         (Cause.CAP, passage.capped_s),
         (Cause.NO_WORKER, passage.no_worker_s),
+        (Cause.NO_CODE, passage.no_code_s),
     ):
         parts[cause] = min(max(0.0, seconds), left_s)  # clocks of several machines may differ by a little
         left_s -= parts[cause]

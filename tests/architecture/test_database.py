@@ -21,6 +21,7 @@ CATALOG = load_queries(__file__, "catalog.sql")
 
 # Tables that belong to no tenant, with the reason. The runtime role reaches them through control functions only.
 SHARED_TABLES = {
+    "code_gaps": "from when to when no worker had the code of a version",
     "login_failures": "failed logins are counted before anybody is known",
     "migrations": "what was applied",
     "queue_platform": "the virtual time of the fair queue, and its cap",

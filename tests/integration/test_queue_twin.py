@@ -51,6 +51,7 @@ class Both:
         self.claims = 0
         self.bursts = 0
         self.paced = 0
+        self.codeless = 0
 
     @property
     def now(self) -> int:
@@ -122,6 +123,12 @@ class Both:
             assert slot["estimate_s"] == start.estimate_s
             assert slot["capped_s"] == pytest.approx(start.capped_s, abs=CLOCK_S)
             assert slot["paused_s"] == pytest.approx(start.paused_s, abs=CLOCK_S)
+            passages = await self.owner.fetch(
+                "select * from app.passage_rows($1, $2) where released_at is null", start.run_id, self.work.clock.now()
+            )
+            for column in ("no_worker_s", "no_code_s"):
+                assert passages[0][column] == pytest.approx(getattr(start, column), abs=CLOCK_S), column
+            self.codeless += start.no_code_s > 0
         again_us = claims.again_at and _micros(claims.again_at)
         assert again_us == self.twin.again_us
         self.paced += again_us is not None
@@ -207,7 +214,7 @@ class Both:
         assert platform["virtual_time"] == pytest.approx(self.twin.virtual_time, abs=LOST_S)
         assert platform["mean_s"] == pytest.approx(self.twin.pace.mean_s, abs=LOST_S)
         assert _micros(platform["paced_until"]) == self.twin.pace.until_us
-        assert platform["no_worker_s"] == pytest.approx(self.twin.no_worker_s, abs=CLOCK_S)
+        assert platform["no_worker_s"] == pytest.approx(self.twin.gaps.no_worker_s, abs=CLOCK_S)
         for row in await self.owner.fetch("select * from queue_tenants where tenant_id <> 'platform'"):
             twin = self.twin.tenants[row["tenant_id"]]
             assert (row["queued"], row["running"], row["turn"], row["blocked"], row["paused"]) == (
@@ -258,6 +265,7 @@ async def test_database_and_twin_choose_alike(work: Work, owner_dsn: str, seed: 
         assert await work.queue.faults() == []
         assert both.claims > OPERATIONS / 4
         assert both.bursts > 0
+        assert both.codeless > 0
         assert (both.paced > 0) is (haste > 1)
     finally:
         await owner.close()

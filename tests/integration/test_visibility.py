@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from core.clock import FakeClock
 from core.ids import RunId, UserId, WorkerId
 from core.queue.estimate import StartsIn
-from core.queue.model import Claim
+from core.queue.model import Claim, code_of
 from core.queue.shares import Claimant, max_min
 from core.queue.store import fair_level
 from core.runs.execution import Wait
@@ -189,6 +190,40 @@ async def test_all_waiting_of_a_run_is_divided_by_cause_while_it_lasts_and_after
     assert ended.finished_at is not None
     assert sum(waited.values()) == (ended.finished_at - ended.submitted_at).total_seconds()
     assert (await work.runs.standing(bank, await work.runs.get(bank, first.run_id))).waited_s == {Cause.NO_WORKER: 3}
+
+
+async def test_waiting_for_code_is_told_from_waiting_for_a_worker_and_for_others(work: Work, owner_dsn: str) -> None:
+    bank = await work.tenant("bank", Policy(concurrency_cap=1))
+    first, second = await work.submit(bank, 2, "loan", version="2")
+    old, new = [code_of("loan", "1")], [code_of("loan", "2")]
+    work.clock.advance(3)  # no worker
+    await work.queue.heartbeat(WorkerId("old"), 2, codes=old)
+    work.clock.advance(5)  # one without the code
+    assert (await work.runs.standing(bank, first)).waited_s == {Cause.NO_WORKER: 3, Cause.NO_CODE: 5}
+    await work.queue.heartbeat(WorkerId("new"), 2, codes=new)
+    work.clock.advance(1)  # one with it, that does not ask
+    (claim,) = await work.claim("new", 1, slots=2, codes=new)
+    work.clock.advance(7)  # the second waits for the cap
+    await work.queue.heartbeat(WorkerId("new"), 2, draining=True, codes=new)
+    await work.finish(claim, "new")
+    work.clock.advance(11)  # one that drains takes nothing
+    assert await work.queue.leave(WorkerId("new"))
+    work.clock.advance(13)
+    began = {Cause.NO_WORKER: 3, Cause.NO_CODE: 5, Cause.SHARE: 1}
+    waiting = {**began, Cause.NO_CODE: 5 + 11 + 13, Cause.CAP: 7}
+    assert (await work.runs.standing(bank, second)).waited_s == waiting
+    (claim,) = await work.claim("newer", 1, slots=2, codes=new)
+    await work.queue.heartbeat(WorkerId("newer"), 2, draining=True, codes=new)
+    work.clock.advance(17)  # of no concern to what executes
+    assert (await work.runs.standing(bank, second)).waited_s == waiting
+    await work.finish(claim, "newer")
+    ended = [await work.runs.get(bank, run.run_id) for run in (first, second)]
+    assert [(await work.runs.standing(bank, run)).waited_s for run in ended] == [began, waiting]
+    owner = await asyncpg.connect(owner_dsn)
+    row = await owner.fetchrow("select * from app.wait_causes($1, $2)", first.submitted_at, work.clock.now())
+    await owner.close()
+    assert row is not None
+    assert [row[name] for name in ("capped_s", "paused_s", "no_worker_s", "no_code_s", "share_s")] == [7, 0, 6, 34, 2]
 
 
 async def test_a_place_in_the_queue_of_another_tenant_is_none(work: Work) -> None:

@@ -17,7 +17,7 @@ def at(seconds: float) -> datetime:
 
 def passage(queued: float, claimed: float | None, released: float | None, **waited: float) -> Passage:
     """One time in the queue and in a slot."""
-    causes = {"capped_s": 0.0, "paused_s": 0.0, "no_worker_s": 0.0} | waited
+    causes = {"capped_s": 0.0, "paused_s": 0.0, "no_worker_s": 0.0, "no_code_s": 0.0} | waited
     moments = [None if each is None else at(each) for each in (claimed, released)]
     return Passage(at(queued), moments[0], moments[1], False, **causes)
 

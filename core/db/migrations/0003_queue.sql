@@ -33,7 +33,8 @@
 --
 -- Each wait for a slot is accounted for by cause: clocks count the seconds in which a tenant was paused or at its
 -- cap, and those in which the platform had no worker. An entry keeps what the clocks showed when it was queued; at the
--- claim the differences are the causes, and what is left is the share of the others.
+-- claim the differences are the causes. From when to when nobody had the code of a version is written down; of a wait
+-- that is looked up when the slot is given back. What is left is the share of the others.
 --
 -- What happens on failure: every verb is one transaction; a crash before commit changes nothing.
 
@@ -164,6 +165,16 @@ create table queue_platform (
     passed_at    timestamptz not null default 'epoch'
 );
 insert into queue_platform (alive_until) values ('epoch');
+
+-- From when to when no worker that takes runs had a code ('*': of workers that execute whatever there is). The first gap
+-- of a code begins before all time; one that lasts ends at infinity. Written only when workers come and go; a code that
+-- nobody has ever had is not here.
+create table code_gaps (
+    code    text not null,
+    gone_at timestamptz not null,
+    back_at timestamptz not null check (back_at > gone_at),
+    primary key (code, back_at)
+);
 
 -- Seconds between two claims that are open to everybody; null where slots come back so seldom that the headroom is kept
 -- instead. p_mean_s: what claims charged of late; p_slots: all that there are. core/queue/pace.py says the same; where

@@ -9,8 +9,8 @@
 -- Times are parameters. "Since" is exclusive, "now" inclusive. A wait is the time between entering the queue and
 -- getting a slot, each time a run does so; a duration is the time from submission to the end, waits included.
 
--- One row per slot that was given back; app.release writes it. This is the record behind "fair in worker-seconds". A run
--- that left the queue without a slot (app.queue_left) leaves a row without a worker: only what it waited for counts.
+-- One row per slot that was given back, by app.release: the record behind "fair in worker-seconds". A run that left the
+-- queue without a slot (app.queue_left) leaves a row without a worker: only what it waited for counts.
 create table slot_uses (
     tenant_id   text not null,
     released_at timestamptz not null,
@@ -24,13 +24,13 @@ create table slot_uses (
     capped_s    double precision not null,
     paused_s    double precision not null,
     no_worker_s double precision not null,
+    no_code_s   double precision not null,
     primary key (tenant_id, released_at, use_id)
 );
 create index slot_uses_run on slot_uses (run_id);
 select app.fence('slot_uses', 'select');
 
--- Uses are kept for plots, and for what a run waited for; housekeeping forgets the old ones of runs that have ended.
--- Returns how many.
+-- Forget uses of runs that have ended, from before what plots show. Returns how many.
 create function app.slot_uses_purge(p_before timestamptz, p_limit integer) returns integer language sql as $$
     with old as (
         select u.tenant_id, u.released_at, u.use_id from tenants t

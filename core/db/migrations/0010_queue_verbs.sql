@@ -310,14 +310,15 @@ begin
     on conflict (tenant_id, workflow) do update
         set estimate_s = greatest(0.001, 0.8 * e.estimate_s + 0.2 * excluded.estimate_s);
     with run as (
-        update runs r set worker_seconds = r.worker_seconds + served_s where r.run_id = p_run_id returning r.queued_at
+        update runs r set worker_seconds = r.worker_seconds + served_s where r.run_id = p_run_id returning r.*
     )
     insert into slot_uses (tenant_id, released_at, run_id, worker_id, queued_at, claimed_at, burst, capped_s, paused_s,
-                           no_worker_s)  -- see 0009
+                           no_worker_s, no_code_s)  -- see 0009
     select held.tenant_id, p_now, held.run_id, held.worker_id, run.queued_at, held.claimed_at, held.burst,
            held.capped_s, held.paused_s,
            greatest(0, least(held.no_worker_s,
-                             extract(epoch from held.claimed_at - run.queued_at) - held.capped_s - held.paused_s))
+                             extract(epoch from held.claimed_at - run.queued_at) - held.capped_s - held.paused_s)),
+           app.no_code_s(run.workflow || '@' || run.version, run.queued_at, held.claimed_at, held.no_worker_s)
     from run;
     update workers w set held = w.held - 1 where w.worker_id = p_worker;
     return served_s;

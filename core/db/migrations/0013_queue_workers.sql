@@ -8,35 +8,100 @@ create function app.cancelled_here(p_worker text) returns table (run_id text) la
 $$;
 select app.control('app.cancelled_here(text)');
 
--- A worker says that it lives, with how many slots and which code (null: whatever there is). Returns how many it holds here: more than it knows of, if the
--- answer to a claim was lost with the connection. The first worker ends the time without one.
+-- Note what workers that come, go or drain have changed: the time without any worker, and the times without one that has
+-- some code, begin and end. p_gone_at: when those that went were last known to be there. One call after the other, so
+-- that whoever comes second sees what the first one did.
+create function app.workers_changed(p_gone_at timestamptz, p_now timestamptz) returns void language plpgsql as $$
+declare
+    taking boolean;
+    known  text[];
+begin
+    perform pg_advisory_xact_lock(7306);
+    select count(*) > 0, coalesce(array_agg(distinct c.code) filter (where c.code is not null), '{}') into taking, known
+    from workers w left join lateral unnest(coalesce(w.codes, '{*}')) as c(code) on true
+    where not w.draining;
+    update queue_platform
+    set no_worker_s = no_worker_s + greatest(0, extract(epoch from p_now - alive_until)), alive_until = null
+    where taking and alive_until is not null;
+    update queue_platform set alive_until = p_gone_at where not taking and alive_until is null;
+
+    delete from code_gaps where back_at = 'infinity' and code = any (known) and gone_at >= p_now;
+    update code_gaps set back_at = p_now where back_at = 'infinity' and code = any (known);
+    insert into code_gaps
+    select k.code, '-infinity', p_now from unnest(known) as k(code)
+    where not exists (select from code_gaps g where g.code = k.code);
+    insert into code_gaps
+    select g.code, greatest(p_gone_at, max(g.back_at)), 'infinity' from code_gaps g where g.code <> all (known)
+    group by g.code having max(g.back_at) < 'infinity';
+end $$;
+
+-- Seconds of a wait in which there were workers, but none with the run's code. p_no_worker_s: those without any worker.
+-- Mostly it was there all the time, which one look tells.
+create function app.no_code_s(p_code text, p_from timestamptz, p_to timestamptz, p_no_worker_s double precision)
+returns double precision language plpgsql stable as $$
+begin
+    if exists (select from (values (p_code), ('*')) as c(code)
+               where (select max(g.back_at) from code_gaps g where g.code = c.code) <= p_from) then
+        return 0;
+    end if;
+    return (
+        with gone as (
+            select case when count(g.code) = 0 then '{(,)}' else range_agg(tstzrange(g.gone_at, g.back_at)) end as spans
+            from (values (p_code), ('*')) as c(code) left join code_gaps g on g.code = c.code
+            group by c.code
+            union all
+            select tstzmultirange(tstzrange(p_from, greatest(p_from, p_to)))
+        )
+        select greatest(0, coalesce(sum(extract(epoch from upper(s.span) - lower(s.span))), 0) - p_no_worker_s)
+        from unnest((select range_intersect_agg(g.spans) from gone g)) as s(span)
+    );
+end $$;
+select app.control('app.no_code_s(text, timestamptz, timestamptz, double precision)');
+
+-- Forget gaps that ended before a moment and that no queued run can have waited in. The last of each code stays: it tells
+-- that the code was there since. Up to p_limit; how many.
+create function app.code_gaps_purge(p_before timestamptz, p_limit integer) returns integer language plpgsql as $$
+declare forgotten integer;
+begin
+    perform app.outside();
+    delete from code_gaps where (code, back_at) in (
+        select g.code, g.back_at from code_gaps g
+        where g.back_at < p_before
+          and exists (select from code_gaps l where l.code = g.code and l.back_at > g.back_at)
+          and not exists (select from queue_flows f where f.code = g.code and f.queued > 0)
+        limit p_limit);
+    get diagnostics forgotten = row_count;
+    return forgotten;
+end $$;
+select app.control('app.code_gaps_purge(timestamptz, integer)');
+
+-- A worker says that it lives, with how many slots and which code (null: whatever there is). Returns how many it holds
+-- here: more than it knows of, if the answer to a claim was lost with the connection.
 create function app.worker_heartbeat(p_worker text, p_slots integer, p_draining boolean, p_now timestamptz,
                                      p_codes text[]) returns integer language plpgsql as $$
 declare holds integer;
 begin
     perform app.outside();
-    update workers set heartbeat_at = p_now, draining = p_draining, codes = p_codes where worker_id = p_worker
+    update workers set heartbeat_at = p_now
+    where worker_id = p_worker and draining = p_draining and codes is not distinct from p_codes
     returning held into holds;
     if found then return holds; end if;
     insert into workers (worker_id, slots, started_at, heartbeat_at, draining, codes)
     values (p_worker, p_slots, p_now, p_now, p_draining, p_codes)
-    on conflict (worker_id) do nothing;
-    update queue_platform
-    set no_worker_s = no_worker_s + greatest(0, extract(epoch from p_now - alive_until)), alive_until = null
-    where alive_until is not null;
-    return 0;
+    on conflict (worker_id) do update set heartbeat_at = p_now, draining = p_draining, codes = p_codes
+    returning held into holds;
+    perform app.workers_changed(p_now, p_now);
+    return holds;
 end $$;
 select app.control('app.worker_heartbeat(text, integer, boolean, timestamptz, text[])');
 
--- A worker left cleanly; it must hold nothing. With the last one begins the time without any.
+-- A worker left cleanly; it must hold nothing.
 create function app.worker_leave(p_worker text, p_now timestamptz) returns boolean language plpgsql as $$
 declare gone boolean;
 begin
     delete from workers where worker_id = p_worker and held = 0 and app.outside();
     gone := found;
-    if gone then
-        update queue_platform set alive_until = p_now where alive_until is null and not exists (select from workers);
-    end if;
+    if gone then perform app.workers_changed(p_now, p_now); end if;
     return gone;
 end $$;
 select app.control('app.worker_leave(text, timestamptz)');
@@ -99,9 +164,11 @@ begin
         end if;
     end loop;
     perform set_config('app.tenant', '', true);
-    select max(w.heartbeat_at) into last_seen from workers w;
-    delete from workers w where w.held = 0 and w.heartbeat_at < p_dead_before;
-    update queue_platform set alive_until = last_seen where alive_until is null and not exists (select from workers);
+    with dead as (
+        delete from workers w where w.held = 0 and w.heartbeat_at < p_dead_before returning w.heartbeat_at
+    )
+    select max(d.heartbeat_at) into last_seen from dead d;
+    if last_seen is not null then perform app.workers_changed(last_seen, p_now); end if;
 end $$;
 select app.control('app.recover(text, text[], timestamptz, timestamptz)');
 

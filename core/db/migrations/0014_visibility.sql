@@ -1,7 +1,7 @@
 -- Why runs wait, how long they probably will, and how fast queues drain: what admission, run pages and operators read.
 --
--- Every wait has a cause. In the queue the clocks of 0003_queue.sql divide it: at the cap, paused, no worker; the rest
--- was the share of others. Parked, it is the cause that the run named. So all of a run's waiting adds up, to the second.
+-- Every wait has a cause. In the queue the clocks of 0003_queue.sql divide it: at the cap, paused, no worker, none with the
+-- code; the rest was the share of others. Parked, it is the cause that the run named. So all of a run's waiting adds up, to the second.
 --
 -- A start is estimated from what stands before the run in the order in which claims choose, and from the slots its
 -- tenant may expect: its max-min share, by weight, among all tenants that want slots. core/queue/estimate.py has the
@@ -18,65 +18,77 @@ select app.control('app.no_worker_clock(timestamptz)');
 -- of others.
 create function app.passage_rows(p_run_id text, p_now timestamptz)
 returns table (queued_at timestamptz, claimed_at timestamptz, released_at timestamptz, burst boolean,
-               capped_s double precision, paused_s double precision, no_worker_s double precision)
+               capped_s double precision, paused_s double precision, no_worker_s double precision,
+               no_code_s double precision)
 language sql stable as $$
     with passages as (
-        select u.queued_at, u.claimed_at, u.released_at, u.burst, u.capped_s, u.paused_s, u.no_worker_s
+        select u.queued_at, u.claimed_at, u.released_at, u.burst, u.capped_s, u.paused_s, u.no_worker_s, u.no_code_s
         from slot_uses u where u.run_id = p_run_id
         union all
-        select r.queued_at, s.claimed_at, null, s.burst, s.capped_s, s.paused_s, s.no_worker_s
+        select r.queued_at, s.claimed_at, null, s.burst, s.capped_s, s.paused_s, s.no_worker_s,
+               app.no_code_s(r.workflow || '@' || r.version, r.queued_at, s.claimed_at, s.no_worker_s)
         from slots s join runs r on r.run_id = s.run_id where s.run_id = p_run_id
         union all
         select r.queued_at, null, null, null,
                q.capped_s - e.capped_s + case when q.running >= q.cap and not q.paused then late.passed_s else 0 end,
                q.paused_s - e.paused_s + case when q.paused then late.passed_s else 0 end,
-               app.no_worker_clock(p_now) - e.no_worker_s
+               app.no_worker_clock(p_now) - e.no_worker_s,
+               app.no_code_s(r.workflow || '@' || r.version, r.queued_at, p_now,
+                             app.no_worker_clock(p_now) - e.no_worker_s)
         from queue_entries e
         join runs r on r.run_id = e.run_id
         join queue_tenants q on q.tenant_id = e.tenant_id
         cross join lateral (select greatest(0, extract(epoch from p_now - q.clock_at)) as passed_s) late
         where e.run_id = p_run_id
     )
-    select p.queued_at, p.claimed_at, p.released_at, p.burst, p.capped_s, p.paused_s,
-           greatest(0, least(p.no_worker_s,
-                             extract(epoch from coalesce(p.claimed_at, p_now) - p.queued_at) - p.capped_s - p.paused_s))
-    from passages p order by 1
+    select p.queued_at, p.claimed_at, p.released_at, p.burst, p.capped_s, p.paused_s, w.no_worker_s,
+           greatest(0, least(p.no_code_s, left_s - w.no_worker_s))
+    from passages p
+    cross join lateral (
+        select extract(epoch from coalesce(p.claimed_at, p_now) - p.queued_at) - p.capped_s - p.paused_s as left_s
+    ) l
+    cross join lateral (select greatest(0, least(p.no_worker_s, l.left_s)) as no_worker_s) w
+    order by 1
 $$;
 
 create function app.op_passage_rows(p_run_id text, p_now timestamptz)
 returns table (queued_at timestamptz, claimed_at timestamptz, released_at timestamptz, burst boolean,
-               capped_s double precision, paused_s double precision, no_worker_s double precision)
+               capped_s double precision, paused_s double precision, no_worker_s double precision,
+               no_code_s double precision)
 language sql stable as $$ select * from app.passage_rows(p_run_id, p_now) where app.tenant() = 'platform' $$;
 select app.control('app.op_passage_rows(text, timestamptz)');
 
 -- Seconds that the runs which got a slot in a window had waited for it, by cause, per tenant.
 create function app.wait_causes(p_since timestamptz, p_now timestamptz)
 returns table (tenant_id text, starts integer, bursts integer, capped_s double precision, paused_s double precision,
-               no_worker_s double precision, share_s double precision)
+               no_worker_s double precision, no_code_s double precision, share_s double precision)
 language sql stable as $$
     with starts as (
-        select u.tenant_id, u.burst, u.capped_s, u.paused_s, u.no_worker_s,
+        select u.tenant_id, u.burst, u.capped_s, u.paused_s, u.no_worker_s, u.no_code_s,
                extract(epoch from u.claimed_at - u.queued_at) as waited_s
         from tenants t
         cross join lateral (select * from slot_uses s where s.tenant_id = t.tenant_id and s.released_at > p_since
                               and s.worker_id is not null) u
         where u.claimed_at > p_since and u.claimed_at <= p_now
         union all
-        select s.tenant_id, s.burst, s.capped_s, s.paused_s, least(s.no_worker_s, w.waited_s - s.capped_s - s.paused_s),
-               w.waited_s
+        select s.tenant_id, s.burst, s.capped_s, s.paused_s, s.no_worker_s,
+               app.no_code_s(r.workflow || '@' || r.version, r.queued_at, s.claimed_at, s.no_worker_s),
+               extract(epoch from s.claimed_at - r.queued_at)
         from slots s join runs r on r.run_id = s.run_id
-        cross join lateral (select extract(epoch from s.claimed_at - r.queued_at) as waited_s) w
         where s.claimed_at > p_since and s.claimed_at <= p_now
     )
     select s.tenant_id, count(*)::integer, (count(*) filter (where s.burst))::integer, sum(s.capped_s), sum(s.paused_s),
-           sum(greatest(0, s.no_worker_s)),
-           sum(greatest(0, s.waited_s - s.capped_s - s.paused_s - greatest(0, s.no_worker_s)))::double precision
-    from starts s group by s.tenant_id
+           sum(w.no_worker_s), sum(c.no_code_s), sum(greatest(0, l.left_s - w.no_worker_s - c.no_code_s))
+    from starts s
+    cross join lateral (select (s.waited_s - s.capped_s - s.paused_s)::double precision as left_s) l
+    cross join lateral (select greatest(0, least(s.no_worker_s, l.left_s)) as no_worker_s) w
+    cross join lateral (select greatest(0, least(s.no_code_s, l.left_s - w.no_worker_s)) as no_code_s) c
+    group by s.tenant_id
 $$;
 
 create function app.op_wait_causes(p_since timestamptz, p_now timestamptz)
 returns table (tenant_id text, starts integer, bursts integer, capped_s double precision, paused_s double precision,
-               no_worker_s double precision, share_s double precision)
+               no_worker_s double precision, no_code_s double precision, share_s double precision)
 language sql stable as $$ select * from app.wait_causes(p_since, p_now) where app.tenant() = 'platform' $$;
 select app.control('app.op_wait_causes(timestamptz, timestamptz)');
 

@@ -20,8 +20,9 @@
 create function app.queue_left(p_run_id text, p_now timestamptz) returns void language plpgsql as $$
 declare flow bigint;
 begin
-    insert into slot_uses (tenant_id, released_at, run_id, queued_at, claimed_at, burst, capped_s, paused_s, no_worker_s)
-    select app.tenant(), p_now, p_run_id, p.queued_at, p_now, false, p.capped_s, p.paused_s, p.no_worker_s
+    insert into slot_uses (tenant_id, released_at, run_id, queued_at, claimed_at, burst, capped_s, paused_s, no_worker_s,
+                           no_code_s)
+    select app.tenant(), p_now, p_run_id, p.queued_at, p_now, false, p.capped_s, p.paused_s, p.no_worker_s, p.no_code_s
     from app.passage_rows(p_run_id, p_now) p where p.claimed_at is null;
     delete from queue_entries where run_id = p_run_id returning flow_id into flow;
     update queue_flows f

@@ -167,7 +167,7 @@ class _Drive:
 def _use(scenario: Scenario, number: int, started_s: float) -> Use:
     arrival = scenario.arrivals[number]
     # What was charged, and the causes of the wait, are no part of these figures.
-    start = Start(_run_id(number), arrival.tenant, 0.0, False, started_s - arrival.at_s, 0.0, 0.0, 0.0)
+    start = Start(_run_id(number), arrival.tenant, 0.0, False, started_s - arrival.at_s, 0.0, 0.0, 0.0, 0.0)
     ended_s = started_s + arrival.duration_s
     return Use(arrival, start, started_s, ended_s if ended_s < scenario.ends_s else None)
 

@@ -77,7 +77,7 @@ def _outcome(scenario: Scenario, waited_s: dict[int, float]) -> Outcome:
     uses = []
     for number, waited in waited_s.items():
         one = scenario.arrivals[number]
-        start = Start(str(number), one.tenant, 0.0, False, waited, 0.0, 0.0, 0.0)
+        start = Start(str(number), one.tenant, 0.0, False, waited, 0.0, 0.0, 0.0, 0.0)
         uses.append(Use(one, start, one.at_s + waited, one.at_s + waited + one.duration_s))
     submitted = sum(one.at_s < scenario.ends_s for one in scenario.arrivals)
     return Outcome(scenario, tuple(uses), submitted - len(uses))

@@ -72,14 +72,15 @@ def test_versions_are_told_apart_by_what_ended_and_what_share_of_it_failed() -> 
 
 
 def test_waiting_is_stacked_by_cause_for_the_tenants_that_waited_most() -> None:
-    columns = ["tenant_id", "starts", "bursts", "capped_s", "paused_s", "no_worker_s", "share_s"]
-    rows = [("bank", 9, 0, 60.0, 0.0, 1.0, 30.0), *((f"t{n}", 1, 0, 0.0, 0.0, 0.0, float(n)) for n in range(TOP + 3))]
+    columns = ["tenant_id", "starts", "bursts", "capped_s", "paused_s", "no_worker_s", "no_code_s", "share_s"]
+    others = ((f"t{n}", 1, 0, 0.0, 0.0, 0.0, 0.0, float(n)) for n in range(TOP + 3))
+    rows = [("bank", 9, 0, 60.0, 0.0, 1.0, 5.0, 30.0), *others]
     figure = figures.wait_causes(pd.DataFrame(rows, columns=columns), NAMES)
-    assert [trace.name for trace in figure.data] == ["share", "cap", "paused", "no worker"]
+    assert [trace.name for trace in figure.data] == ["share", "cap", "paused", "no worker", "no code"]
     assert list(figure.data[0].y)[:2] == ["Regional Bank", f"t{TOP + 2}"]
-    assert [trace.x[0] for trace in figure.data] == [30.0, 60.0, 0.0, 1.0]
+    assert [trace.x[0] for trace in figure.data] == [30.0, 60.0, 0.0, 1.0, 5.0]
     assert len(figure.data[0].y) == TOP
-    idle = figures.wait_causes(pd.DataFrame([("bank", 9, 0, 0.0, 0.0, 0.0, 0.0)], columns=columns), NAMES)
+    idle = figures.wait_causes(pd.DataFrame([("bank", 9, 0, 0.0, 0.0, 0.0, 0.0, 0.0)], columns=columns), NAMES)
     assert len(idle.layout.annotations) == 1
 
 

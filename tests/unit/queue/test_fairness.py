@@ -258,7 +258,7 @@ class AnyOrder(RuleBasedStateMachine):
         )
         if self.queue.platform_cap is not None:
             assert len(self.queue.slots) <= self.queue.platform_cap
-        causes = (start.capped_s, start.paused_s, start.no_worker_s, start.share_s)
+        causes = (start.capped_s, start.paused_s, start.no_worker_s, start.no_code_s, start.share_s)
         assert min(causes) >= -1e-9
         assert sum(causes) == pytest.approx(start.waited_s, abs=1e-9)
 
