@@ -99,23 +99,18 @@ create function app.forget_said(p_before timestamptz, p_limit integer) returns b
 $$;
 select app.control('app.forget_said(timestamptz, integer)');
 
--- What the queue does to a run is told wherever it is done: it got a slot (claimed), what it waited for is over (woken).
--- All else is told by the statement that makes it so. Such an update leaves event_seq to this.
-create function app.run_moved() returns trigger language plpgsql as $$
+-- What a run waited for is over: told wherever that is done. All else is told by the statement that makes it so. Such an
+-- update leaves event_seq to this.
+create function app.run_woken() returns trigger language plpgsql as $$
 begin
     new.event_seq := new.event_seq + 1;
     insert into run_events (tenant_id, run_id, seq, at, kind, data)
-    values (new.tenant_id, new.run_id, new.event_seq,
-            case when new.state = 'queued' then new.queued_at
-                 else coalesce((select s.claimed_at from slots s where s.run_id = new.run_id), new.queued_at) end,
-            case when new.state = 'queued' then 'woken' else 'claimed' end,
-            case when new.state = 'queued' then jsonb_build_object('cause', old.cause)
-                 else jsonb_build_object('claim', new.attempt) end);
+    values (new.tenant_id, new.run_id, new.event_seq, new.queued_at, 'woken', jsonb_build_object('cause', old.cause));
     return new;
 end $$;
-create trigger run_moved before update of state on runs for each row
-when (old.state = 'queued' and new.state = 'running' or old.state = 'waiting' and new.state = 'queued')
-execute function app.run_moved();
+create trigger run_woken before update of state on runs for each row
+when (old.state = 'waiting' and new.state = 'queued')
+execute function app.run_woken();
 
 -- One row per attempt of a step: the checkpoints. The result and the settlement of its cost are written in one
 -- transaction. A later execution of the run is told what is done, or failed for good; all else it does.

@@ -168,6 +168,10 @@ declare
     bursts   boolean[] := '{}';
 begin
     perform app.outside();
+    -- All claims wait for the lock, which is kept until the commit: that does not wait for the disk. Nothing that a claimed
+    -- run does is durable before its claim is, because both are in one log, in order. A claim that a crash loses was no
+    -- claim: its run is queued, and the worker's first write about it is refused.
+    perform set_config('synchronous_commit', 'off', true);
     perform pg_advisory_xact_lock(7301);
     select * into strict platform from queue_platform;
     select least(coalesce(sum(w.slots - w.held) filter (where w.alive), 0), platform.cap - coalesce(sum(w.held), 0)),
@@ -263,9 +267,14 @@ begin
     if claimed <> '{}' then
         update queue_platform p
         set virtual_time = platform.virtual_time, mean_s = platform.mean_s, paced_until = platform.paced_until;
-        update runs r set state = 'running', cause = null, attempt = r.attempt + 1,
-                          started_at = coalesce(r.started_at, p_now)
-        where r.run_id = any(claimed);
+        with moved as (
+            update runs r set state = 'running', cause = null, attempt = r.attempt + 1, event_seq = r.event_seq + 1,
+                              started_at = coalesce(r.started_at, p_now)
+            where r.run_id = any(claimed)
+            returning r.tenant_id, r.run_id, r.event_seq, r.attempt
+        )
+        insert into run_events (tenant_id, run_id, seq, at, kind, data)
+        select m.tenant_id, m.run_id, m.event_seq, p_now, 'claimed', jsonb_build_object('claim', m.attempt) from moved m;
         update workers w set held = w.held + cardinality(claimed), heartbeat_at = p_now where w.worker_id = p_worker;
         return query
             select r.run_id, r.tenant_id, r.user_id, r.workflow, r.version, r.input, r.attempt, r.thread_id,
