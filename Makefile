@@ -3,7 +3,7 @@ PYTHON_FILES := chat_app core memory ops_dashboard scheduler tests
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint fmt lock clean bench-memory bench-queue bench-runs chaos
+.PHONY: help setup up test lint fmt lock clean bench-memory bench-queue bench-runs chaos handover
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ fmt: setup ## Format, and mend what can be mended
 
 chaos: setup ## Kill every process at random under 500 runs (12 minutes; SEED=7 repeats one); writes tests/benchmarks/results
 	@$(BIN)/python -m tests.durability.chaos $(SEED)
+
+handover: setup ## Complete a run of half an hour on workers that live for a minute each (31 minutes)
+	@HANDOVER_MINUTES=30 $(BIN)/pytest -q tests/durability/test_handover.py -k limited
 
 bench-memory: setup ## Measure recall of memory on real conversations; writes tests/benchmarks/results
 	@$(BIN)/pytest -q -s tests/benchmarks/bench_memory.py
