@@ -32,12 +32,13 @@ where v.tenant_id = app.tenant() and v.run_id = $1 and v.step >= $2 and v.state 
   and r.run_id = $1 and r.compensating is null;
 
 -- name: set_aside
--- The records of a step and of those after it answer nobody any more; whether there was any attempt at it. Unless the run
--- is still undoing what it did: it finds these steps by their records.
+-- The records of a step and of those after it answer nobody any more, nor does one that has spawned some of its children
+-- go on with these; whether there was any attempt at it. Unless the run is still undoing what it did: it finds these steps
+-- by their records.
 with redone as (
     update run_steps s set aside = true
     from runs r
-    where s.run_id = $1 and s.step >= $2 and s.state in ('done', 'skipped') and not s.aside
+    where s.run_id = $1 and s.step >= $2 and (s.state in ('done', 'skipped') or s.kind = 'spawn') and not s.aside
       and r.run_id = $1 and r.compensating is null
 )
 select exists (select from run_steps where run_id = $1 and step >= $2);

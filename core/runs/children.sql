@@ -1,10 +1,32 @@
 -- Child runs. The story is in core/db/migrations/0019_children.sql.
 
 -- name: place
--- How many runs are above this one, and how often its step has been begun.
-select cardinality(r.ancestors) as above,
-       (select coalesce(max(s.attempt), 0) from run_steps s where s.run_id = r.run_id and s.step = $2) as attempts
-from runs r where r.tenant_id = app.tenant() and r.run_id = $1;
+-- How many runs are above this one, and how far its step that spawns is; no record of it: attempt is 0.
+select cardinality(r.ancestors) as above, coalesce(s.attempt, 0) as attempt, s.state, s.result, coalesce(s.aside, false) as aside
+from runs r left join lateral (
+    select s.attempt, s.state, s.result, s.aside from run_steps s
+    where s.tenant_id = r.tenant_id and s.run_id = r.run_id and s.step = $2 order by s.attempt desc limit 1
+) s on true
+where r.tenant_id = app.tenant() and r.run_id = $1;
+
+-- name: spawned
+-- How far a step that is spawning is.
+update run_steps set result = $4
+where tenant_id = app.tenant() and run_id = $1 and step = $2 and attempt = $3 and state = 'started';
+
+-- name: brood
+-- The children of a step, in order, as far as they are spawned, below a number.
+select b.run_id from app.brood($1, $2) b where b.number < $3 order by b.number;
+
+-- name: stands
+-- Of the children of a step, how many have not ended, and whether one with a key that begins so ended other than
+-- succeeded.
+select (select count(*) from runs c
+        where c.tenant_id = app.tenant() and c.parent_run_id = $1 and c.parent_step = $2
+          and c.state in ('queued', 'running', 'waiting')) as open,
+       exists (select from runs c
+               where c.tenant_id = app.tenant() and c.parent_run_id = $1 and c.parent_step = $2
+                 and c.state in ('failed', 'cancelled', 'dead') and starts_with(c.idempotency_key, $3)) as failed;
 
 -- name: awaits
 -- Whether a child that a step of a run spawned has not ended.
@@ -30,9 +52,15 @@ select state from runs where tenant_id = app.tenant() and run_id = $1;
 
 -- name: tell_parent
 -- Of several children that a parent waits for, how many have ended; no row when it does not wait for several.
-with siblings as (
-    select count(*) as total, count(c.finished_at) as done from runs c
-    where c.tenant_id = app.tenant() and c.parent_run_id = $1 and c.parent_step = $2
+with spawning as (
+    select case jsonb_typeof(s.result) when 'array' then jsonb_array_length(s.result) else (s.result ->> 'of')::integer end as total,
+           case jsonb_typeof(s.result) when 'array' then jsonb_array_length(s.result) else (s.result ->> 'next')::integer end as spawned
+    from run_steps s where s.tenant_id = app.tenant() and s.run_id = $1 and s.step = $2 order by s.attempt desc limit 1
+), siblings as (
+    select n.total, n.spawned - count(c.run_id) as done
+    from spawning n left join runs c on c.tenant_id = app.tenant() and c.parent_run_id = $1 and c.parent_step = $2
+                                    and c.state in ('queued', 'running', 'waiting')
+    group by n.total, n.spawned
 )
 update runs p set progress = jsonb_build_object('done', s.done, 'total', s.total, 'note', p.progress ->> 'note')
 from siblings s

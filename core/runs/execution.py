@@ -69,7 +69,7 @@ class RunExecution(Recorded):
         then.
         """
         async with self._db.tenant_transaction(on.ctx) as tx:
-            attempt = await self._begin_in(tx, on, step, name, kind, undo=undo)
+            attempt = await self.begin_in(tx, on, step, name, kind, undo=undo)
             if attempt > 1:
                 await self._usage.abandon_in(tx, f"{on.run_id}/{step}/")
             if estimate_microusd:
@@ -88,9 +88,10 @@ class RunExecution(Recorded):
         limit = on.budget_microusd
         await self._usage.reserve_in(tx, on.ctx, key, amount_microusd, run_id=on.run_id, run_limit_microusd=limit)
 
-    async def _begin_in(
+    async def begin_in(
         self, tx: Transaction, on: Executing, step: int, name: str, kind: str, *, undo: bool = False
     ) -> int:
+        """Open an attempt in the caller's transaction. Raises what ``begin_step`` does, but for money."""
         limit = on.ctx.policy.max_steps
         if step > limit:
             raise QuotaExceeded(f"A run has at most {limit} steps.", quota="max_steps", limit=limit)
@@ -99,10 +100,15 @@ class RunExecution(Recorded):
             raise _STOPPED_BY[stands]
         return attempt
 
-    async def record_in(self, tx: Transaction, on: Executing, step: int, name: str, kind: str, result: Any) -> None:
-        """A step that is what the caller's transaction does. Raises what ``begin_step`` does, but for money."""
-        attempt = await self._begin_in(tx, on, step, name, kind)
+    async def finish_in(self, tx: Transaction, on: Executing, step: int, attempt: int, result: Any) -> None:
+        """Record the result of an attempt that reserved nothing, in the caller's transaction."""
         await store.close_step(tx, on.held, step, attempt, result=result, now=self._clock.now())
+
+    async def unless_stopped_in(self, tx: Transaction, on: Executing) -> None:
+        """Raise ``Lost``, or ``Paused`` when somebody has paused the run. In the caller's transaction."""
+        stands = await store.still_ours(tx, on.held)
+        if stands is not Standing.GOES_ON:
+            raise _STOPPED_BY[stands]
 
     async def finish_step(
         self,

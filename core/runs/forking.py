@@ -10,6 +10,11 @@ must have an effect come after it. A function that takes another way for the new
 with the first step whose name differs from the copied one. From ``from_step`` on everything is done anew, under the
 idempotency keys of the new run.
 
+**Children** that ended well are given to the fork with the step that spawned them: their results are part of what that
+step did. Those that were open when it was forked, or ended otherwise, the fork spawns anew, as its own: of a ``map``
+only these, with the arguments that its input gives them. Where the other run had gone on after a child that failed, the
+fork goes on like it.
+
 A copied step is not undone when the fork is cancelled or fails: what it did belongs to the other run.
 """
 
@@ -42,6 +47,7 @@ async def give_steps_in(tx: Transaction, ctx: TenantContext, fork: Fork, run_id:
             field="from_step",
         )
     await tx.execute(SQL["copy_steps"], fork.run_id, run_id, fork.from_step, now)
+    await tx.execute(SQL["copy_children"], fork.run_id, run_id, fork.from_step, now)
     await tx.execute(SQL["copy_reviews"], fork.run_id, run_id, fork.from_step)
     await tx.execute(SQL["copy_patches"], fork.run_id, run_id, fork.from_step)
     told = {"run_id": run_id, "from_step": fork.from_step, "actor": ctx.actor}

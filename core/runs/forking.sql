@@ -7,13 +7,38 @@ where r.tenant_id = app.tenant() and r.run_id = $1;
 
 -- name: copy_steps
 -- What the steps before $3 of run $1 ended with, for run $2: at no cost, since they were paid for there, and nothing to
--- undo, since it was not this run that did it.
+-- undo, since it was not this run that did it. A step that spawned only if all its children ended well, or the run went
+-- on after one that did not.
 insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, result, error, final, model, started_at,
                        finished_at)
 select app.tenant(), $2, s.step, 1, s.name, s.kind, s.state, s.result, s.error, s.final, s.model, $4, $4
 from (select distinct on (step) * from run_steps
       where tenant_id = app.tenant() and run_id = $1 and step > 0 and step < $3 and (state in ('done', 'skipped') or final) and not aside
-      order by step, attempt desc) s;
+      order by step, attempt desc) s
+where s.kind <> 'spawn' or s.final and s.result is null
+   or not s.final and not exists (select from app.brood($1, s.step) b join runs c on c.run_id = b.run_id
+                                  where c.tenant_id = app.tenant() and c.state <> 'succeeded')
+   or exists (select from run_steps f
+              where f.tenant_id = app.tenant() and f.run_id = $1 and f.step < $3 and f.kind = 'children' and f.final
+                and not f.aside and (s.result ? (f.error #>> '{details,run_id}')
+                                     or s.error #>> '{details,run_id}' = f.error #>> '{details,run_id}'));
+
+-- name: copy_children
+-- Of the steps before $3 that spawned and were not copied, the children that ended well: run $2 spawns only the others.
+insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, result, started_at)
+select app.tenant(), $2, s.step, 1, s.name, s.kind, 'started',
+       jsonb_build_object('key', s.step || '/1', 'next', 0, 'of', s.total, 'kept', well.kept), $4
+from (select distinct on (step) step, name, kind, case jsonb_typeof(result) when 'array' then jsonb_array_length(result)
+             else (result ->> 'of')::integer end as total
+      from run_steps
+      where tenant_id = app.tenant() and run_id = $1 and step > 0 and step < $3 and kind = 'spawn' and not aside
+      order by step, attempt desc) s
+cross join lateral (
+    select jsonb_object_agg(b.number, b.run_id) as kept
+    from app.brood($1, s.step) b join runs c on c.run_id = b.run_id
+    where c.tenant_id = app.tenant() and c.state = 'succeeded'
+) well
+where well.kept is not null and not exists (select from run_steps g where g.run_id = $2 and g.step = s.step);
 
 -- name: copy_patches
 -- Which way run $1 went at each change of its code that lies before these steps: they were done on that way.

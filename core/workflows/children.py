@@ -7,14 +7,14 @@ runs for now, the parent waits for free until they may be taken; what can never 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 
 from core.errors import BudgetExceeded, ChildFailed, InvalidInput, Overloaded, QuotaExceeded
-from core.runs.children import ChildEnd
+from core.runs.children import ChildEnd, Spawning
 from core.runs.execution import Executing, Wait
 from core.runs.model import Cause, Lane, RunRequest, RunState
 from core.usage.model import next_month
@@ -72,12 +72,10 @@ class Brood(Generic[Out]):
     arguments: Sequence[BaseModel]
     lane: Lane | None
 
-    def requests(self) -> list[RunRequest]:
-        """What is asked for."""
-        return [
-            RunRequest(self.workflow, argument.model_dump(mode="json"), version=self.version, lane=self.lane)
-            for argument in self.arguments
-        ]
+    def requests(self, numbers: Sequence[int]) -> list[RunRequest]:
+        """What is asked for, for the arguments of these numbers."""
+        arguments = [self.arguments[number].model_dump(mode="json") for number in numbers]
+        return [RunRequest(self.workflow, one, version=self.version, lane=self.lane) for one in arguments]
 
 
 def brood(workflow: Spawnable[Any, Out] | str, arguments: Sequence[BaseModel], lane: Lane | None = None) -> Brood[Out]:
@@ -89,45 +87,76 @@ def brood(workflow: Spawnable[Any, Out] | str, arguments: Sequence[BaseModel], l
 
 async def spawned_one(performer: Performer, on: Executing, number: int, of: Brood[Out], name: str | None) -> Child[Out]:
     """The one child of a step. Raises ``StepFailed`` and ``Parked``."""
-    run_ids = await _spawned(performer, on, number, name or f"spawn: {of.workflow}", of)
+    spawning = Spawning(number, name or f"spawn: {of.workflow}")
+    run_ids = await _recorded(performer, spawning)
+    if run_ids is None:
+        attempts = _admitted(performer, on, spawning, [0], of)
+        run_ids = await performer.or_for_good(number, spawning.name, "spawn", attempts) or []
     return Child(run_ids[0], of.workflow, number, of.output)
 
 
 async def result_of(performer: Performer, on: Executing, number: int, child: Child[Out]) -> Out:
     """What a child returned. Raises ``ChildFailed`` and ``Parked``."""
-    outputs = await _results(performer, on, number, f"result: {child.workflow}", child.step, [child.run_id])
+    wait = Wait(number, f"result: {child.workflow}", Cause.CHILDREN, key=str(child.step))
+    outputs = await _results(performer, on, wait, [child.run_id])
     return child.output.validate_python(outputs[0])
 
 
 async def mapped(
     performer: Performer, on: Executing, number: Callable[[], int], of: Brood[Out], at_once: int | None
 ) -> list[Out]:
-    """What children returned, in order; ``at_once`` of them open together. All steps are numbered first, so that
+    """What children returned, in order; ``at_once`` of them open together. Both steps are numbered first, so that
     others may go on beside these. Raises ``StepFailed``, ``ChildFailed`` and ``Parked``."""
-    steps = [(number(), number(), wave) for wave in _waves(len(of.arguments), at_once)]
-    outputs: list[Out] = []
-    for spawn, wait, wave in steps:
-        part = replace(of, arguments=of.arguments[wave.start : wave.stop])
-        run_ids = await _spawned(performer, on, spawn, f"spawn: {of.workflow}", part)
-        ended = await _results(performer, on, wait, f"map: {of.workflow}", spawn, run_ids)
-        outputs += [of.output.validate_python(output) for output in ended]
-    return outputs
+    count = len(of.arguments)
+    if count == 0:
+        return []
+    if at_once is not None and at_once < 1:
+        raise InvalidInput("At least one child must be open at once.")
+    spawning = Spawning(number(), f"spawn: {of.workflow}", count, min(at_once or count, count))
+    wait = Wait(number(), f"map: {of.workflow}", Cause.CHILDREN, key=str(spawning.step))
+    run_ids = await _recorded(performer, spawning)
+    if run_ids is None:
+        attempts = _all_spawned(performer, on, spawning, wait, of)
+        run_ids = await performer.or_for_good(spawning.step, spawning.name, "spawn", attempts)
+    return [of.output.validate_python(output) for output in await _results(performer, on, wait, run_ids)]
 
 
-async def _spawned(performer: Performer, on: Executing, number: int, name: str, of: Brood[Any]) -> list[str]:
-    """The ids of the children, spawned now or in an earlier execution. Raises ``StepFailed`` and ``Parked``."""
-    ended = await performer.recorded(number, name)
-    if ended is not None:
-        return [str(run_id) for run_id in ended.result]
-    return await performer.or_for_good(number, name, "spawn", _admitted(performer, on, number, name, of.requests()))
+async def _recorded(performer: Performer, spawning: Spawning) -> list[str] | None:
+    """The ids of the children, when all were spawned in an earlier execution."""
+    ended = await performer.recorded(spawning.step, spawning.name)
+    return None if ended is None else [str(run_id) for run_id in ended.result]
+
+
+async def _all_spawned(
+    performer: Performer, on: Executing, spawning: Spawning, wait: Wait, of: Brood[Any]
+) -> list[str]:
+    """The ids of the children once all are spawned, now or in earlier executions.
+
+    Raises ``Parked`` while no more may be open, ``ChildFailed``, and what a submission raises.
+    """
+    children = performer.tools.children
+    await performer.recorded(wait.step, wait.name)  # it may have failed while some were still to be spawned
+    numbers: Sequence[int] | None = range(spawning.at_once) if on.claim == 1 else None
+    while True:
+        if numbers is None:
+            look = await written(lambda: children.look(on, spawning, wait))
+            if look.ends:
+                await performer.or_for_good(wait.step, wait.name, wait.cause.value, _outputs(look.ends))
+            if look.numbers is None:
+                raise Parked
+            numbers = look.numbers
+        run_ids = await _admitted(performer, on, spawning, numbers, of)
+        if run_ids is not None:
+            return run_ids
+        numbers = None
 
 
 async def _admitted(
-    performer: Performer, on: Executing, number: int, name: str, requests: Sequence[RunRequest]
-) -> list[str]:
-    tools = performer.tools
+    performer: Performer, on: Executing, spawning: Spawning, numbers: Sequence[int], of: Brood[Any]
+) -> list[str] | None:
+    tools, requests, number, name = performer.tools, of.requests(numbers), spawning.step, spawning.name
     try:
-        return await written(lambda: tools.children.spawn(on, number, name, requests))
+        return await written(lambda: tools.children.spawn(on, spawning, numbers, requests))
     except BudgetExceeded:
         wake_at = next_month(tools.clock.now(), on.ctx.policy.timezone)
         await performer.park(Wait(number, name, Cause.BUDGET, key="month", wake_at=wake_at))
@@ -139,20 +168,17 @@ async def _admitted(
         await performer.park(Wait(number, name, Cause.RATE, key=str(refusal.details.get("quota")), wake_at=wake_at))
 
 
-async def _results(
-    performer: Performer, on: Executing, number: int, name: str, of_step: int, run_ids: Sequence[str]
-) -> list[Any]:
+async def _results(performer: Performer, on: Executing, wait: Wait, run_ids: Sequence[str]) -> list[Any]:
     """The outputs of the children, as JSON, in order. Raises ``ChildFailed`` for the first that failed, ``Parked``."""
     children = performer.tools.children
-    if await performer.recorded(number, name) is not None:
+    if await performer.recorded(wait.step, wait.name) is not None:
         return await _outputs(await written(lambda: children.stand(on, run_ids)))
-    wait = Wait(number, name, Cause.CHILDREN, key=str(of_step))
-    ends = await written(lambda: children.ends(on, wait, of_step, run_ids))
+    ends = await written(lambda: children.ends(on, wait, run_ids))
     if ends is None:
         raise Parked
     if len(ends) > 1:
         performer.teller.progress({"done": len(ends), "total": len(ends), "note": ""})
-    return await performer.or_for_good(number, name, Cause.CHILDREN.value, _outputs(ends))
+    return await performer.or_for_good(wait.step, wait.name, wait.cause.value, _outputs(ends))
 
 
 async def _outputs(ends: Sequence[ChildEnd]) -> list[Any]:
@@ -166,11 +192,3 @@ async def _outputs(ends: Sequence[ChildEnd]) -> list[Any]:
                 error=end.error,
             )
     return [end.output for end in ends]
-
-
-def _waves(count: int, at_once: int | None) -> list[range]:
-    """The numbers of the children that are open together. Raises ``InvalidInput`` for less than one at once."""
-    size = count if at_once is None else at_once
-    if count and size < 1:
-        raise InvalidInput("At least one child must be open at once.")
-    return [range(begin, min(begin + size, count)) for begin in range(0, count, size)] if count else []

@@ -317,9 +317,9 @@ class Run:
     ) -> list[Result]:
         """Start a run for each argument, wait for all of them, for free; what they returned, in order.
 
-        ``at_once``: so many are open together, and the next ones begin when these have ended; at most 1,000, which is
-        also the most without it. Raises ``ChildFailed`` for the first that failed, after all that were started have
-        ended; ``StepFailed``.
+        ``at_once``: so many are open together, and when one ends the next begins; at most 1,000, which is also the most
+        without it. Raises ``ChildFailed`` for the first that failed, after all that were started have ended;
+        ``StepFailed``.
         """
         return await mapped(self.performer, self.on, self._next, brood(workflow, arguments, lane), at_once)
 

@@ -27,7 +27,7 @@ from pydantic import BaseModel
 from core.clock import FakeClock
 from core.errors import InvalidInput
 from core.ids import RunId, TenantId, UserId, WorkerId, new_id
-from core.runs.execution import Executing
+from core.runs.execution import Executing, Wait
 from core.runs.model import RunRequest, check_request
 from core.tenancy import ROLE_SCOPES, ActorKind, Policy, Role, TenantContext
 from core.workflows.definition import WorkflowDefinition
@@ -124,9 +124,9 @@ class InMemory(Generic[In, Out]):
         """The runs that a run spawned, in order."""
         return [self._runs[child.run_id] for child in self._family.of(run_id)]
 
-    def awaits(self, run_id: str, step: int) -> bool:
-        """Whether a child that a step of a run spawned has not ended."""
-        return self._family.awaits(run_id, step)
+    def over(self, run_id: str, wait: Wait) -> bool:
+        """Whether the children for which a run waits have ended."""
+        return self._family.over(run_id, wait)
 
     def _start(self, request: RunRequest, at_most_microusd: int) -> RunInMemory[Any]:
         info = self._definitions.resolve(request.workflow, request.version)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from core.clock import Clock
 from core.ids import RunId
 from core.reviews.model import ONE_PERSON, Terms, Verdict
-from core.runs.children import ChildEnd
+from core.runs.children import ChildEnd, Look, Spawning
 from core.runs.execution import Executing, Wait
 from core.runs.model import Cause, RunRequest, Said
 from core.tenancy import RateLimit, TenantContext
@@ -126,11 +126,17 @@ class Records(Protocol):
 class Children(Protocol):
     """Runs that a run spawns; see ``core.runs.children.ChildRuns``."""
 
-    async def spawn(self, on: Executing, step: int, name: str, requests: Sequence[RunRequest]) -> list[str]:
-        """Submit the children and record the step, once; their ids, in order."""
+    async def look(self, on: Executing, spawning: Spawning, wait: Wait) -> Look:
+        """Which children may be spawned now."""
         ...
 
-    async def ends(self, on: Executing, wait: Wait, of_step: int, run_ids: Sequence[str]) -> list[ChildEnd] | None:
+    async def spawn(
+        self, on: Executing, spawning: Spawning, numbers: Sequence[int], requests: Sequence[RunRequest]
+    ) -> list[str] | None:
+        """Submit children and record how far the step is, once; the ids of all, when these were the last."""
+        ...
+
+    async def ends(self, on: Executing, wait: Wait, run_ids: Sequence[str]) -> list[ChildEnd] | None:
         """How they ended, in order; None: the run must park."""
         ...
 

@@ -10,8 +10,10 @@ import pytest
 
 from core.clock import FakeClock
 from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidInput, NotFound, QuotaExceeded
-from core.runs.execution import Executing
-from core.runs.model import RunRequest, RunState
+from core.ids import RunId
+from core.runs.children import Spawning
+from core.runs.execution import Executing, Wait
+from core.runs.model import Cause, RunRequest, RunState
 from core.settings import Settings
 from core.tenancy import Policy, TenantContext
 from tests.fixtures.work import Work, work_in
@@ -166,3 +168,30 @@ async def test_a_private_run_is_forked_by_its_submitter_only(site: Site, tmp_pat
         await site.platform.control.fork(site.reviewer, run.run_id, from_step=2)
     fork, _ = await site.platform.control.fork(site.admin, run.run_id, from_step=2)
     assert (await site.ended([fork]))[0].output == (await site.platform.runs.get(site.admin, run.run_id)).output
+
+
+async def test_a_fork_keeps_the_children_that_ended_well_and_spawns_the_others_as_its_own(work: Work) -> None:
+    ctx = await work.tenant("family", Policy(concurrency_cap=100))
+    await work.submit(ctx, 1)
+    on = await claimed(work)
+    single, many = Spawning(1, "spawn: child"), Spawning(2, "spawn: child", 4, 3)
+    lone = await work.children.spawn(on, single, [0], [RunRequest("child", {"n": 9})])
+    assert await work.children.spawn(on, many, range(3), [RunRequest("child", {"n": n}) for n in range(3)]) is None
+    for claim in await work.claim("w", 3):
+        if claim.input["n"] in (0, 1):
+            await work.finish(claim, "w", RunState.FAILED if claim.input["n"] else RunState.SUCCEEDED, error="no")
+    fork, _ = await work.control.fork(ctx, on.run_id, from_step=3)
+    await work.finish((await work.claim("w", 1))[0], "w")  # the last child of the other run
+    forked = await claimed(work)
+    assert forked.run_id == fork.run_id
+    assert await work.execution.recorded(forked, 1) is None, "the lone child was open: it is spawned anew"
+    again = await work.children.spawn(forked, single, [0], [RunRequest("child", {"n": 9})])
+    assert again != lone
+    wait = Wait(3, "map: child", Cause.CHILDREN, key="2")
+    look = await work.children.look(forked, many, wait)
+    assert look.numbers == [1, 2, 3]
+    spawned = await work.children.spawn(forked, many, [1, 2, 3], [RunRequest("child", {"n": n}) for n in (1, 2, 3)])
+    assert spawned is not None
+    found = {run.run_id: run for run in await work.runs.some(ctx, spawned)}
+    assert [found[RunId(one)].input["n"] for one in spawned] == [0, 1, 2, 3]
+    assert [found[RunId(one)].parent_run_id for one in spawned] == [on.run_id, *[fork.run_id] * 3]

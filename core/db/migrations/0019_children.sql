@@ -9,6 +9,14 @@
 -- one that finds no open sibling wakes the parent: one probe of an index per end, however many siblings there are. A
 -- child that is retried is open again, and counts again while its parent still waits.
 --
+-- A window. A step that keeps at most n children open waits, while some are still to be spawned, under the key
+-- 'step/any': whichever child of the step ends wakes the parent, which spawns as many as have ended by the time it
+-- executes. Those that end between the wake and that find no wait any more, so they wake nobody.
+--
+-- Who the children of a step are stands in the record of the step: once all are spawned, their ids in order; until then
+-- {"key": what their idempotency keys have in common, "next": the number of the next one, "of": how many in all,
+-- "kept": in a fork, those of the other run that ended well, by number}.
+--
 -- When a parent ends other than succeeded while children of it are open, its end writes a row in orphans, in the same
 -- transaction. The service cancels them at once, some at a time, each time in a transaction of its own because
 -- reviews are locked before the queue; whatever a crash left of that is still written there, and the scheduler's.
@@ -39,20 +47,41 @@ language sql stable as $$
                      and c.state in ('queued', 'running', 'waiting'))
 $$;
 
+-- The children of a step, by number: those that it spawned, and in a fork those that it was given.
+create function app.brood(p_run_id text, p_step integer) returns table (number integer, run_id text)
+language sql stable as $$
+    with record as (
+        select s.result from run_steps s
+        where s.tenant_id = app.tenant() and s.run_id = p_run_id and s.step = p_step and not s.aside
+        order by s.attempt desc limit 1
+    )
+    select (e.place - 1)::integer, e.run_id
+    from record r cross join jsonb_array_elements_text(
+        case jsonb_typeof(r.result) when 'array' then r.result else '[]' end) with ordinality e (run_id, place)
+    union all
+    select k.number::integer, k.run_id
+    from record r cross join jsonb_each_text(coalesce(r.result -> 'kept', '{}')) k (number, run_id)
+    union all
+    select split_part(c.idempotency_key, '/', 4)::integer, c.run_id
+    from record r join runs c on c.tenant_id = app.tenant() and c.parent_run_id = p_run_id and c.parent_step = p_step
+    where starts_with(c.idempotency_key, p_run_id || '/' || (r.result ->> 'key') || '/')
+$$;
+
 create function app.run_ended() returns trigger language plpgsql as $$
-declare awaited integer;
+declare awaited record;
 begin
     if new.state <> 'succeeded' and exists (select from app.open_children(new.tenant_id, new.run_id)) then
         insert into orphans values (new.tenant_id, new.run_id) on conflict do nothing;
     end if;
     if new.parent_run_id is not null then
         for awaited in
-            select w.step from waits w
+            select w.step, w.key from waits w
             where w.run_id = new.parent_run_id and w.tenant_id = new.tenant_id and w.cause = 'children'
-              and w.key = new.parent_step::text
+              and w.key in (new.parent_step::text, new.parent_step || '/any')
         loop
-            if not app.awaits_children(new.tenant_id, new.parent_run_id, new.parent_step) then
-                perform app.wake(new.parent_run_id, awaited, new.finished_at);
+            if awaited.key <> new.parent_step::text
+                or not app.awaits_children(new.tenant_id, new.parent_run_id, new.parent_step) then
+                perform app.wake(new.parent_run_id, awaited.step, new.finished_at);
             end if;
         end loop;
     end if;

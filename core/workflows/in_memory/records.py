@@ -218,6 +218,10 @@ class RecordsInMemory:
             if state == "done":
                 self._money.learn(_named(record, step), cost)
 
+    def part_done(self) -> None:
+        """A step has come further without having ended: its execution may be lost here, too."""
+        self._lost()
+
     def _lost(self) -> None:
         if self._lose:
             raise Lost

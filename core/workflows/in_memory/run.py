@@ -65,8 +65,8 @@ class Place(Protocol):
         """The runs that a run spawned, in order."""
         ...
 
-    def awaits(self, run_id: str, step: int) -> bool:
-        """Whether a child that a step of a run spawned has not ended."""
+    def over(self, run_id: str, wait: Wait) -> bool:
+        """Whether the children for which a run waits have ended."""
         ...
 
 
@@ -213,7 +213,7 @@ class RunInMemory(Generic[Out]):
         if self.state.final:
             return moved
         for step, wait in list(self._waits.items()):
-            if wait.cause is Cause.CHILDREN and not self._of.awaits(self.run_id, int(wait.key or 0)):
+            if wait.cause is Cause.CHILDREN and self._of.over(self.run_id, wait):
                 del self._waits[step]
         if self._parked() and not self._answered():
             return moved

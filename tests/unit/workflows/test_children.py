@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import TYPE_CHECKING, assert_type
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from core.runs.model import Cause, RunState
@@ -138,7 +141,43 @@ async def test_at_once_so_many_children_are_open_together() -> None:
         run = await run_of(numbers(1, 2, 3, sleep_s=DAY_S).model_copy(update={"at_once": 2}))
     assert run.output == [2, 4, 6]
     assert [wait.seconds for wait in run.waits] == [DAY_S, DAY_S]
-    assert [step.step for step in run.steps] == [1, 2, 3, 4]
+    assert [(step.step, step.attempt, step.state) for step in run.steps] == [(1, 1, "done"), (2, 1, "done")]
+
+
+async def test_when_one_child_ends_the_next_begins_whatever_the_others_do() -> None:
+    hours = [Number(number=hours, sleep_s=3_600.0 * hours) for hours in (10, 1, 2, 3, 4)]
+    async with in_memory(all_doubled, children=[doubled]) as run_of:
+        run = await run_of(Numbers(numbers=hours, at_once=2))
+    assert run.output == [20, 2, 4, 6, 8]
+    assert sum(wait.seconds for wait in run.waits) == 10 * 3_600
+    begun = [child.steps[0].started_at for child in run.children]
+    assert [(moment - begun[0]).total_seconds() / 3_600 for moment in begun] == [0, 0, 1, 3, 6]
+
+
+async def test_after_a_child_that_failed_no_more_begin() -> None:
+    given = [Number(number=1, sleep_s=DAY_S), Number(number=-1), Number(number=3)]
+    async with in_memory(all_doubled, children=[doubled]) as run_of:
+        run = await run_of(Numbers(numbers=given, at_once=2))
+    assert run.error is not None
+    assert run.error["details"]["run_id"] == run.children[1].run_id
+    assert [child.state for child in run.children] == [RunState.SUCCEEDED, RunState.FAILED]
+    assert [(step.name, step.state) for step in run.steps] == [("spawn: double", "failed"), ("map: double", "failed")]
+
+
+@given(
+    hours=st.lists(st.integers(0, 6), min_size=1, max_size=9),
+    at_once=st.integers(1, 10),
+)
+@settings(max_examples=60, deadline=None)
+async def test_a_window_is_full_while_there_is_anything_left_and_never_fuller(hours: list[int], at_once: int) -> None:
+    async with in_memory(all_doubled, children=[doubled]) as run_of:
+        many = [Number(number=n, sleep_s=3_600.0 * h) for n, h in enumerate(hours)]
+        run = await run_of(Numbers(numbers=many, at_once=at_once))
+    assert run.output == [2 * n for n in range(len(hours))]
+    free = [0] * min(at_once, len(hours))  # a list schedule: each begins when the first place is free
+    for hour in hours:
+        heapq.heapreplace(free, min(free) + hour)
+    assert sum(wait.seconds for wait in run.waits) == 3_600 * max(free)
 
 
 async def test_children_wait_side_by_side_and_beside_their_parent() -> None:
