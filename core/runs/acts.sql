@@ -1,4 +1,4 @@
--- What people do to one run (core/db/migrations/0010_queue_verbs.sql, 0020_control.sql).
+-- What people do to one run (core/db/migrations/0017_run_end.sql, 0020_control.sql).
 
 -- name: hold
 -- Pause a run; how it stood, no row when there is no such run.

@@ -1,7 +1,8 @@
--- The end of a run. A function, with the rights of its caller, so that giving the slot back and the end are one
--- statement: what both lock for the whole tenant and worker is then locked for as long as the server works.
+-- The end of a run, its own and that which somebody else wants.
 
--- A final state, and its event. Only a running run reaches it; false for any other.
+-- A final state, and its event. A function, with the rights of its caller, so that giving the slot back and the end are
+-- one statement: what both lock for the whole tenant and worker is then locked for as long as the server works.
+-- Only a running run reaches it; false for any other.
 create function app.run_finish(p_run_id text, p_state text, p_output jsonb, p_outcome text, p_error jsonb,
                                p_now timestamptz)
 returns boolean language plpgsql as $$
@@ -29,3 +30,35 @@ create function app.undoable(p_run_id text) returns boolean language sql stable 
           and not exists (select from run_steps u
                           where u.run_id = p_run_id and u.step = -s.step and u.state = 'done' and not u.aside))
 $$;
+
+-- Cancel: at once when queued or waiting, by request when running, or when it did what can be undone: then it executes
+-- once more. What it had asked people is closed. Returns the state it was in and the one from then on, no row when there
+-- is no such run. Reviews are locked before the queue, as where they are decided.
+create function app.queue_cancel(p_run_id text, p_now timestamptz) returns table (was text, state text)
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    perform 1 from reviews where tenant_id = app.tenant() and run_id = p_run_id and state = 'open' for update;
+    perform 1 from queue_tenants where tenant_id = app.tenant() for update;
+    update runs r set held = false, ready = false where r.run_id = p_run_id and r.tenant_id = app.tenant()
+    returning r.state into was;
+    if not found then return; end if;
+    if was = 'queued' then
+        perform app.queue_left(p_run_id, p_now);
+    elsif was = 'waiting' then
+        delete from waits where run_id = p_run_id;
+        update reviews set state = 'cancelled', decided_at = p_now where run_id = p_run_id and state = 'open';
+    end if;
+    state := was;
+    if was = 'running' then
+        update runs r set cancel_requested = true where r.run_id = p_run_id;
+    elsif was in ('queued', 'waiting') and app.undoable(p_run_id) then
+        update runs r set cancel_requested = true where r.run_id = p_run_id;
+        state := app.queue_again(p_run_id, was, null, p_now);
+    elsif was in ('queued', 'waiting') then
+        state := 'cancelled';
+        update runs r set state = 'cancelled', cause = null, finished_at = p_now where r.run_id = p_run_id;
+    end if;
+    return next;
+end $$;
+select app.control('app.queue_cancel(text, timestamptz)');
