@@ -95,6 +95,14 @@ class StepCost:
 
 
 @dataclass(frozen=True, slots=True)
+class Overdraft:
+    """What was spent and promised beyond the limit of an account: ``run``, ``parent`` (a run above it) or ``month``."""
+
+    account: str
+    over_microusd: int
+
+
+@dataclass(frozen=True, slots=True)
 class Balance:
     """One account: what may be spent, is promised, was spent."""
 

@@ -1,6 +1,17 @@
 -- name: reserve
 -- Promise an amount under a key; 'ok' or the account that does not cover it.
-select app.ledger_reserve($1, $2, $3, $4, $5, $6, $7);
+select app.ledger_reserve($1, $2, $3, $4, $5, $6, $7, $8);
+
+-- name: overdrawn
+-- Of the accounts of a run, of those above it, and of month $2, the nearest to the run that more was spent from or promised
+-- on than it had; no row when there is none.
+select case b.account when 'run:' || $1 then 'run' when 'month:' || $2::text then 'month' else 'parent' end as account,
+       b.reserved_microusd + b.spent_microusd - b.limit_microusd as over_microusd
+from budget_accounts b left join runs r on r.tenant_id = b.tenant_id and r.run_id = $1
+where b.tenant_id = app.tenant() and b.reserved_microusd + b.spent_microusd > b.limit_microusd
+  and (b.account in ('run:' || $1, 'month:' || $2) or substr(b.account, 5) = any(r.ancestors))
+order by b.account = 'run:' || $1 desc, b.account = 'month:' || $2, array_position(r.ancestors, substr(b.account, 5)) desc
+limit 1;
 
 -- name: tightest_above
 -- The account that has the least left of the runs above one.

@@ -16,7 +16,7 @@ from core.db.pool import Database, Transaction
 from core.tenancy import Scope, TenantContext
 from core.usage import store
 from core.usage.ladder import Accounts
-from core.usage.model import ENOUGH, PARENT, Balance, StepCost, estimate_of, month_of, not_covered
+from core.usage.model import ENOUGH, PARENT, Balance, Overdraft, StepCost, estimate_of, month_of, not_covered
 
 _BATCH = 500
 
@@ -50,13 +50,14 @@ class UsageService:
         *,
         run_id: str | None = None,
         run_limit_microusd: int | None = None,
+        beyond: bool = False,
     ) -> None:
         """Promise money in the caller's transaction.
 
         The limit of a run is its own budget, fixed at its first reservation; ``run_limit_microusd`` (default: the
         policy's) is that of a run that does not exist. What a child run promises is promised by the runs above it,
         too. The limit of the month is the policy's. Raises ``BudgetExceeded`` with ``account`` = ``run``, ``parent``
-        (a run above it) or ``month`` and promises nothing.
+        (a run above it) or ``month`` and promises nothing; never with ``beyond``, for what must be paid in any case.
         """
         _check(amount_microusd)
         now = self._clock.now()
@@ -71,11 +72,16 @@ class UsageService:
             limit,
             policy.budget_month_microusd,
             now,
+            beyond=beyond,
         )
         if lacking != "ok":
             whole = policy.budget_month_microusd if lacking == "month" else limit
             above = await store.tightest_above(tx, run_id) if lacking == PARENT else None
             raise not_covered(lacking, whole if above is None else above.limit_microusd, amount_microusd)
+
+    async def overdraft_in(self, tx: Transaction, ctx: TenantContext, run_id: str) -> Overdraft | None:
+        """By how much the run's account is overdrawn, else that of a run above it, else the month's; None: none is."""
+        return await store.overdrawn(tx, run_id, month_of(self._clock.now(), ctx.policy.timezone))
 
     async def settle(self, ctx: TenantContext, key: str, amount_microusd: int, model: str | None = None) -> bool:
         """Replace the promise under ``key`` by what was spent; False when it was settled before."""

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from core.db.pool import Transaction
 from core.db.queries import load_queries
-from core.usage.model import Balance, StepCost
+from core.usage.model import Balance, Overdraft, StepCost
 
 SQL = load_queries(__file__)
 
@@ -20,12 +20,20 @@ async def reserve(
     run_limit_microusd: int,
     month_limit_microusd: int,
     now: datetime,
+    *,
+    beyond: bool,
 ) -> str:
-    """Promise money; ``ok``, or whose account lacks it: ``run``, ``parent``, ``month``."""
+    """Promise money, ``beyond`` limits if need be; ``ok``, or who lacks it: ``run``, ``parent``, ``month``."""
     answer: str = await tx.fetchval(
-        SQL["reserve"], key, run_id, month, amount_microusd, run_limit_microusd, month_limit_microusd, now
+        SQL["reserve"], key, run_id, month, amount_microusd, run_limit_microusd, month_limit_microusd, beyond, now
     )
     return answer
+
+
+async def overdrawn(tx: Transaction, run_id: str, month: str) -> Overdraft | None:
+    """By how much an account of a run is beyond its limit; None: none is."""
+    row = await tx.fetchrow(SQL["overdrawn"], run_id, month)
+    return None if row is None else Overdraft(**row)
 
 
 async def tightest_above(tx: Transaction, run_id: str | None) -> Balance | None:

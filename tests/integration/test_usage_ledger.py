@@ -20,6 +20,7 @@ from core.runs.execution import Wait
 from core.runs.model import Cause, RunState
 from core.settings import Settings
 from core.tenancy import Policy, Role, TenantContext
+from core.usage.model import Overdraft
 from tests.fixtures.work import Work, work_in
 
 MONTH, RUN = 1_000, 400
@@ -40,11 +41,12 @@ async def work(settings: Settings) -> AsyncIterator[Work]:
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """Promise an amount under a key, in a run or outside of any."""
+    """Promise an amount under a key, in a run or outside of any; ``beyond`` the limits if need be."""
 
     key: str
     amount: int
     run: str | None
+    beyond: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ keys = st.sampled_from(
 )
 amounts = st.integers(0, 450)
 acts: st.SearchStrategy[Act] = st.one_of(
-    st.builds(Reserve, keys, amounts, st.sampled_from([None, "run_1", "run_2"])),
+    st.builds(Reserve, keys, amounts, st.sampled_from([None, "run_1", "run_2"]), st.sampled_from([False, False, True])),
     st.builds(Settle, keys, st.integers(0, 600), st.booleans()),
     st.builds(Cover, st.sampled_from(["run_1", "run_2"]), amounts),
     st.builds(Abandon, st.sampled_from(["run_1/1/", "run_1/", "é/", "nothing"])),
@@ -113,13 +115,23 @@ class Model:
 
     def covered(self, act: Reserve) -> str:
         """The account that lacks the money for this, or ``ok``."""
-        if act.key in self.promised:
+        if act.key in self.promised or act.beyond:
             return "ok"
         if self.open() + self.paid() + act.amount > MONTH:
             return "month"
         if act.run is not None and self.open(act.run) + self.paid(act.run) + act.amount > self.limit(act.run):
             return "run"
         return "ok"
+
+    def overdraft(self, run: str) -> Overdraft | None:
+        """By how much a run, else the month, has more promised and spent than it may."""
+        for account, over in (
+            ("run", self.open(run) + self.paid(run) - self.limit(run)),
+            ("month", self.open() + self.paid() - MONTH),
+        ):
+            if over > 0:
+                return Overdraft(account, over)
+        return None
 
     def give_back(self, prefix: str) -> int:
         """Settle at nothing what is open under these keys; how many."""
@@ -143,7 +155,8 @@ async def perform(work: Work, ctx: TenantContext, model: Model, act: Act) -> Non
         case Reserve():
             expected = model.covered(act)
             try:
-                await work.usage.reserve(ctx, act.key, act.amount, run_id=act.run)
+                async with work.db.tenant_transaction(ctx) as tx:
+                    await work.usage.reserve_in(tx, ctx, act.key, act.amount, run_id=act.run, beyond=act.beyond)
                 told = "ok"
             except BudgetExceeded as refused:
                 told = refused.details["account"]
@@ -176,6 +189,9 @@ async def agrees(work: Work, ctx: TenantContext, model: Model) -> None:
             model.open(run),
             model.paid(run),
         ), run
+    async with work.db.tenant_transaction(ctx) as tx:
+        for run in ("run_1", "run_2"):
+            assert await work.usage.overdraft_in(tx, ctx, run) == model.overdraft(run)
 
 
 @pytest.fixture
@@ -194,6 +210,7 @@ def test_any_sequence_of_promises_payments_and_retries_keeps_the_books(
     @given(st.lists(acts, max_size=25))
     @example([Reserve("run_1/1/1", 400, "run_1"), Settle("run_1/1/1", 600), Reserve("model_1", 400, None)])
     @example([Reserve("run_1/1/1", 9, "run_1"), Reserve("run_1/1/1/1", 9, "run_1"), Settle("run_1/1/1", 12, True)])
+    @example([Reserve("run_1/1/1", 400, "run_1", True), Reserve("run_1/1/2", 400, "run_1", True), Cover("run_1", 9)])
     @example([Reserve("model_1", 0, None), Settle("model_1", 5), Settle("model_1", 5), Reserve("model_1", 9, None)])
     @configured(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def play(sequence: list[Act]) -> None:

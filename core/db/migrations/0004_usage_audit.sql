@@ -3,7 +3,7 @@
 -- Ledger: append-only entries in micro-USD. A step reserves its estimate under a key, then settles the same
 -- key once with what it really cost (0 releases it). Accounts hold the running sums, one for the month and
 -- one for each run; reserved + spent <= limit is checked when money is reserved, never later, so work that
--- was begun can always be paid. Same key again: nothing happens. A crash between the two leaves a
+-- was begun can always be paid. What must be done whatever it costs (an undo) is reserved beyond the limit. Same key again: nothing happens. A crash between the two leaves a
 -- reservation, which the next attempt of the step settles at 0, or housekeeping when nobody will try again.
 -- A child run's money is its ancestors' too: it is promised and spent on its own account and on the account of every
 -- run above it, so that a run's budget is the ceiling of its whole family; on the month's account it counts once.
@@ -76,9 +76,10 @@ revoke all on function app.open_account(text, bigint) from public;
 grant execute on function app.open_account(text, bigint) to bailiwick_control;
 
 -- Reserve money under a key. Returns 'ok', or whose account does not cover it: 'month', 'parent' (a run above it), 'run'.
--- A run's limit is fixed at its first reservation: its own budget, p_run_limit when there is no such run.
+-- A run's limit is fixed at its first reservation: its own budget, p_run_limit when there is no such run. p_beyond: the
+-- accounts need not cover it, and the answer is 'ok'.
 create function app.ledger_reserve(p_key text, p_run_id text, p_month text, p_amount bigint,
-                                   p_run_limit bigint, p_month_limit bigint, p_now timestamptz)
+                                   p_run_limit bigint, p_month_limit bigint, p_beyond boolean, p_now timestamptz)
 returns text language plpgsql as $$
 declare
     accounts text[] := app.run_accounts(p_run_id);
@@ -92,13 +93,13 @@ begin
     if exists (select 1 from ledger where tenant_id = app.tenant() and key = p_key) then return 'ok'; end if;
     update budget_accounts set reserved_microusd = reserved_microusd + p_amount
     where tenant_id = app.tenant() and account = 'month:' || p_month
-      and reserved_microusd + spent_microusd + p_amount <= limit_microusd;
+      and (p_beyond or reserved_microusd + spent_microusd + p_amount <= limit_microusd);
     if not found then return 'month'; end if;
     foreach next in array accounts loop
         perform app.open_account(next, p_run_limit);
         update budget_accounts set reserved_microusd = reserved_microusd + p_amount
         where tenant_id = app.tenant() and account = next
-          and reserved_microusd + spent_microusd + p_amount <= limit_microusd;
+          and (p_beyond or reserved_microusd + spent_microusd + p_amount <= limit_microusd);
         if not found then
             update budget_accounts set reserved_microusd = reserved_microusd - p_amount
             where tenant_id = app.tenant() and account = any(promised);
@@ -111,7 +112,7 @@ begin
     insert into reservations (tenant_id, key, run_id, at) values (app.tenant(), p_key, p_run_id, p_now);
     return 'ok';
 end $$;
-select app.control('app.ledger_reserve(text, text, text, bigint, bigint, bigint, timestamptz)');
+select app.control('app.ledger_reserve(text, text, text, bigint, bigint, bigint, boolean, timestamptz)');
 
 -- Settle a reservation with what was really spent. False when it was settled before, or never reserved.
 create function app.ledger_settle(p_key text, p_amount bigint, p_model text, p_now timestamptz)

@@ -32,8 +32,8 @@ class MoneyInMemory:
         """A run was spawned by another."""
         self._above[run_id] = (*self.above(under.run_id), (under.run_id, under.budget_microusd))
 
-    def reserve(self, on: Executing, key: str, amount: int) -> None:
-        """Promise money, of the month and of the run and those above it. Raises ``BudgetExceeded``."""
+    def reserve(self, on: Executing, key: str, amount: int, *, beyond: bool = False) -> None:
+        """Promise money of the month, the run and those above it. Raises ``BudgetExceeded``, unless ``beyond``."""
         policy = on.ctx.policy
         month = f"month:{month_of(self._clock.now(), policy.timezone)}"
         known = self._accounts.get(month, Balance(0, 0, 0))
@@ -43,7 +43,7 @@ class MoneyInMemory:
             self._accounts.setdefault(f"run:{run_id}", Balance(budget, 0, 0))
             lenders.append(("run" if run_id == on.run_id else "parent", f"run:{run_id}"))
         for name, account in lenders:
-            if self._accounts[account].left_microusd < amount:
+            if self._accounts[account].left_microusd < amount and not beyond:
                 limit = on.budget_microusd if name == "run" else self._accounts[account].limit_microusd
                 limit = policy.budget_month_microusd if name == "month" else limit
                 raise not_covered(name, limit, amount)
