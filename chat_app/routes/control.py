@@ -30,7 +30,10 @@ class ForkIn(BaseModel):
 
 @router.post("/runs/{run_id}/cancel", **needs(Scope.RUNS_WRITE, NotFound, Conflict))
 async def cancel_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
-    """Cancel: at once when it is queued or waits, before its next step when it executes. 409: it has ended."""
+    """Cancel: at once when it is queued, waits or is dead, before its next step when it executes.
+
+    What its finished steps did is undone first, where the workflow says how. 409: it has ended otherwise.
+    """
     return RunOut.of(await services.platform.control.cancel(caller, run_id))
 
 
@@ -38,7 +41,7 @@ async def cancel_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
 async def pause_run(run_id: Id, caller: Caller, services: Services) -> RunOut:
     """Hold it until it is resumed: at once when it is queued or waits, before its next step when it executes.
 
-    What it waits for may end meanwhile. 409: it has ended, is paused already or is being cancelled.
+    What it waits for may end meanwhile. 409: it has ended, is paused already, is being cancelled or undoes what it did.
     """
     return RunOut.of(await services.platform.control.pause(caller, run_id))
 

@@ -52,7 +52,7 @@ class ControlTools:
         """All of them."""
         write = Scope.RUNS_WRITE
         return (
-            Tool("cancel_run", write, "Cancel one run that has not ended.", OneRun, self.cancel),
+            Tool("cancel_run", write, "Cancel one run that has not ended, or is dead.", OneRun, self.cancel),
             Tool("pause_run", write, "Hold one run until it is resumed.", OneRun, self.pause),
             Tool("resume_run", write, "Let one paused run go on.", OneRun, self.resume),
             Tool("retry_run", write, "Queue one run again that did not succeed.", OneRun, self.retry),

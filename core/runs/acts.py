@@ -1,7 +1,7 @@
 """What people do to one run, each act in the transaction of its caller: the change, its event, its audit.
 
-    cancel   queued, waiting ──► cancelled            running: it is asked to stop; so is one with something to undo
-    pause    queued, waiting ──► waiting (held)       running (held): it parks before its next step
+    cancel   queued, waiting, dead ──► cancelled      running: it is asked to stop; with something to undo ──► queued
+    pause    queued, waiting ──► waiting (held)       running (held): it parks before its next step; undoing: refused
     resume   held ──► queued, or waiting as before    running: it goes on
     retry    failed, cancelled, dead ──► queued       finished steps are not repeated
 
@@ -59,9 +59,9 @@ class Outcome:
 
 async def begin_anew(tx: Transaction, run_id: str, now: datetime) -> None:
     """Put a run that did not succeed back into state 'queued'; the caller, who holds the queue's lock, pushes it."""
-    await tx.execute(SQL["retry"], run_id, now)
     await tx.execute(SQL["open_steps"], run_id, _CUT_OFF, now)
     await tx.execute(SQL["redo_undone"], run_id)
+    await tx.execute(SQL["retry"], run_id, now)
 
 
 class Acts:
@@ -134,7 +134,7 @@ class Acts:
         if found is None:
             return None
         was = RunState(found.was)
-        if was.final:
+        if was.final and was is not RunState.DEAD:
             return Outcome(was, f"The run has ended: {was}.")
         kind = "cancelled" if found.state == RunState.CANCELLED else "cancel_requested"
         if places:
@@ -153,6 +153,8 @@ class Acts:
             return Outcome(was, f"The run has ended: {was}.")
         if found["held"]:
             return Outcome(was, "The run is paused already.")
+        if found["undoing"]:
+            return Outcome(was, "The run is undoing what it did, and does not stop half way. Then it ends.")
         if found["cancelling"]:
             return Outcome(was, "The run is being cancelled.")
         if was is RunState.RUNNING:

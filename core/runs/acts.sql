@@ -2,7 +2,7 @@
 
 -- name: hold
 -- Pause a run; how it stood, no row when there is no such run.
-select state, held, cancelling from app.queue_hold($1, $2);
+select state, held, cancelling, undoing from app.queue_hold($1, $2);
 
 -- name: resume
 -- Resume a run; how it stood, and where it stands now; no row when there is no such run.
@@ -36,26 +36,29 @@ where v.tenant_id = app.tenant() and v.run_id = $1 and v.step >= $2 and v.state 
 -- go on with these; whether there was any attempt at it. Unless the run is still undoing what it did: it finds these steps
 -- by their records.
 with redone as (
-    update run_steps s set aside = true
+    update run_steps s set aside = s.state <> 'failed' or s.kind = 'spawn', final = false
     from runs r
-    where s.run_id = $1 and s.step >= $2 and (s.state in ('done', 'skipped') or s.kind = 'spawn') and not s.aside
+    where s.run_id = $1 and s.step >= $2
+      and ((s.state in ('done', 'skipped') or s.kind = 'spawn') and not s.aside or s.final)
       and r.run_id = $1 and r.compensating is null
 )
 select exists (select from run_steps where run_id = $1 and step >= $2);
 
 -- name: open_steps
--- Attempts that a cancellation or failure cut off have failed, and none has for good: the retried run begins new ones.
--- Of a run that was undoing what it did, only those of undos: it goes on with these.
+-- Attempts that a cancellation or failure cut off have failed, and none has for good: the run that is about to be retried
+-- begins new ones. Of a run that was undoing what it did, only those of undos: it goes on with these. Of a dead one, none:
+-- it had gone past what had failed for good, and must find its way again to what it did after that.
 update run_steps s
 set state = 'failed', final = false,
     error = case when s.state = 'started' then $2 else s.error end, finished_at = coalesce(s.finished_at, $3)
 from runs r
 where r.run_id = $1 and s.run_id = $1
-  and (s.state = 'started' or s.final and (s.step < 0 or r.compensating is null));
+  and (s.state = 'started' or s.final and (s.step < 0 or r.compensating is null and r.state <> 'dead'));
 
 -- name: places
--- The rate limits in whose lines a run stands, and at which of its steps.
-select key, step from waits where tenant_id = app.tenant() and run_id = $1 and cause = 'rate' and key is not null;
+-- The rate limits in whose lines a run stands, and at which of its steps; not those of undos, which will be performed.
+select key, step from waits
+where tenant_id = app.tenant() and run_id = $1 and cause = 'rate' and key is not null and step > 0;
 
 -- name: redo_undone
 -- Steps that were undone are done again, and their undos too when it comes to that; unless it is still undoing.

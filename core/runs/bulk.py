@@ -45,7 +45,7 @@ _FITTING: dict[Act, tuple[tuple[RunState, ...], bool | None]] = {
     Act.RESUME: (_OPEN, True),
     Act.RETRY: (tuple(state for state in RunState if state.final and state is not RunState.SUCCEEDED), None),
 }
-"""States in which a run must be for an act, and whether held."""
+"""States in which a run must be for an act, and whether held. Dead ones are cancelled only when they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,8 @@ class BulkControl:
         now = self._clock.now()
         bulk_id = new_id("blk", now)
         states, held = _FITTING[act]
+        if act is Act.CANCEL and choice.state is RunState.DEAD:
+            states = (RunState.DEAD,)
         document = {name: _written(value) for name, value in asdict(choice).items() if value is not None}
         async with self._db.tenant_transaction(ctx) as tx:
             await tx.execute(SQL["create"], bulk_id, act, document, ctx.actor_kind, ctx.actor_id, ctx.user_id, now)

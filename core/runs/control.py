@@ -40,9 +40,10 @@ class RunControl:
         self._family = Family(db, bus, queue, clock)
 
     async def cancel(self, ctx: TenantContext, run_id: str) -> RunView:
-        """Cancel a run: at once when it is queued or waits, at its next step when it executes.
+        """Cancel a run: at once when it is queued, waits or is dead, at its next step when it executes.
 
-        Raises ``NotFound``; ``Conflict`` when it has ended.
+        One that did what can be undone is queued once more for that, and is cancelled then. Raises ``NotFound``;
+        ``Conflict`` when it has ended otherwise.
         """
         return await self._act(ctx, Act.CANCEL, run_id)
 
@@ -50,7 +51,7 @@ class RunControl:
         """Hold a run until it is resumed: at once when it is queued or waits, before its next step when it executes.
 
         What it waits for may end meanwhile (reviews are decided, timers run out), and its duration counts on. Raises
-        ``NotFound``; ``Conflict`` when it has ended, is paused already or is being cancelled.
+        ``NotFound``; ``Conflict`` when it has ended, is paused already, is being cancelled or undoes what it did.
         """
         return await self._act(ctx, Act.PAUSE, run_id)
 
@@ -134,7 +135,7 @@ class RunControl:
             ctx.tenant_id, "run", [{name: getattr(one, name) for name in told} for one in views]
         )
         await self._acts.signal(act)
-        await self._acts.leave(ctx, [view.run_id for view in views if view.state.final])
+        await self._acts.leave(ctx, run_ids)
         async with self._db.tenant_transaction(ctx) as tx:
             ended = {await parent(tx, view.run_id): view.state for view in views if view.state.final}
         for spawned_by, state in ended.items():

@@ -230,12 +230,15 @@ select begun.attempt, run.held from run left join begun on true;
 select count(*) from run_steps where run_id = $1 and step = $2 and aside;
 
 -- name: compensate
--- The run begins to undo what it did, on its way to an end; nothing when it has begun, or is somebody else's.
+-- The run begins to undo what it did, on its way to an end, and is held no more. What else it waits for, beside the step
+-- that failed, is over: nothing but undos wakes it. Nothing happens when it has begun, or is somebody else's.
 with run as (
-    update runs set compensating = $3, event_seq = event_seq + 1
+    update runs set compensating = $3, held = false, event_seq = event_seq + 1
     where tenant_id = app.tenant() and run_id = $1 and attempt = $2 and state = 'running' and compensating is null
       and app.undoable($1)
     returning event_seq
+), moot as (
+    delete from waits w using run where w.run_id = $1
 )
 insert into run_events (tenant_id, run_id, seq, at, kind, data)
 select app.tenant(), $1, event_seq, $4, 'compensating', jsonb_build_object('end', $3::jsonb ->> 'end') from run;

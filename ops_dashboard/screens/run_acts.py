@@ -27,7 +27,7 @@ def buttons(run: RunView) -> None:
         ("retry", "Retry", ":material/replay:", run.state in _ENDED_BADLY),
         ("fork", "Fork", ":material/fork_right:", True),
         ("pause", "Pause", ":material/pause:", not run.state.final),
-        ("cancel", "Cancel", ":material/cancel:", not run.state.final),
+        ("cancel", "Cancel", ":material/cancel:", not run.state.final or run.state is RunState.DEAD),
     )
     if run.held:
         pause = ("resume", "Resume", ":material/play_arrow:", True)
@@ -78,7 +78,10 @@ def _named(steps: Steps) -> Callable[[int], str]:
 
 @st.dialog("Cancel this run?", on_dismiss=_answered)
 def _cancel(run_id: str) -> None:
-    st.write("It stops at its next step. What its finished steps did and cost stays. You can retry it later.")
+    st.write(
+        "It stops at its next step. What its finished steps did is undone where the workflow says how, and stays "
+        "otherwise; what they cost stays. You can retry it later."
+    )
     if st.button("Cancel the run", type="primary", key="confirm_cancel"):
         _act(lambda platform, who: platform.control.cancel(who.ctx, run_id), "The run is being cancelled.")
 

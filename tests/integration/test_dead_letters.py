@@ -12,6 +12,8 @@ from core.clock import FakeClock
 from core.errors import Conflict, Unavailable
 from core.ids import WorkerId
 from core.queue.model import DEAD_AFTER_S
+from core.runs.acts import Act
+from core.runs.bulk import Choice
 from core.runs.execution import Wait
 from core.runs.model import Cause, RunRequest, RunState
 from core.settings import Settings
@@ -45,8 +47,6 @@ async def test_a_run_that_takes_too_many_workers_with_it_is_dead_and_can_be_retr
     )
     assert [one.run_id for one in (await work.runs.list(ctx, state="dead"))[0]] == [run.run_id]
     assert await work.queue.faults() == []
-    with pytest.raises(Conflict):
-        await work.control.cancel(ctx, run.run_id)
 
     await work.control.retry(ctx, run.run_id)
     (claim,) = await work.claim("w3", 1)
@@ -56,6 +56,48 @@ async def test_a_run_that_takes_too_many_workers_with_it_is_dead_and_can_be_retr
     await work.finish(claim, "w4")
     kinds = [event.kind for event in await work.runs.events(ctx, run.run_id) if event.kind != "claimed"]
     assert kinds == ["submitted", *["recovered"] * 3, "dead", "retried", "recovered", "succeeded"]
+
+
+async def test_a_dead_run_without_anything_to_undo_is_cancelled_at_once_and_in_bulk_by_its_state(work: Work) -> None:
+    ctx = await work.tenant("bank", Policy(max_recoveries=0))
+    runs = await work.submit(ctx, 3)
+    for run in runs:
+        await work.claim("w", 1)
+        assert await work.queue.give_back(W, run.run_id, BROKE)
+    cancelled = await work.control.cancel(ctx, runs[0].run_id)
+    assert (cancelled.state, cancelled.error) == (RunState.CANCELLED, None)
+    with pytest.raises(Conflict):
+        await work.control.cancel(ctx, runs[0].run_id)
+    assert (await work.bulk.preview(ctx, Act.CANCEL, Choice())).runs == 0
+    bulk = await work.bulk.preview(ctx, Act.CANCEL, Choice(state=RunState.DEAD))
+    applied = await work.bulk.apply(ctx, bulk.bulk_id)
+    assert (applied.by_state, applied.done) == ({"dead": 2}, 2)
+    assert await work.queue.faults() == []
+
+
+async def test_a_dead_run_that_is_replayed_or_cancelled_finds_its_way_past_what_had_failed_for_good(work: Work) -> None:
+    ctx = await work.tenant("bank", Policy(max_recoveries=0))
+    (run,) = await work.submit(ctx, 1)
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim, "w")
+    attempt = await work.execution.begin_step(on, 1, "try", "step")
+    await work.execution.fail_step(on, 1, attempt, BROKE, reserved=False)
+    await work.execution.fail_for_good(on, 1, "try", "step", BROKE)
+    attempt = await work.execution.begin_step(on, 2, "book", "step", undo=True)
+    await work.execution.finish_step(on, 2, attempt, "room-7", reserved=False)
+    await work.queue.give_back(W, run.run_id, BROKE)
+    await work.control.retry(ctx, run.run_id)
+    assert (await work.control.cancel(ctx, run.run_id)).state is RunState.QUEUED
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim, "w")
+    failed, booked = await work.execution.recorded(on, 1), await work.execution.recorded(on, 2)
+    assert failed is not None
+    assert booked is not None
+    assert (failed.error, booked.result, booked.undo) == (BROKE, "room-7", True)
+    # Asked to do it all again, it does.
+    await work.queue.give_back(W, run.run_id, BROKE)
+    await work.control.retry(ctx, run.run_id, from_step=1)
+    assert (await work.execution.recorded(on, 1), await work.execution.recorded(on, 2)) == (None, None)
 
 
 async def test_executions_that_break_count_but_neither_handovers_nor_servers_that_are_away(work: Work) -> None:

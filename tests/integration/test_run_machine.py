@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from core.clock import FakeClock
+from core.errors import Conflict
 from core.ids import RunId, WorkerId
 from core.queue.model import DEAD_AFTER_S, Claim
 from core.runs import execution_store
@@ -129,13 +130,23 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 2))
     def cancel(self, number: int) -> None:
-        run = self.some(number, RunState.QUEUED, RunState.WAITING, RunState.RUNNING)
+        run = self.some(number, RunState.QUEUED, RunState.WAITING, RunState.RUNNING, RunState.DEAD)
         if run is None:
             return
         self.do(self.work.control.cancel(self.ctx, run.run_id))
         run.cancelled = True
+        if run.state is RunState.DEAD:
+            run.recoveries = 0
         if run.state is not RunState.RUNNING:
             run.state = RunState.QUEUED if run.done or run.to_end else RunState.CANCELLED
+
+    @rule(number=st.integers(0, 2))
+    def pause(self, number: int) -> None:
+        """One that undoes what it did is not paused; what becomes of the others is in test_pausing."""
+        run = self.some(number, RunState.QUEUED, RunState.RUNNING)
+        if run is not None and run.to_end is not None:
+            with pytest.raises(Conflict):
+                self.do(self.work.control.pause(self.ctx, run.run_id))
 
     @rule(number=st.integers(0, 2))
     def hand_over(self, number: int) -> None:

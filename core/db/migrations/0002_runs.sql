@@ -6,6 +6,8 @@
 --                         |        wake          v
 --                         +------------------ waiting          worker died: running --> queued, or dead (app.recover)
 --
+-- A run that people cancel ends at once, or, when it did what can be undone, executes once more for that: dead ones too.
+--
 -- Who moves a run from state to state, and which run starts next, is the story of 0003_queue.sql.
 
 create table runs (
@@ -48,7 +50,7 @@ create table runs (
     started_at       timestamptz,
     finished_at      timestamptz,
     unique (tenant_id, run_id),
-    check (not held or state in ('running', 'waiting') and not cancel_requested),
+    check (not held or state in ('running', 'waiting') and not cancel_requested and compensating is null),
     check (not ready or held and state = 'waiting')
 );
 create unique index runs_idempotency on runs (tenant_id, idempotency_key) where idempotency_key is not null;

@@ -128,7 +128,6 @@ begin
         from tenants t join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
         where t.tenant_id = app.tenant();
         if times > most then
-            delete from waits where run_id = p_run_id;
             update reviews set state = 'cancelled', decided_at = p_now where run_id = p_run_id and state = 'open';
             perform app.run_finish(p_run_id, 'dead', null, null, p_why || jsonb_build_object('details',
                 jsonb_build_object('recoveries', times, 'limit', most)), p_now);

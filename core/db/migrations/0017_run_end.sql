@@ -1,8 +1,8 @@
 -- The end of a run, its own and that which somebody else wants.
 
--- A final state, and its event. A function, with the rights of its caller, so that giving the slot back and the end are
--- one statement: what both lock for the whole tenant and worker is then locked for as long as the server works.
--- Only a running run reaches it; false for any other.
+-- A final state, and its event; what it waited for beside the step that failed is over. A function, with the rights of its
+-- caller, so that giving the slot back and the end are one statement: what both lock for the whole tenant and worker is
+-- then locked for as long as the server works. Only a running run reaches it; false for any other.
 create function app.run_finish(p_run_id text, p_state text, p_output jsonb, p_outcome text, p_error jsonb,
                                p_now timestamptz)
 returns boolean language plpgsql as $$
@@ -15,6 +15,9 @@ begin
     where r.tenant_id = app.tenant() and r.run_id = p_run_id and r.state = 'running'
     returning r.event_seq into number;
     if not found then return false; end if;
+    if p_state <> 'succeeded' then
+        delete from waits where run_id = p_run_id;
+    end if;
     insert into run_events (tenant_id, run_id, seq, at, kind, data)
     values (app.tenant(), p_run_id, number, p_now, p_state,
             jsonb_build_object('outcome', p_outcome, 'error', p_error));
@@ -31,9 +34,10 @@ create function app.undoable(p_run_id text) returns boolean language sql stable 
                           where u.run_id = p_run_id and u.step = -s.step and u.state = 'done' and not u.aside))
 $$;
 
--- Cancel: at once when queued or waiting, by request when running, or when it did what can be undone: then it executes
--- once more. What it had asked people is closed. Returns the state it was in and the one from then on, no row when there
--- is no such run. Reviews are locked before the queue, as where they are decided.
+-- Cancel: at once when queued, waiting or dead, by request when running, or when it did what can be undone: then it
+-- executes once more, a dead one with its deaths and its duration counted anew. What it had asked people is closed.
+-- Returns the state it was in and the one from then on, no row when there is no such run. Reviews are locked before the
+-- queue, as where they are decided.
 create function app.queue_cancel(p_run_id text, p_now timestamptz) returns table (was text, state text)
 language plpgsql as $$
 #variable_conflict use_column
@@ -52,12 +56,17 @@ begin
     state := was;
     if was = 'running' then
         update runs r set cancel_requested = true where r.run_id = p_run_id;
-    elsif was in ('queued', 'waiting') and app.undoable(p_run_id) then
-        update runs r set cancel_requested = true where r.run_id = p_run_id;
+    elsif was in ('queued', 'waiting', 'dead') and app.undoable(p_run_id) then
+        update runs r
+        set cancel_requested = true, error = null, finished_at = null,
+            recoveries = case was when 'dead' then 0 else r.recoveries end,
+            started_at = case when was <> 'dead' then r.started_at end
+        where r.run_id = p_run_id;
         state := app.queue_again(p_run_id, was, null, p_now);
-    elsif was in ('queued', 'waiting') then
+    elsif was in ('queued', 'waiting', 'dead') then
         state := 'cancelled';
-        update runs r set state = 'cancelled', cause = null, finished_at = p_now where r.run_id = p_run_id;
+        update runs r set state = 'cancelled', cause = null, error = null, compensating = null, finished_at = p_now
+        where r.run_id = p_run_id;
     end if;
     return next;
 end $$;

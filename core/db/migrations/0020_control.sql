@@ -14,7 +14,8 @@
 --     resume   ready --> queued at the head of its lane    not ready --> waiting for the same as before    running: as if
 --              nothing had been
 --
--- A cancellation ends the hold. Every verb locks the tenant's queue first, so they come one after the other.
+-- A cancellation ends the hold, and so does the beginning of undoing what the run did: that does not stand still half way,
+-- and from then on nobody pauses the run. Every verb locks the tenant's queue first, so they come one after the other.
 
 -- A run leaves the queue without a slot, and what it waited for there is kept. The caller has locked the queue.
 create function app.queue_left(p_run_id text, p_now timestamptz) returns void language plpgsql as $$
@@ -57,17 +58,18 @@ begin
 end $$;
 select app.control('app.queue_again(text, text, text, timestamptz)');
 
--- Pause a run. Returns how it stood before, no row when there is no such run. One that has ended, is held already or is
--- being cancelled stays as it is.
+-- Pause a run. Returns how it stood before, no row when there is no such run. One that has ended, is held already, is being
+-- cancelled or undoes what it did stays as it is.
 create function app.queue_hold(p_run_id text, p_now timestamptz)
-returns table (state text, held boolean, cancelling boolean) language plpgsql as $$
+returns table (state text, held boolean, cancelling boolean, undoing boolean) language plpgsql as $$
 #variable_conflict use_column
 declare was runs%rowtype;
 begin
     perform 1 from queue_tenants q where q.tenant_id = app.tenant() for update;
     select * into was from runs r where r.tenant_id = app.tenant() and r.run_id = p_run_id for update;
     if not found then return; end if;
-    if was.state in ('queued', 'waiting', 'running') and not was.held and not was.cancel_requested then
+    if was.state in ('queued', 'waiting', 'running') and not was.held and not was.cancel_requested
+       and was.compensating is null then
         if was.state = 'queued' then
             perform app.queue_left(p_run_id, p_now);
         end if;
@@ -77,7 +79,7 @@ begin
             cause = case when was.state = 'running' then null else 'paused' end
         where r.run_id = p_run_id;
     end if;
-    return query select was.state, was.held, was.cancel_requested;
+    return query select was.state, was.held, was.cancel_requested, was.compensating is not null;
 end $$;
 select app.control('app.queue_hold(text, timestamptz)');
 
