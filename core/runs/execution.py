@@ -12,6 +12,7 @@ claim of it. A worker that lost the run (it was silent too long) writes nothing 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +28,7 @@ from core.runs.execution_store import Standing
 from core.runs.family import Family
 from core.runs.model import Cause, RunState, Said
 from core.runs.store import append_event, event_line
+from core.usage.model import format_usd
 from core.usage.service import UsageService
 
 __all__ = [
@@ -64,16 +66,17 @@ class RunExecution(Recorded):
     ) -> int:
         """Open an attempt and reserve its estimate; the attempt's number. ``undo``: once done, it can be undone.
 
-        What earlier attempts reserved and never settled is given back first. Raises ``BudgetExceeded``,
-        ``QuotaExceeded`` beyond the policy's steps per run, ``Cancelled``, ``Paused`` and ``Lost``; nothing is written
-        then.
+        What earlier attempts reserved and never settled is given back first. Raises ``BudgetExceeded``, but not for an
+        undo (its number is below zero), ``QuotaExceeded`` beyond the policy's steps per run, ``Cancelled``, ``Paused``
+        and ``Lost``; nothing is written then.
         """
         async with self._db.tenant_transaction(on.ctx) as tx:
             attempt = await self.begin_in(tx, on, step, name, kind, undo=undo)
             if attempt > 1:
                 await self._usage.abandon_in(tx, f"{on.run_id}/{step}/")
             if estimate_microusd:
-                await self._reserve_in(tx, on, ledger_key(on.run_id, step, attempt), estimate_microusd)
+                key = ledger_key(on.run_id, step, attempt)
+                await self._reserve_in(tx, on, key, estimate_microusd, beyond=step < 0)
         self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
         return attempt
 
@@ -84,9 +87,13 @@ class RunExecution(Recorded):
                 raise Lost
             await self._reserve_in(tx, on, f"{ledger_key(on.run_id, step, attempt)}/{part}", amount_microusd)
 
-    async def _reserve_in(self, tx: Transaction, on: Executing, key: str, amount_microusd: int) -> None:
+    async def _reserve_in(
+        self, tx: Transaction, on: Executing, key: str, amount_microusd: int, *, beyond: bool = False
+    ) -> None:
         limit = on.budget_microusd
-        await self._usage.reserve_in(tx, on.ctx, key, amount_microusd, run_id=on.run_id, run_limit_microusd=limit)
+        await self._usage.reserve_in(
+            tx, on.ctx, key, amount_microusd, run_id=on.run_id, run_limit_microusd=limit, beyond=beyond
+        )
 
     async def begin_in(
         self, tx: Transaction, on: Executing, step: int, name: str, kind: str, *, undo: bool = False
@@ -123,7 +130,8 @@ class RunExecution(Recorded):
     ) -> None:
         """Record the result and settle the cost in one transaction; nothing when the attempt is not open.
 
-        ``reserved`` False: ``begin_step`` reserved nothing, so there is nothing to settle. Raises ``Lost``.
+        ``reserved`` False: ``begin_step`` reserved nothing; what it cost all the same is charged, beyond the budget if
+        need be. Raises ``Lost``.
         """
         await self._close_step(
             on, step, attempt, result=result, cost_microusd=cost_microusd, model=model, reserved=reserved
@@ -166,14 +174,25 @@ class RunExecution(Recorded):
                 model=model,
                 now=self._clock.now(),
             )
-            if closed and reserved:
+            if closed and (reserved or cost_microusd):
                 key, learn = ledger_key(on.run_id, step, attempt), error is None
+                if not reserved:
+                    await self._reserve_in(tx, on, key, cost_microusd, beyond=True)
                 await self._usage.settle_step_in(
                     tx, key, cost_microusd, model, run_id=on.run_id, step=step, attempt=attempt, learn=learn
                 )
+                if cost_microusd and (step < 0 or not reserved):
+                    await self._tell_overdraft(tx, on, step, attempt)
             if not closed and not await store.still_ours(tx, on.held):
                 raise Lost
         self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
+
+    async def _tell_overdraft(self, tx: Transaction, on: Executing, step: int, attempt: int) -> None:
+        overdraft = await self._usage.overdraft_in(tx, on.ctx, on.run_id)
+        if overdraft is not None:
+            cause = f"{format_usd(overdraft.over_microusd)} over the {overdraft.account}'s budget"
+            facts = {"step": step, "attempt": attempt, "cause": cause, **asdict(overdraft)}
+            await append_event(tx, on.run_id, self._clock.now(), "overdrawn", facts)
 
     async def fail_for_good(self, on: Executing, step: int, name: str, kind: str, error: dict[str, Any]) -> None:
         """Remember that the step is not tried again: later executions of the run are told the same. Raises ``Lost``."""

@@ -23,7 +23,7 @@ SQL = load_queries(__file__, "log.sql")
 _FORGET_BATCH = 10_000
 _NO_CONTENT = frozenset(
     {"step", "attempt", "name", "cause", "claim", "cost_microusd", "model", "wake_at", "actor"}
-    | {"account", "share", "threshold", "by"}
+    | {"account", "share", "threshold", "by", "over_microusd"}
 )
 
 

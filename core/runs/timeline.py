@@ -84,7 +84,8 @@ class Entry:
 
 
 _TOLD = frozenset(
-    {"cancel_requested", "compensating", "handed_back", "pause_requested", "recovered", "resumed", "retried"}
+    {"cancel_requested", "compensating", "handed_back", "overdrawn", "pause_requested"}
+    | {"recovered", "resumed", "retried"}
     | {f"budget_{rung}" for rung in Rung if rung is not Rung.PARK}
     | {"budget_raised", "budget_stopped"}
 )

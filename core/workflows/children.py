@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from core.errors import BudgetExceeded, ChildFailed, InvalidInput, Overloaded, QuotaExceeded
 from core.runs.children import ChildEnd, Spawning
-from core.runs.execution import Executing, Wait
+from core.runs.execution import Wait
 from core.runs.model import Cause, Lane, RunRequest, RunState
 from core.usage.model import next_month
 from core.workflows.faults import Parked, written
@@ -85,26 +85,24 @@ def brood(workflow: Spawnable[Any, Out] | str, arguments: Sequence[BaseModel], l
     return Brood(workflow.name, workflow.version, workflow.output, arguments, lane)
 
 
-async def spawned_one(performer: Performer, on: Executing, number: int, of: Brood[Out], name: str | None) -> Child[Out]:
+async def spawned_one(performer: Performer, number: int, of: Brood[Out], name: str | None) -> Child[Out]:
     """The one child of a step. Raises ``StepFailed`` and ``Parked``."""
     spawning = Spawning(number, name or f"spawn: {of.workflow}")
     run_ids = await _recorded(performer, spawning)
     if run_ids is None:
-        attempts = _admitted(performer, on, spawning, [0], of)
+        attempts = _admitted(performer, spawning, [0], of)
         run_ids = await performer.or_for_good(number, spawning.name, "spawn", attempts) or []
     return Child(run_ids[0], of.workflow, number, of.output)
 
 
-async def result_of(performer: Performer, on: Executing, number: int, child: Child[Out]) -> Out:
+async def result_of(performer: Performer, number: int, child: Child[Out]) -> Out:
     """What a child returned. Raises ``ChildFailed`` and ``Parked``."""
     wait = Wait(number, f"result: {child.workflow}", Cause.CHILDREN, key=str(child.step))
-    outputs = await _results(performer, on, wait, [child.run_id])
+    outputs = await _results(performer, wait, [child.run_id])
     return child.output.validate_python(outputs[0])
 
 
-async def mapped(
-    performer: Performer, on: Executing, number: Callable[[], int], of: Brood[Out], at_once: int | None
-) -> list[Out]:
+async def mapped(performer: Performer, number: Callable[[], int], of: Brood[Out], at_once: int | None) -> list[Out]:
     """What children returned, in order; ``at_once`` of them open together. Both steps are numbered first, so that
     others may go on beside these. Raises ``StepFailed``, ``ChildFailed`` and ``Parked``."""
     count = len(of.arguments)
@@ -116,9 +114,9 @@ async def mapped(
     wait = Wait(number(), f"map: {of.workflow}", Cause.CHILDREN, key=str(spawning.step))
     run_ids = await _recorded(performer, spawning)
     if run_ids is None:
-        attempts = _all_spawned(performer, on, spawning, wait, of)
+        attempts = _all_spawned(performer, spawning, wait, of)
         run_ids = await performer.or_for_good(spawning.step, spawning.name, "spawn", attempts)
-    return [of.output.validate_python(output) for output in await _results(performer, on, wait, run_ids)]
+    return [of.output.validate_python(output) for output in await _results(performer, wait, run_ids)]
 
 
 async def _recorded(performer: Performer, spawning: Spawning) -> list[str] | None:
@@ -127,38 +125,36 @@ async def _recorded(performer: Performer, spawning: Spawning) -> list[str] | Non
     return None if ended is None else [str(run_id) for run_id in ended.result]
 
 
-async def _all_spawned(
-    performer: Performer, on: Executing, spawning: Spawning, wait: Wait, of: Brood[Any]
-) -> list[str]:
+async def _all_spawned(performer: Performer, spawning: Spawning, wait: Wait, of: Brood[Any]) -> list[str]:
     """The ids of the children once all are spawned, now or in earlier executions.
 
     Raises ``Parked`` while no more may be open, ``ChildFailed``, and what a submission raises.
     """
     children = performer.tools.children
     await performer.recorded(wait.step, wait.name)  # it may have failed while some were still to be spawned
-    numbers: Sequence[int] | None = range(spawning.at_once) if on.claim == 1 else None
+    numbers: Sequence[int] | None = range(spawning.at_once) if performer.on.claim == 1 else None
     while True:
         if numbers is None:
-            look = await written(lambda: children.look(on, spawning, wait))
+            look = await written(lambda: children.look(performer.on, spawning, wait))
             if look.ends:
                 await performer.or_for_good(wait.step, wait.name, wait.cause.value, _outputs(look.ends))
             if look.numbers is None:
                 raise Parked
             numbers = look.numbers
-        run_ids = await _admitted(performer, on, spawning, numbers, of)
+        run_ids = await _admitted(performer, spawning, numbers, of)
         if run_ids is not None:
             return run_ids
         numbers = None
 
 
 async def _admitted(
-    performer: Performer, on: Executing, spawning: Spawning, numbers: Sequence[int], of: Brood[Any]
+    performer: Performer, spawning: Spawning, numbers: Sequence[int], of: Brood[Any]
 ) -> list[str] | None:
     tools, requests, number, name = performer.tools, of.requests(numbers), spawning.step, spawning.name
     try:
-        return await written(lambda: tools.children.spawn(on, spawning, numbers, requests))
+        return await written(lambda: tools.children.spawn(performer.on, spawning, numbers, requests))
     except BudgetExceeded:
-        wake_at = next_month(tools.clock.now(), on.ctx.policy.timezone)
+        wake_at = next_month(tools.clock.now(), performer.on.ctx.policy.timezone)
         await performer.park(Wait(number, name, Cause.BUDGET, key="month", wake_at=wake_at))
     except (QuotaExceeded, Overloaded) as refusal:
         limit = refusal.details.get("limit")
@@ -168,12 +164,12 @@ async def _admitted(
         await performer.park(Wait(number, name, Cause.RATE, key=str(refusal.details.get("quota")), wake_at=wake_at))
 
 
-async def _results(performer: Performer, on: Executing, wait: Wait, run_ids: Sequence[str]) -> list[Any]:
+async def _results(performer: Performer, wait: Wait, run_ids: Sequence[str]) -> list[Any]:
     """The outputs of the children, as JSON, in order. Raises ``ChildFailed`` for the first that failed, ``Parked``."""
     children = performer.tools.children
     if await performer.recorded(wait.step, wait.name) is not None:
-        return await _outputs(await written(lambda: children.stand(on, run_ids)))
-    ends = await written(lambda: children.ends(on, wait, run_ids))
+        return await _outputs(await written(lambda: children.stand(performer.on, run_ids)))
+    ends = await written(lambda: children.ends(performer.on, wait, run_ids))
     if ends is None:
         raise Parked
     if len(ends) > 1:

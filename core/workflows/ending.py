@@ -28,7 +28,7 @@ async def executed(run: Run, definition: WorkflowDefinition[Any, Any], document:
         if run.performer.settled is not None:
             end = run.performer.settled
         if end["end"] in (RunState.FAILED, RunState.CANCELLED):
-            return await compensated(run.performer, run.on, end)
+            return await compensated(run.performer, end)
         return end
     except Parked:
         return {"end": RunState.WAITING}
@@ -61,4 +61,4 @@ def _stopped(run: Run, definition: WorkflowDefinition[Any, Any]) -> dict[str, An
 
 def overlong(run: Run, definition: WorkflowDefinition[Any, Any]) -> dict[str, Any]:
     """The end of a run that has lasted too long."""
-    return {"end": RunState.FAILED, "error": describe(too_long(run.on.ctx.policy, definition.timeout_s))}
+    return {"end": RunState.FAILED, "error": describe(too_long(run.tenant.policy, definition.timeout_s))}

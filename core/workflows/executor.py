@@ -71,7 +71,7 @@ class RunExecutor:
         """Execute one claimed run until its slot is given back."""
         on = await written(lambda: self._executing(claim))
         definition = self._registry.at(claim.workflow, claim.version)
-        run = Run(on, claim.workflow, Performer(self._tools, on, claim.workflow))
+        run = Run(Performer(self._tools, on, claim.workflow))
         left_s = limit_s(on.ctx.policy, definition.timeout_s)
         if claim.attempt > 1:
             left_s -= await self._resumed(run, definition, left_s)
@@ -90,7 +90,7 @@ class RunExecutor:
 
     async def _resumed(self, run: Run, definition: Definition, limit_s: float) -> float:
         """Tell the run what was decided about it before this execution; seconds that it has lasted."""
-        began = await written(lambda: self._execution.began(run.on))
+        began = await written(lambda: self._execution.began(run.performer.on))
         now = self._clock.now()
         lasted_s = (now - (began.started_at or now)).total_seconds()
         run.performer.resume(began, overlong(run, definition) if lasted_s >= limit_s else None)
@@ -139,7 +139,7 @@ class RunExecutor:
     async def _conclude(self, run: Run, end: JSON) -> None:
         if end["end"] is None:
             return
-        on, state = run.on, RunState(end["end"])
+        on, state = run.performer.on, RunState(end["end"])
         if state is RunState.QUEUED:
             await written(lambda: self._execution.hand_back(on))
             return
@@ -151,5 +151,5 @@ class RunExecutor:
                     on, state, output=end.get("output"), outcome=end.get("outcome"), error=end.get("error")
                 )
             )
-        if ended and (run.performer.asked or on.claim > 1):
+        if (ended or run.performer.undoing) and (run.performer.asked or on.claim > 1):
             await written(lambda: self._reviews.cancel_of_run(on.ctx, on.run_id))

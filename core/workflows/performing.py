@@ -71,31 +71,37 @@ class Work:
     degraded: bool = False
     undo: Callable[[Any], Work] | None = None
 
+    def read(self, result: TypeAdapter[Result], value: Any) -> Result | None:
+        """A recorded result; an optional step that was skipped has none."""
+        return None if self.optional and value is None else result.validate_python(value)
+
 
 class Performer:
     """Performs the steps of one run. ``asked``: people were asked something that may still be open.
 
     ``expired``: it was stopped because it had lasted too long; ``settled``: the end that was decided before this
-    execution, if it was; ``undos``: what undoes the done steps that can be undone, by their numbers.
+    execution, if it was; ``undos``: what undoes the done steps that can be undone, by their numbers; ``undoing``: from
+    now on undos are performed, whatever they cost and whoever wants the run to stop.
     """
 
     def __init__(self, tools: Tools, on: Executing, workflow: str) -> None:
         self.tools = tools
-        self._workflow = workflow
+        self.workflow = workflow
         self.cancelled = False
         self.asked = False
         self.expired = False
         self.settled: dict[str, Any] | None = None
         self.undos: dict[int, Work] = {}
+        self.undoing = False
         self.teller = Teller(tools.execution, on)
-        self._on = on
+        self.on = on
         self._budgeting = Budgeting(tools, on, self._asking)
-        self._leaving = self._cut = self._undoing = False
+        self._leaving = self._cut = False
         self._tasks: set[asyncio.Future[Any]] = set()
 
     def cancel(self) -> None:
         """Stop what is awaited now, and perform nothing more, but for undos."""
-        if not self._undoing:
+        if not self.undoing:
             self.cancelled = True
             self._stop()
 
@@ -114,19 +120,15 @@ class Performer:
         if self.settled is not None or began.cancel_requested:
             self.cancel()
 
-    def compensate(self) -> None:
-        """From now on undos are performed."""
-        self._undoing = True
-
     async def unless_stopped(self, number: int) -> None:
         """Raise ``Cancelled`` when the run is to stop; steps that have ended answer all the same."""
         if self.cancelled and await self._recorded(number) is None:
             raise Cancelled
 
     async def _recorded(self, number: int) -> Ended | None:
-        if self._on.claim == 1:
+        if self.on.claim == 1:
             return None
-        return await written(lambda: self.tools.execution.recorded(self._on, number))
+        return await written(lambda: self.tools.execution.recorded(self.on, number))
 
     def leave(self) -> None:
         """Begin no attempt any more; what is awaited now may end."""
@@ -160,7 +162,7 @@ class Performer:
         to stop.
         """
         ended = await self._recorded(number)
-        if ended is None and self.cancelled and not self._undoing:
+        if ended is None and self.cancelled and not self.undoing:
             raise Cancelled
         if ended is not None and ended.name != name:
             raise RuntimeError(f"Step {number} was {ended.name} and is {name} now: the order has changed.")
@@ -174,7 +176,7 @@ class Performer:
             return await attempts
         except Exception as error:
             what = describe(error)
-            await written(lambda: self.tools.execution.fail_for_good(self._on, number, name, kind, what))
+            await written(lambda: self.tools.execution.fail_for_good(self.on, number, name, kind, what))
             raise step_failed(name, what) from error
 
     def _can_undo(self, number: int, work: Work, value: Any) -> None:
@@ -184,9 +186,9 @@ class Performer:
     async def _performed(self, number: int, work: Work) -> Any:
         estimate = work.estimate
         if estimate is None:
-            estimate = await written(lambda: self.tools.usage.estimate(self._on.ctx, self._workflow, work.name))
+            estimate = await written(lambda: self.tools.usage.estimate(self.on.ctx, self.workflow, work.name))
         step = Priced(number, work.name, work.kind, estimate, work.optional, work.cheaper)
-        taken = await self._budgeting.before(step)
+        taken = None if self.undoing else await self._budgeting.before(step)
         if taken is not None and taken.rung is Rung.SKIP:
             return None
         try:
@@ -194,6 +196,8 @@ class Performer:
         except EndpointDown as error:
             await self._wait_for_service(number, error)
         except BudgetExceeded as error:
+            if self.undoing:
+                raise
             refusal = error
         await self._budgeting.refused(step, refusal)
         return await self._performed(number, work)
@@ -201,9 +205,9 @@ class Performer:
     async def _attempts(self, step: Priced, work: Work) -> Any:
         retry = work.retry
         left = retry.attempts
-        if left > 1 and self._on.claim > 1:
+        if left > 1 and self.on.claim > 1:
             # A wait or a crash between two attempts gives no more of them.
-            left = max(1, left - await written(lambda: self.tools.execution.tries(self._on, step.number)))
+            left = max(1, left - await written(lambda: self.tools.execution.tries(self.on, step.number)))
         if left == 1:
             return await self._attempt(step, work)
         async for attempt in stamina.retry_context(
@@ -225,7 +229,7 @@ class Performer:
         if work.service is not None:
             self._unless_down(work.service)
             await self._wait_for_turn(work.service, number)
-        execution, on = self.tools.execution, self._on
+        execution, on = self.tools.execution, self.on
         reserved, undo = estimate > 0, work.undo is not None
         attempt = await written(lambda: execution.begin_step(on, number, work.name, work.kind, estimate, undo=undo))
         meter = StepMeter(estimate, partial(self._more, number, attempt) if work.estimate is None else None)
@@ -256,7 +260,7 @@ class Performer:
         return value
 
     async def _more(self, number: int, attempt: int, part: int, amount_microusd: int) -> None:
-        await written(lambda: self.tools.execution.reserve_more(self._on, number, attempt, part, amount_microusd))
+        await written(lambda: self.tools.execution.reserve_more(self.on, number, attempt, part, amount_microusd))
 
     async def _interruptible(self, action: Callable[[Step], Awaitable[Result]], step: Step) -> Result:
         self._unless_cut_off()
@@ -267,7 +271,7 @@ class Performer:
         except asyncio.CancelledError:
             if task.cancelled():
                 self._unless_cut_off()
-                if self.cancelled and not self._undoing:
+                if self.cancelled and not self.undoing:
                     raise Cancelled from None
             task.cancel()
             raise
@@ -280,7 +284,7 @@ class Performer:
 
     def _unless_down(self, service: str) -> None:
         """Raises ``EndpointDown`` before an attempt is begun, and a turn is taken, in vain."""
-        if (after_s := self.tools.services.opens_in_s(service, self._on.ctx.tenant_id)) > 0:
+        if (after_s := self.tools.services.opens_in_s(service, self.on.ctx.tenant_id)) > 0:
             raise EndpointDown(f"The service {service} does not answer.", retry_after_s=after_s, service=service)
 
     async def _wait_for_service(self, number: int, error: EndpointDown) -> NoReturn:
@@ -292,12 +296,12 @@ class Performer:
         await self.park(Wait(number, service, Cause.ENDPOINT, key=service, wake_at=wake_at))
 
     async def _wait_for_turn(self, service: str, number: int) -> None:
-        rate = self._on.ctx.policy.rate_limits.get(service)
+        rate = self.on.ctx.policy.rate_limits.get(service)
         while rate is not None:
             now = self.tools.clock.now()
-            holder = f"{self._on.run_id}/{number}"
+            holder = f"{self.on.run_id}/{number}"
             try:
-                wait_s = await self.tools.limits.take(self._on.ctx, service, rate, now, holder=holder)
+                wait_s = await self.tools.limits.take(self.on.ctx, service, rate, now, holder=holder)
             except Unavailable:
                 wait_s = _WITHOUT_REDIS_S  # nobody counts: nothing may be called
             if wait_s <= 0:
@@ -308,7 +312,7 @@ class Performer:
 
     async def park(self, wait: Wait) -> NoReturn:
         """Arm a wait that is no step of its own, and leave."""
-        await written(partial(self.tools.execution.arm_wait, self._on, wait))
+        await written(partial(self.tools.execution.arm_wait, self.on, wait))
         raise Parked
 
 

@@ -5,30 +5,29 @@ from the top, and every step that finished answers with its recorded result. So 
 in the same order for the same input: keep clocks, random numbers and I/O inside steps.
 
 A step that must wait arms the wait, ends the execution with ``Parked`` and leaves neither slot nor task.
+
+Here is what authors call; how it is done is in ``function_step``, ``agent_step``, ``waits`` and ``children``.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from core.reviews.model import ONE_PERSON, Terms, Verdict
-from core.runs.execution import Executing, Wait
-from core.runs.model import Cause, Lane
-from core.tenancy import ModelTier, TenantContext
+from core.runs.model import Lane
+from core.tenancy import TenantContext
 from core.workflows.children import Child, Spawnable, brood, mapped, result_of, spawned_one
 from core.workflows.faults import Parked, written
+from core.workflows.function_step import returned
 from core.workflows.performing import Performer, Work
 from core.workflows.retry import Retry
 from core.workflows.step import Step
-from core.workflows.tools import Tools
-from core.workflows.undoing import How, undo_of
+from core.workflows.undoing import How
+from core.workflows.waits import decided, payload_of, slept
 
 if TYPE_CHECKING:
     from agents import Agent
@@ -41,34 +40,23 @@ Input = TypeVar("Input", bound=BaseModel)
 _ONCE = Retry()
 
 
-@dataclass(slots=True)
 class Run:
     """One execution of a workflow, as its author sees it."""
 
-    on: Executing
-    workflow: str
-    performer: Performer
-    _number: int = 0
-    _outcome: str | None = None
+    def __init__(self, performer: Performer) -> None:
+        self.performer = performer
+        self.ended_as: str | None = None
+        self._number = 0
 
     @property
     def id(self) -> str:
         """The run's id."""
-        return self.on.run_id
+        return self.performer.on.run_id
 
     @property
     def tenant(self) -> TenantContext:
         """For whom the run executes."""
-        return self.on.ctx
-
-    @property
-    def _tools(self) -> Tools:
-        return self.performer.tools
-
-    @property
-    def ended_as(self) -> str | None:
-        """What ``outcome`` was last told."""
-        return self._outcome
+        return self.performer.on.ctx
 
     # Steps ----------------------------------------------------------------------------------------------
 
@@ -121,7 +109,7 @@ class Run:
         ``StepFailed`` when it failed for good.
         """
         work = Work("step", name or "", retry, timeout_s, estimate, optional=optional)
-        return await self._function(function, argument, work, undo)
+        return await returned(self.performer, self._next(), function, argument, work, undo)
 
     @overload
     async def call(
@@ -168,7 +156,7 @@ class Run:
     ) -> Result | None:
         """Like ``step``, under the tenant's rate limit for ``service``: beyond it the run waits for free."""
         work = Work("call", name or "", retry, timeout_s, estimate, service=service, optional=optional)
-        return await self._function(function, argument, work, undo)
+        return await returned(self.performer, self._next(), function, argument, work, undo)
 
     async def agent(
         self,
@@ -189,29 +177,10 @@ class Run:
         None, and nothing done, when the budget runs low; before that, and unless ``cheaper`` is False, the cheapest
         model that the policy allows answers. Raises ``StepFailed``.
         """
-        from core.workflows.agent_step import run_agent  # the SDK takes half a second to import
+        from core.workflows.agent_step import concluded  # the SDK takes half a second to import
 
-        text = argument if isinstance(argument, str) else argument.model_dump_json()
-        output: TypeAdapter[Any] = TypeAdapter(_output_type(agent))
-
-        async def action(step: Step) -> Any:
-            models = self._tools.models.for_tenant(
-                self.on.ctx,
-                f"workflow:{self.workflow}",
-                run_id=self.on.run_id,
-                step=(step.number, step.attempt),
-                covered_microusd=step.meter.estimate_microusd,
-                cheapest=step.degraded,
-                cover_more=step.meter.cover_more,
-            )
-            try:
-                return output.dump_python(await run_agent(agent, text, step, models, max_turns), mode="json")
-            finally:
-                step.meter.charge(models.spent_microusd, models.model_name())
-
-        choice = cheaper and self.tenant.policy.model_tier is ModelTier.LARGE and agent.model != ModelTier.SMALL
-        work = Work("agent", agent.name, retry, timeout_s, estimate, action=action, optional=optional, cheaper=choice)
-        return _read(output, await self._perform(work), work)
+        work = Work("agent", agent.name, retry, timeout_s, estimate, optional=optional, cheaper=cheaper)
+        return await concluded(self.performer, self._next(), agent, argument, work, max_turns)
 
     # Waits ----------------------------------------------------------------------------------------------
 
@@ -230,45 +199,24 @@ class Run:
         ``terms``: several voices, escalation, what happens when nobody decides, a form to fill in. Raises
         ``InvalidInput`` for terms that nobody could fulfil, ``StepFailed`` when they say that no decision is a failure.
         """
-        number = await self._turn()
-        sla_s = float(self.tenant.policy.review_sla_s) if sla is None else sla
-
-        self.performer.asked = True
-        verdict = await written(
-            lambda: self._tools.reviews.request(
-                self.on,
-                number,
-                pool=pool,
-                title=title,
-                evidence=evidence.model_dump(mode="json"),
-                choices=list(choices),
-                sla_s=sla_s,
-                terms=terms,
-            )
+        return await decided(
+            self.performer,
+            self._next(),
+            pool=pool,
+            title=title,
+            evidence=evidence,
+            choices=choices,
+            sla_s=float(self.tenant.policy.review_sla_s) if sla is None else sla,
+            terms=terms,
         )
-        if verdict is None:
-            raise Parked
-        return verdict
 
     async def sleep(self, seconds: float) -> None:
         """Wait, for free."""
-        number = await self._turn()
-        wake_at = self._tools.clock.now() + timedelta(seconds=seconds)
-        wait = Wait(number, f"sleep {seconds:g} s", Cause.TIMER, wake_at=wake_at)
-        if not await written(lambda: self._tools.execution.sleep(self.on, wait)):
-            raise Parked
+        await slept(self.performer, self._next(), seconds)
 
     async def event(self, name: str, key: str, *, timeout_s: float) -> Any:
         """Wait, for free, for an event sent to this tenant; its payload. Raises ``TimeoutError``."""
-        number = await self._turn()
-        wake_at = self._tools.clock.now() + timedelta(seconds=timeout_s)
-        wait = Wait(number, f"event: {name}", Cause.EVENT, key=f"{name}/{key}", wake_at=wake_at)
-        found = await written(lambda: self._tools.execution.await_event(self.on, wait, name, key))
-        if found is None:
-            raise Parked
-        if "payload" not in found:
-            raise TimeoutError(f"No event {name}/{key} came within {timeout_s:g} s.")
-        return found["payload"]
+        return await payload_of(self.performer, self._next(), name, key, timeout_s)
 
     # Child runs -----------------------------------------------------------------------------------------
 
@@ -301,11 +249,11 @@ class Run:
         counts against this run's budget, too. It is cancelled when this run ends other than succeeded. ``workflow``:
         a definition, or the name of one that is installed with the workers. Raises ``StepFailed``.
         """
-        return await spawned_one(self.performer, self.on, self._next(), brood(workflow, [argument], lane), name)
+        return await spawned_one(self.performer, self._next(), brood(workflow, [argument], lane), name)
 
     async def result(self, child: Child[Result]) -> Result:
         """What a child returned; waits, for free, until it has ended. Raises ``ChildFailed`` if it did not succeed."""
-        return await result_of(self.performer, self.on, self._next(), child)
+        return await result_of(self.performer, self._next(), child)
 
     async def map(
         self,
@@ -321,7 +269,7 @@ class Run:
         without it. Raises ``ChildFailed`` for the first that failed, after all that were started have ended;
         ``StepFailed``.
         """
-        return await mapped(self.performer, self.on, self._next, brood(workflow, arguments, lane), at_once)
+        return await mapped(self.performer, self._next, brood(workflow, arguments, lane), at_once)
 
     # The rest -------------------------------------------------------------------------------------------
 
@@ -341,12 +289,13 @@ class Run:
         self.performer.teller.progress({"done": done, "total": total, "note": note[:200]})
 
     async def patched(self, name: str) -> bool:
-        """Whether to go the new way at a change of this workflow (WRITING.md, "Change it safely"). Not a step."""
-        return await written(lambda: self._tools.patches.patched(self.on, name, self._number))
+        """Whether to go the new way at a change of this workflow (WRITING.md, "Changing it safely"). Not a step."""
+        tools, on = self.performer.tools, self.performer.on
+        return await written(lambda: tools.patches.patched(on, name, self._number))
 
     def outcome(self, word: str) -> None:
         """Name how the run ends, e.g. ``declined``: lists and summaries go by it."""
-        self._outcome = word
+        self.ended_as = word
 
     # Inside ---------------------------------------------------------------------------------------------
 
@@ -354,47 +303,9 @@ class Run:
         self._number += 1
         return self._number
 
-    async def _turn(self) -> int:
-        number = self._next()
-        await self.performer.unless_stopped(number)
-        return number
-
-    async def _function(
-        self,
-        function: Callable[[Step, Arg], Awaitable[Result]],
-        argument: Arg,
-        work: Work,
-        undo: How[Arg, Result] | None,
-    ) -> Result | None:
-        result: TypeAdapter[Result] = _returned_by(function)
-
-        async def action(step: Step) -> Any:
-            return result.dump_python(await function(step, argument), mode="json")
-
-        title = work.name or str(getattr(function, "__name__", work.kind))
-        undone = None if undo is None else undo_of(undo, argument, result, title, work.service)
-        return _read(result, await self._perform(replace(work, name=title, action=action, undo=undone)), work)
-
-    async def _perform(self, work: Work) -> Any:
-        return await self.performer.perform(self._next(), work)
-
-
-def _read(result: TypeAdapter[Result], value: Any, work: Work) -> Result | None:
-    """A recorded result; an optional step that was skipped has none."""
-    return None if work.optional and value is None else result.validate_python(value)
-
 
 def _urgency(fault: BaseException) -> int:
     """Of several, the one that counts: the execution is over, a step has failed, the run must park."""
     if isinstance(fault, Parked):
         return 2
     return 1 if isinstance(fault, Exception) else 0
-
-
-@lru_cache(1_000)
-def _returned_by(function: Callable[..., Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(get_type_hints(function).get("return", Any))
-
-
-def _output_type(agent: Agent[Step]) -> Any:
-    return agent.output_type or str

@@ -9,16 +9,22 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from core.errors import Conflict
+from core.ids import WorkerId
 from core.runs.duration import Durations
 from core.runs.model import Cause, RunRequest, RunState, RunView
 from core.settings import Settings
-from core.tenancy import PLATFORM, Policy, Role
+from core.tenancy import PLATFORM, Policy, RateLimit, Role
 from core.usage.model import usd
 from tests.fixtures.people import People
 from tests.fixtures.upstream import HANG, upstream
 from tests.fixtures.workers import Site, site_in, working
 
 CLOSED_WITHIN_S = 0.5
+FAILURES = 5
+"""After so many a service is left alone."""
+
+BREAKS = WorkerId("breaks")
 
 
 @pytest.fixture
@@ -32,6 +38,10 @@ async def started(site: Site, log: Path, **given: object) -> RunView:
     run, _ = await site.platform.runs.submit(site.admin, RunRequest("sample-saga", {"log": str(log), **given}))
     (run,) = await site.runs_until([run], lambda seen: seen.cause is Cause.EVENT)
     return run
+
+
+def durations_of(site: Site) -> Durations:
+    return Durations(site.platform.db, site.platform.bus, site.platform.queue, site.platform.clock)
 
 
 def effects(log: Path) -> list[str]:
@@ -120,6 +130,68 @@ async def test_another_worker_goes_on_with_the_undos_that_are_not_done(site: Sit
     ]
 
 
+async def test_an_undo_that_must_wait_gives_its_slot_back_is_not_paused_and_goes_on_when_it_is_woken(
+    settings: Settings, tmp_path: Path, owner_dsn: str
+) -> None:
+    logs = [tmp_path / "full", tmp_path / "down"]
+    policy = Policy(rate_limits={"hall": RateLimit(limit=1, window_s=4)})
+    async with upstream() as slow:
+        slow.script.extend([503] * FAILURES)
+        given = settings.model_copy(update={"services": {"slow": slow.url}})
+        async with site_in(given, policy) as site, working(site) as worker:
+            full = await started(site, logs[0], number=4)
+            await site.platform.control.cancel(site.admin, full.run_id)
+            down, _ = await site.platform.runs.submit(
+                site.admin, RunRequest("sample-undo-asking", {"log": str(logs[1])})
+            )
+            waiting = await site.runs_until([full, down], lambda seen: seen.state is RunState.WAITING)
+            assert [run.cause for run in waiting] == [Cause.RATE, Cause.ENDPOINT]
+
+            async def left() -> bool | None:
+                return worker.held == 0 or None
+
+            await site.until(left)
+            owner = await asyncpg.connect(owner_dsn)
+            await owner.execute("update runs set started_at = started_at - interval '601 s'")
+            await owner.close()
+            assert await durations_of(site).overlong() == []
+            for run in waiting:
+                with pytest.raises(Conflict, match="undoing what it did"):
+                    await site.platform.control.pause(site.admin, run.run_id)
+
+            async def ended() -> list[RunView] | None:
+                await site.platform.queue.wake_due()
+                seen = [await site.platform.runs.get(site.admin, run.run_id) for run in waiting]
+                return seen if all(run.state.final for run in seen) else None
+
+            assert [run.state for run in await site.until(ended)] == [RunState.CANCELLED, RunState.FAILED]
+        assert [effects(log) for log in logs] == [["1", "2", "-2 undoes 2", "-1 undoes 1"], ["1", "-1 undoes 1"]]
+        assert len(slow.requests) == FAILURES + 1
+
+
+async def test_a_dead_run_that_people_cancel_undoes_what_it_did(settings: Settings, tmp_path: Path) -> None:
+    log = tmp_path / "effects"
+    async with site_in(settings, Policy(max_recoveries=0)) as site:
+        queue, control = site.platform.queue, site.platform.control
+        async with working(site):
+            run = await started(site, log, number=5)
+        await site.platform.runs.send_event(site.admin, "go", "5", {"go": 1})
+        await queue.heartbeat(BREAKS, 1)
+        (claim,) = await queue.claim(BREAKS, 1)
+        await queue.give_back(BREAKS, claim.run_id, {"code": "internal", "message": "KeyError: 'x'"})
+        dead = await site.platform.runs.get(site.admin, run.run_id)
+        assert (dead.state, effects(log)) == (RunState.DEAD, ["1", "2"])
+        cancelled = await control.cancel(site.admin, run.run_id)
+        assert (cancelled.state, cancelled.error) == (RunState.QUEUED, None)
+        async with working(site):
+            (run,) = await site.ended([run])
+        assert (run.state, run.error) == (RunState.CANCELLED, None)
+        assert effects(log) == ["1", "2", "-2 undoes 2", "-1 undoes 1"]
+        assert await queue.faults() == []
+        with pytest.raises(Conflict):
+            await control.cancel(site.admin, run.run_id)
+
+
 async def test_a_queued_run_that_did_something_executes_once_more_when_it_is_cancelled_and_money_is_no_matter(
     site: Site, tmp_path: Path
 ) -> None:
@@ -137,6 +209,10 @@ async def test_a_queued_run_that_did_something_executes_once_more_when_it_is_can
     async with working(site):
         (run,) = await site.ended([run])
     assert (run.state, effects(log)) == (RunState.CANCELLED, ["1", "2", "-2 undoes 2", "-1 undoes 1"])
+    assert run.cost_microusd == usd("0.02")  # that of an undo, which is paid beyond the month's budget
+    events = await site.platform.runs.events(site.admin, run.run_id)
+    (told,) = [event.data for event in events if event.kind == "overdrawn"]
+    assert (told["step"], told["account"], told["over_microusd"]) == (-2, "month", usd("0.02"))
     assert await site.platform.queue.faults() == []
 
 
@@ -149,9 +225,8 @@ async def test_a_parked_run_that_lasts_longer_than_its_workflow_allows_undoes_wh
         owner = await asyncpg.connect(owner_dsn)
         await owner.execute("update runs set started_at = started_at - interval '601 s' where run_id = $1", run.run_id)
         await owner.close()
-        durations = Durations(site.platform.db, site.platform.bus, site.platform.queue, site.platform.clock)
-        (found,) = await durations.overlong()
-        assert await durations.end(site.admin, found.run_id, found.timeout_s)
+        (found,) = await durations_of(site).overlong()
+        assert await durations_of(site).end(site.admin, found.run_id, found.timeout_s)
         (run,) = await site.ended([run])
     assert run.error is not None
     assert (run.state, run.error["details"]) == (RunState.FAILED, {"quota": "timeout_s", "limit": 600})

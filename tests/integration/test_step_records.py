@@ -14,7 +14,7 @@ from core.queue.model import DEAD_AFTER_S
 from core.runs.execution import Cancelled, Executing, Lost, Wait
 from core.runs.model import Cause, RunRequest, RunState
 from core.settings import Settings
-from core.tenancy import TenantContext
+from core.tenancy import Policy, TenantContext
 from tests.fixtures.work import Work, work_in
 from tests.fixtures.workers import site_in, working
 
@@ -61,6 +61,38 @@ async def test_a_worker_that_lost_its_run_records_nothing_more_about_its_steps(w
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     balance = await work.usage.balance(ctx, run.run_id)
     assert (balance.reserved_microusd, balance.spent_microusd) == (0, 700)
+
+
+async def test_an_undo_is_paid_once_whatever_is_left_and_however_often_it_is_begun(work: Work) -> None:
+    ctx = await work.tenant("bank", Policy(budget_run_microusd=100))
+    (run,) = await work.submit(ctx, 1)
+    (claim,) = await work.claim("silent", 1)
+    silent = await work.executing(claim, "silent")
+    for step in (1, 2):
+        attempt = await work.execution.begin_step(silent, step, "book", "step", 50, undo=True)
+        await work.execution.finish_step(silent, step, attempt, None, cost_microusd=50)
+    await work.execution.compensate(silent, {"end": "failed"})
+    assert await work.execution.begin_step(silent, -2, "undo book", "undo", 40) == 1
+    work.clock.advance(DEAD_AFTER_S + 1)
+    assert len(await work.queue.recover()) == 1  # it died between the promise and the payment
+    (claim,) = await work.claim("other", 1)
+    other = await work.executing(claim, "other")
+    assert await work.execution.begin_step(other, -2, "undo book", "undo", 40) == 2
+    assert (await work.usage.balance(ctx, run.run_id)).reserved_microusd == 40
+    with pytest.raises(Lost):
+        await work.execution.finish_step(silent, -2, 1, None, cost_microusd=40)
+    for _ in range(2):  # the answer was lost
+        await work.execution.finish_step(other, -2, 2, None, cost_microusd=45)
+    await work.execution.begin_step(other, -1, "undo book", "undo")
+    for _ in range(2):
+        await work.execution.finish_step(other, -1, 1, None, cost_microusd=5, reserved=False)  # more than it had said
+    balance = await work.usage.balance(ctx, run.run_id)
+    assert (balance.limit_microusd, balance.reserved_microusd, balance.spent_microusd) == (100, 0, 150)
+    told = [event.data for event in await work.runs.events(ctx, run.run_id) if event.kind == "overdrawn"]
+    assert [(one["step"], one["attempt"], one["account"], one["over_microusd"]) for one in told] == [
+        (-2, 2, "run", 45),
+        (-1, 1, "run", 50),
+    ]
 
 
 async def _writes_nothing(work: Work, silent: Executing, attempt: int) -> None:

@@ -71,8 +71,9 @@ class RecordsInMemory:
         """Begin to undo what the run did; the steps, undone or not, by name."""
         record = self.of(on.run_id)
         to_undo = {step: one.name for step, one in record.ended.items() if one.undo}
-        if to_undo:
-            record.compensating = record.compensating or end
+        if to_undo and record.compensating is None:
+            record.compensating = end
+            record.waits.clear()
         return to_undo
 
     async def begin_step(
@@ -87,7 +88,7 @@ class RecordsInMemory:
         newest = self.of(on.run_id).newest(step)
         attempt = 1 if newest is None else newest.attempt + 1
         if estimate_microusd:
-            self._money.reserve(on, ledger_key(on.run_id, step, attempt), estimate_microusd)
+            self._money.reserve(on, ledger_key(on.run_id, step, attempt), estimate_microusd, beyond=step < 0)
         self._open(on, step, attempt, name, kind)
         if undo:
             self.of(on.run_id).undoable.add(step)
@@ -213,8 +214,11 @@ class RecordsInMemory:
     def _close(self, on: Executing, step: int, attempt: int, state: str, reserved: bool, **changes: Any) -> None:
         now = self._clock.now()
         record, cost = self.of(on.run_id), changes["cost_microusd"]
-        if record.close(step, attempt, state=state, finished_at=now, **changes) and reserved:
-            self._money.settle(ledger_key(on.run_id, step, attempt), cost)
+        if record.close(step, attempt, state=state, finished_at=now, **changes) and (reserved or cost):
+            key = ledger_key(on.run_id, step, attempt)
+            if not reserved:
+                self._money.reserve(on, key, cost, beyond=True)
+            self._money.settle(key, cost)
             if state == "done":
                 self._money.learn(_named(record, step), cost)
 

@@ -297,7 +297,7 @@ class RunInMemory(Generic[Out]):
     async def _once(self) -> dict[str, Any]:
         self._claim += 1
         on = self._of.executing(self.run_id, self._claim, self._definition, self._at_most)
-        run = Run(on, self.workflow, Performer(self._of.tools, on, self.workflow))
+        run = Run(Performer(self._of.tools, on, self.workflow))
         record, lasted_s = self._of.records.of(self.run_id), (self._of.clock.now() - self._began).total_seconds()
         too_long = lasted_s >= limit_s(self._of.policy, self._definition.timeout_s)
         began = Began(self._began, record.cancel_requested, record.compensating)
