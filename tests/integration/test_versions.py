@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 
 from core.clock import FakeClock
@@ -25,6 +26,18 @@ from tests.fixtures.workers import site_in
 
 OLD, NEW = [code_of("loan", "1")], [code_of("loan", "1"), code_of("loan", "2")]
 ONLY_NEW = [code_of("loan", "2")]
+STRANDED = """
+with tenant as (
+    insert into tenants (tenant_id, name, org_id, region, created_at)
+    select 'left-' || n, 'Left', 'o', 'us-east-1', 'epoch' from generate_series(1, $1) n returning tenant_id
+), queued as (
+    insert into queue_tenants (tenant_id, weight, cap, burst_slots, burst_credit_s, queued, virtual_time, clock_at)
+    select tenant_id, 1, 3, 0, 0, 1, row_number() over (), 'epoch' from tenant returning tenant_id
+)
+insert into queue_flows (tenant_id, lane, workflow, code, user_key, fresh, queued, head_rank, virtual_time)
+select tenant_id, 1, 'loan', 'loan@1', '', true, 1, 1, 0 from queued
+"""
+"""So many tenants with something queued, before all others, of a version that nobody has."""
 
 
 @pytest.fixture
@@ -72,6 +85,39 @@ async def test_what_one_worker_cannot_execute_is_passed_over_and_others_are_woke
         assert {(one.tenant_id, one.version) for one in claims} == {("behind", "1")}
         assert await signals.wait(5)
     assert {one.version for one in await work.claim("new", 9, codes=NEW)} == {"2"}
+
+
+async def test_a_claim_asks_no_more_than_so_many_tenants_and_the_next_one_goes_on_behind_them(
+    work: Work, owner_dsn: str
+) -> None:
+    owner = await asyncpg.connect(owner_dsn)
+    await owner.execute(STRANDED, 1_100)
+    first, second = [await work.tenant(name) for name in ("zone-a", "zone-b")]
+    await owner.execute("update queue_tenants set virtual_time = 1_000_000 where tenant_id like 'zone-%'")
+    await work.submit(first, 2, "loan", version="2")
+    await work.submit(second, 2, "loan", version="2")
+    asked = []
+    for _ in range(3):
+        claims = await work.claim("new", 1, slots=40, codes=ONLY_NEW)
+        asked.append((len(claims), claims.again_at))
+    now = work.clock.now()
+    assert asked == [(0, now), (0, now), (1, None)], "two times 512 of those who have nothing, then one who has"
+
+    # For a second it goes on from there, and then it looks at all again.
+    ahead = await work.tenant("ahead")
+    await owner.execute("update queue_tenants set virtual_time = 0 where tenant_id = 'ahead'")
+    await work.submit(ahead, 1, "loan", version="2")
+    await owner.execute("update queue_tenants set virtual_time = 0 where tenant_id = 'ahead'")
+    assert {one.tenant_id for one in await work.claim("new", 1, slots=40, codes=ONLY_NEW)} == {"zone-b"}
+    work.clock.advance(1)
+    assert {one.tenant_id for one in await work.claim("new", 1, slots=40, codes=ONLY_NEW)} == {"ahead"}
+
+    # Before it gives up it has looked at all.
+    rest = [await work.claim("new", 9, slots=40, codes=ONLY_NEW) for _ in range(6)]
+    assert [len(one) for one in rest] == [0, 0, 2, 0, 0, 0]
+    assert [one.again_at for one in rest] == [*[work.clock.now()] * 5, None]
+    assert await owner.fetchval("select behind_time is null from workers where worker_id = 'new'")
+    await owner.close()
 
 
 async def test_recovered_runs_go_only_to_workers_that_have_their_code(work: Work) -> None:

@@ -147,7 +147,14 @@ create table workers (
     heartbeat_at timestamptz not null,
     held         integer not null default 0 check (held between 0 and slots),
     draining     boolean not null default false,
-    codes        text[]                -- the code it has, in order; null: whatever there is
+    codes        text[],               -- the code it has, in order; null: whatever there is
+    -- Tenants up to here had nothing of its code when it last asked; null: it does not pass over so many. taken: something
+    -- behind them had, since then. moved: when it last went on. See app.next_served in 0021_versions.sql.
+    behind_time   double precision,
+    behind_tenant text,
+    behind_taken  boolean not null default false,
+    behind_since  timestamptz,
+    behind_moved  timestamptz
 );
 
 -- One row. The virtual time at which the last claim was made that was open to everybody; the recent mean of what claims

@@ -179,8 +179,8 @@ begin
     into free, total
     from (select *, not draining and heartbeat_at > p_now - interval '1 minute' as alive from workers) w;
     reserved := case when total >= 2 then greatest(1, ceil(total * p_headroom)) else 0 end;
-    select least(p_max, w.slots - w.held, free), w.codes into mine, known
-    from workers w where w.worker_id = p_worker and not w.draining;
+    select least(p_max, w.slots - w.held, free), w.codes, case when w.behind_time is null then '{}' else '{""}' end
+    into mine, known, passed from workers w where w.worker_id = p_worker and not w.draining;
     -- Code that this worker has not, and another that could execute a run at once has.
     select array_agg(distinct c.code) into ready
     from workers w cross join unnest(w.codes) as c(code)
@@ -194,7 +194,7 @@ begin
                          when free > reserved then platform.paced_until - interval '100 milliseconds'
                          else platform.paced_until end;
         if passed <> '{}' then
-            tenant := app.next_served(opens_at <= p_now, free > reserved, free, platform, p_now, known, passed);
+            tenant := app.next_served(p_worker, opens_at <= p_now, free > reserved, free, platform, p_now, known, passed);
         elsif opens_at <= p_now then
             select * into tenant from queue_tenants q where q.eligible
             order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
@@ -203,8 +203,8 @@ begin
             tenant := app.quiet_tenant(free, platform);
         end if;
         if tenant.tenant_id is null then
-            if opens_at > p_now and opens_at < 'infinity' and app.anybody_served(known, passed) then
-                later := opens_at;
+            if passed <> '{}' or opens_at > p_now and opens_at < 'infinity' then
+                later := app.look_again(p_worker, opens_at, p_now, known, passed);
             end if;
             exit;
         end if;

@@ -108,44 +108,118 @@ create function app.serves(p_codes text[], p_passed text[], p_tenant text) retur
         select from queue_flows f where f.tenant_id = p_tenant and f.queued > 0 and f.code = any (p_codes))
 $$;
 
--- Whether something may start once the pace lets it, of tenants that this claim has not passed over.
-create function app.anybody_served(p_codes text[], p_passed text[]) returns boolean language sql stable as $$
-    select exists (select from queue_tenants q
-                   where q.eligible and (p_passed = '{}' or app.serves(p_codes, p_passed, q.tenant_id)))
-        or exists (select from queue_tenants q
-                   where q.may_burst and (p_passed = '{}' or app.serves(p_codes, p_passed, q.tenant_id)))
-$$;
+-- The most tenants that a claim asks whether they have something for its worker.
+create function app.most_asked() returns integer language sql immutable as $$ select 512 $$;
 
 -- Who is next once a claim has passed over tenants for want of code: as in 0010_queue_verbs.sql (app.claim,
 -- app.quiet_tenant, app.bursting_tenant), among those of which this worker can execute something. p_open: a slot is
 -- anybody's; p_wide: slots beyond the headroom are free. A function of its own, so that a claim which passes over nobody
 -- is not slowed down by it.
-create function app.next_served(p_open boolean, p_wide boolean, p_free integer, p_platform queue_platform,
+--
+-- Who is served moves on in virtual time, and who has nothing for any worker stays where it is: the longer code is
+-- missing, the more tenants stand before all others. So a claim asks 512, in their order, and then the worker goes on
+-- behind them: at once, if they had nothing for it (app.look_again), and with its next claims for a second, if it found
+-- something. Then it begins anew, and before it gives up.
+create function app.next_served(p_worker text, p_open boolean, p_wide boolean, p_free integer, p_platform queue_platform,
                                 p_now timestamptz, p_codes text[], p_passed text[])
 returns queue_tenants language plpgsql as $$
-declare tenant queue_tenants%rowtype;
+declare
+    tenant     queue_tenants%rowtype;
+    far        queue_tenants%rowtype;
+    own        workers%rowtype;
+    from_time  double precision := '-infinity';
+    from_name  text := '';
 begin
-    select * into tenant from queue_tenants q
-    where q.eligible and (p_open or q.newcomer) and app.serves(p_codes, p_passed, q.tenant_id)
-    order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
-    if found then return tenant; end if;
-    if not p_open then
-        select * into tenant from queue_tenants q
-        where q.eligible and q.virtual_time <= p_platform.virtual_time
+    select * into strict own from workers w where w.worker_id = p_worker;
+    if own.behind_time is not null and (not own.behind_taken or own.behind_since > p_now - interval '1 second') then
+        from_time := own.behind_time;
+        from_name := own.behind_tenant;
+    elsif own.behind_time is not null then
+        update workers w set behind_time = from_time, behind_tenant = from_name, behind_taken = false
+        where w.worker_id = p_worker returning * into own;
+    end if;
+
+    if p_open then
+        select q.* into tenant
+        from (select c.virtual_time, c.tenant_id from queue_tenants c
+              where c.eligible and (c.virtual_time, c.tenant_id) > (from_time, from_name)
+              order by c.virtual_time, c.tenant_id limit app.most_asked()) c
+        join queue_tenants q on q.tenant_id = c.tenant_id
+        where q.eligible and app.serves(p_codes, p_passed, q.tenant_id)
+        order by c.virtual_time, c.tenant_id limit 1 for update of q skip locked;
+    else
+        select q.* into tenant
+        from (select c.virtual_time, c.tenant_id from queue_tenants c
+              where c.eligible and c.newcomer and (c.virtual_time, c.tenant_id) > (from_time, from_name)
+              order by c.virtual_time, c.tenant_id limit app.most_asked()) c
+        join queue_tenants q on q.tenant_id = c.tenant_id
+        where q.eligible and app.serves(p_codes, p_passed, q.tenant_id)
+        order by c.virtual_time, c.tenant_id limit 1 for update of q skip locked;
+        if found then return tenant; end if;
+        select q.* into tenant
+        from (select c.tenant_id from queue_tenants c
+              where c.eligible and (c.virtual_time, c.tenant_id) > (from_time, from_name)
+                and c.virtual_time <= p_platform.virtual_time
+              order by c.virtual_time, c.tenant_id limit app.most_asked()) c
+        join queue_tenants q on q.tenant_id = c.tenant_id
+        where q.eligible and app.serves(p_codes, p_passed, q.tenant_id)
           and (q.running < p_free or q.virtual_time + p_platform.mean_s / q.weight <= p_platform.virtual_time)
-          and app.serves(p_codes, p_passed, q.tenant_id)
-        order by q.running, q.virtual_time, q.tenant_id limit 1 for update skip locked;
+        order by q.running, q.virtual_time, q.tenant_id limit 1 for update of q skip locked;
         return tenant;
     end if;
+    if found then
+        update workers w set behind_taken = true, behind_since = p_now
+        where w.worker_id = p_worker and w.behind_time is not null and not w.behind_taken;
+        return tenant;
+    end if;
+
+    select * into far from queue_tenants c
+    where c.eligible and (c.virtual_time, c.tenant_id) > (from_time, from_name)
+    order by c.virtual_time, c.tenant_id offset app.most_asked() - 1 limit 1;
+    if found then
+        update workers w set behind_time = far.virtual_time, behind_tenant = far.tenant_id, behind_moved = p_now
+        where w.worker_id = p_worker;
+        return null;
+    end if;
     while p_wide loop
-        select * into tenant from queue_tenants q where q.may_burst and app.serves(p_codes, p_passed, q.tenant_id)
-        order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
-        if not found or tenant.clock_at = p_now then return tenant; end if;
+        select q.* into tenant
+        from (select c.virtual_time, c.tenant_id from queue_tenants c where c.may_burst
+              order by c.virtual_time, c.tenant_id limit app.most_asked()) c
+        join queue_tenants q on q.tenant_id = c.tenant_id
+        where q.may_burst and app.serves(p_codes, p_passed, q.tenant_id)
+        order by c.virtual_time, c.tenant_id limit 1 for update of q skip locked;
+        exit when not found;
+        if tenant.clock_at = p_now then return tenant; end if;
         update queue_tenants q set clock_at = p_now where q.tenant_id = tenant.tenant_id returning * into tenant;
         if tenant.may_burst then return tenant; end if;
     end loop;
+    -- The end. If it found something since it last asked the first ones, they may have something since: again from there.
+    update workers w
+    set behind_time = case when own.behind_taken then '-infinity'::double precision end,
+        behind_tenant = case when own.behind_taken then '' end,
+        behind_moved = case when own.behind_taken then p_now end, behind_taken = false
+    where w.worker_id = p_worker and own.behind_time is not null;
     return null;
 end $$;
+
+-- When a claim that found nothing is to be made again, though nothing changes: at once, when there are tenants that it did
+-- not ask; when the pace lets runs start (p_opens_at), if some may; null: it is no use.
+create function app.look_again(p_worker text, p_opens_at timestamptz, p_now timestamptz, p_codes text[],
+                               p_passed text[]) returns timestamptz language sql stable as $$
+    select case
+        when exists (select from workers w where w.worker_id = p_worker and w.behind_moved = p_now) then p_now
+        when p_opens_at <= p_now or p_opens_at = 'infinity' then null
+        when p_passed = '{}' and exists (select from queue_tenants q where q.eligible or q.may_burst) then p_opens_at
+        when exists (select from (select q.tenant_id from queue_tenants q where q.eligible
+                                  order by q.virtual_time, q.tenant_id limit app.most_asked()) q
+                     where app.serves(p_codes, p_passed, q.tenant_id)) then p_opens_at
+        when exists (select from (select q.tenant_id from queue_tenants q where q.may_burst
+                                  order by q.virtual_time, q.tenant_id limit app.most_asked()) q
+                     where app.serves(p_codes, p_passed, q.tenant_id)) then p_opens_at
+        when exists (select from queue_tenants q where q.eligible
+                     order by q.virtual_time, q.tenant_id offset app.most_asked()) then p_opens_at
+    end
+$$;
 
 -- Patch markers: which way a run went at a change of its code. Decided once, when it first comes there; after_step is the
 -- number of the last step before it.
