@@ -37,6 +37,7 @@ TRICKLE_EVERY_S = 1.5
 CALM_SHARE = 1 / 6
 CHUNK = 200
 LOOK_EVERY_S = 1.0
+LOOK_AGAIN_S = 5.0
 FINAL = ("succeeded", "failed", "cancelled", "dead")
 
 
@@ -59,8 +60,10 @@ class _Tenant:
     cap: int
     api: ApiClient
     batch_id: str
+    changed: asyncio.Event
     submitted: list[str] = field(default_factory=list)
     passages: list[Passage] = field(default_factory=list)
+    looked_at: float = 0.0
 
     async def submit(self, count: int, work_s: float) -> None:
         """Some runs; each has an idempotency key, so that a request sent twice makes them once."""
@@ -74,7 +77,14 @@ class _Tenant:
 
     async def look(self) -> None:
         """Ask the API what it knows of all of them."""
+        self.looked_at = time.monotonic()
+        self.changed.clear()
         self.passages = [Passage.of(run) async for run in self.api.runs(batch_id=self.batch_id)]
+
+    @property
+    def stale(self) -> bool:
+        """Whether something has changed since the last look, or nobody has said anything for long."""
+        return self.changed.is_set() or time.monotonic() - self.looked_at > LOOK_AGAIN_S
 
     @property
     def settled(self) -> bool:
@@ -105,17 +115,15 @@ async def _play(settings: Settings, keys: dict[str, str], plan: Plan, console: C
     deadline = began + plan.timeout_s
     batch_id = f"burst-{secrets.token_hex(6)}"
     async with AsyncExitStack() as stack:
-        tenants = [
-            _Tenant(
-                one.tenant_id,
-                one.name,
-                one.policy.weight,
-                one.policy.concurrency_cap,
-                await stack.enter_async_context(ApiClient(settings.web_url(), keys[one.tenant_id], deadline=deadline)),
-                batch_id,
+        tenants = []
+        for one in organisations(settings.region):
+            client = ApiClient(settings.web_url(), keys[one.tenant_id], deadline=deadline)
+            api = await stack.enter_async_context(client)
+            changed = await stack.enter_async_context(api.told(batch_id))
+            policy = one.policy
+            tenants.append(
+                _Tenant(one.tenant_id, one.name, policy.weight, policy.concurrency_cap, api, batch_id, changed)
             )
-            for one in organisations(settings.region)
-        ]
         with _Show(console, tenants) as show:
             async with asyncio.TaskGroup() as tasks:
                 acts = [tasks.create_task(_trickle(one, plan)) for one in tenants if one.name != NOISY]
@@ -126,7 +134,7 @@ async def _play(settings: Settings, keys: dict[str, str], plan: Plan, console: C
                         for act in acts:
                             act.cancel()
                         break
-                    await asyncio.gather(*(one.look() for one in tenants))
+                    await asyncio.gather(*(one.look() for one in tenants if one.stale))
                     show()
                     await asyncio.sleep(LOOK_EVERY_S)
             await asyncio.gather(*(one.look() for one in tenants))

@@ -11,6 +11,7 @@ It stops earlier when nothing is queued or executing any more and nothing has ch
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import sys
@@ -35,7 +36,10 @@ from core.workflows.loan_model import LoanApplication
 WORKFLOW = "loan-approval"
 CHUNK = 500
 PATIENCE_S = 15.0
-LOOK_EVERY_S = 0.5
+TOGETHER_S = 0.25
+"""Changes in so short a time are looked at together."""
+LOOK_AGAIN_S = 5.0
+"""When nothing has been heard of for so long, all the same."""
 SHOWN_PROBLEMS = 5
 
 
@@ -135,7 +139,8 @@ class _Demo:
         async with ApiClient(self._settings.web_url(), self._key, deadline=self._deadline) as api:
             with _Show(self._console, len(applications)) as show:
                 submitted = await self._submit(api, applications)
-                left = await self._settle(api, len(submitted), show)
+                async with api.told(self._batch_id) as changed:
+                    left = await self._settle(api, len(submitted), show, changed)
             wall_s = time.monotonic() - began
             found = {run["run_id"]: run async for run in api.runs(batch_id=self._batch_id)}
         if left:
@@ -158,11 +163,12 @@ class _Demo:
             "idempotency_key": f"{self._batch_id}:{application.application_id}",
         }
 
-    async def _settle(self, api: ApiClient, total: int, show: _Show) -> dict[str, int]:
-        """Wait until nothing moves any more; what has not settled, by cause."""
+    async def _settle(self, api: ApiClient, total: int, show: _Show, changed: asyncio.Event) -> dict[str, int]:
+        """Wait until nothing moves any more; what has not settled, by cause. Looks when something has changed."""
         before: dict[str, Any] = {}
         changed_at = time.monotonic()
         while True:
+            changed.clear()
             batch = await api.get(f"/batches/{self._batch_id}")
             show(batch)
             left = _unsettled(batch)
@@ -173,7 +179,10 @@ class _Demo:
             still = not moving and now - changed_at > PATIENCE_S
             if (not left and batch["total"] >= total) or still or now > self._deadline:
                 return left
-            await asyncio.sleep(LOOK_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(LOOK_AGAIN_S, max(0.0, self._deadline - now))):
+                    await changed.wait()
+            await asyncio.sleep(TOGETHER_S)
 
     async def _duplicated(self) -> dict[str, int]:
         url = f"http://127.0.0.1:{self._settings.port(Port.DEMO)}/effects"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ from core.bootstrap import open_platform
 from core.clock import FakeClock
 from core.commands.follow import as_line, follow
 from core.commands.installation import operator as operator_of
+from core.demo.client import ApiClient
 from core.embedded.process import Reaper
 from core.embedded.redis import Redis
 from core.ids import TenantId, WorkerId
 from core.runs.execution import Executing
 from core.runs.log import PAGE, LogPage, RunLog
-from core.runs.model import RunRequest, RunState, Said
+from core.runs.model import RunEvent, RunRequest, RunState, Said
 from core.settings import Port, Settings
 from core.tenancy import ROLE_SCOPES, ActorKind, Policy, Role, Scope, TenantContext
 from tests.benchmarks.events import TARGET_P95_S, event_latency
+from tests.fixtures.cutting import cutting
 from tests.fixtures.people import People
 from tests.fixtures.ports import free_port_base
 from tests.fixtures.serving import serving
@@ -87,6 +90,12 @@ class Reconnecting:
         return False
 
 
+async def by_program(url: str, key: str, run_id: str) -> list[RunEvent]:
+    """What the demo's client reads of a run, to its end."""
+    async with ApiClient(url, key, deadline=time.monotonic() + 60) as api:
+        return [event async for event in api.events(run_id)]
+
+
 async def test_followers_that_are_cut_see_everything_once_and_in_order_though_redis_dies_in_between(
     settings: Settings, server_home: Path, reaper: Reaper
 ) -> None:
@@ -130,12 +139,18 @@ async def test_followers_that_are_cut_see_everything_once_and_in_order_though_re
                 )
                 assert measured.p95_s <= TARGET_P95_S
                 followers = [Reconnecting(http, run.run_id, seed) for seed in range(FOLLOWERS)]
-                await asyncio.gather(write(), *(follower.follow() for follower in followers))
+                async with cutting(settings.port(Port.WEB), after=8_000) as network, asyncio.TaskGroup() as tasks:
+                    reading = tasks.create_task(by_program(network.url, keys[0], run.run_id))
+                    await asyncio.gather(write(), *(follower.follow() for follower in followers))
+                    read = await reading
                 newest = len((await platform.runs.log.page(ada.ctx, run.run_id, 0, 2_000)).events)
                 assert newest == SAID + 3  # submitted, claimed, what was said, succeeded
                 for follower in followers:
                     assert follower.seen == list(range(1, newest + 1))
                     assert follower.cuts > 0
+                assert [event.seq for event in read] == list(range(1, newest + 1))
+                assert read == await platform.runs.log.events(ada.ctx, run.run_id)
+                assert network.cuts > 3
 
 
 class CountedLog(RunLog):

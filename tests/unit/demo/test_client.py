@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from starlette.routing import Route
 
 from core.demo.client import ApiClient
 from core.errors import StepFailed
+from core.runs.model import RunEvent
 
 BUSY = JSONResponse({"detail": "Overloaded."}, 503, {"Retry-After": "1"})
 DONE = JSONResponse({"runs": [], "next_cursor": None})
@@ -26,10 +28,12 @@ class Api:
 
     answers: list[Response]
     asked: list[str] = field(default_factory=list)
+    after: list[str | None] = field(default_factory=list)
 
     def client(self, *, patience_s: float = 30) -> ApiClient:
         async def answer(request: Request) -> Response:
             self.asked.append(f"{request.method} {request.url.path} {request.headers['authorization']}")
+            self.after.append(request.headers.get("last-event-id"))
             return self.answers.pop(0)
 
         app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
@@ -69,3 +73,49 @@ async def test_pages_are_read_to_the_last() -> None:
     api = Api([JSONResponse(page) for page in pages])
     async with api.client() as client:
         assert [run["run_id"] async for run in client.runs(batch_id="demo-1")] == ["a", "b"]
+
+
+def stream(*events: tuple[int, str], problem: str = "") -> Response:
+    at = "2026-01-05T12:00:00Z"
+    told = [
+        f'id: {seq}\nevent: {kind}\ndata: {{"seq":{seq},"at":"{at}","kind":"{kind}","data":{{}}}}\n\n'
+        for seq, kind in events
+    ]
+    end = f"event: problem\ndata: {problem}\n\n" if problem else ""
+    return Response("retry: 2000\n\n" + ": still here\n\n".join(told) + end, media_type="text/event-stream")
+
+
+async def read(*answers: Response, after: int = 0) -> tuple[Api, list[RunEvent]]:
+    api = Api(list(answers))
+    async with api.client() as client:
+        return api, [event async for event in client.events("run_1", after)]
+
+
+async def test_a_stream_that_ends_before_its_run_is_taken_up_where_it_ended() -> None:
+    api, events = await read(
+        stream((1, "submitted"), (2, "failed"), (3, "retried")),  # the process was told to stop
+        Response(status_code=502),
+        stream((4, "claimed"), problem="unavailable"),
+        BUSY,
+        stream((5, "succeeded")),
+    )
+    assert [(event.seq, event.kind) for event in events] == [
+        (1, "submitted"),
+        (2, "failed"),
+        (3, "retried"),
+        (4, "claimed"),
+        (5, "succeeded"),
+    ]
+    assert events[0].at == datetime(2026, 1, 5, 12, tzinfo=UTC)
+    assert (api.after, api.answers) == (["0", "3", "3", "4", "4"], [])
+
+
+async def test_a_run_that_had_ended_before_has_nothing_more_to_tell() -> None:
+    api, events = await read(stream(), JSONResponse({"state": "dead"}), after=7)
+    assert events == []
+    assert [asked.split()[1] for asked in api.asked] == ["/api/v1/runs/run_1/events", "/api/v1/runs/run_1"]
+
+
+async def test_a_stream_that_nobody_may_read_is_told_at_once() -> None:
+    with pytest.raises(StepFailed, match="404: There is no such run"):
+        await read(JSONResponse({"detail": "There is no such run."}, 404))
