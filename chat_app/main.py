@@ -18,12 +18,11 @@ from fastapi import FastAPI, Request
 from opentelemetry.trace import Tracer
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
 
 from chat_app.api import PREFIX, ApiServices, Streams
 from chat_app.auth import Authenticator
 from chat_app.feeds import RunFeeds
-from chat_app.problems import HANDLED, answer, translate
+from chat_app.problems import HANDLED, translate
 from chat_app.routes import (
     blobs,
     bulk,
@@ -38,13 +37,13 @@ from chat_app.routes import (
     triggers,
     versions,
 )
-from chat_app.routes.pages import Docs, Pages, Site, wants_page
+from chat_app.routes.pages import Docs, Pages, Site
 from chat_app.security import Activity, Area, FrontDoor, HttpMetrics
 from core.blobs.model import MAX_BLOB_BYTES
 from core.bootstrap import Platform
 from core.conversations.model import MAX_CONTENT_BYTES
 from core.db.pool import Database
-from core.errors import BailiwickError, Forbidden, RateLimited, Unauthenticated, Unavailable, WrongRegion
+from core.errors import Forbidden, RateLimited, Unauthenticated, Unavailable, WrongRegion
 from core.ports import MemoryPort
 from core.runs.model import MAX_INPUT_BYTES
 from core.telemetry import Check, ops_routes
@@ -84,16 +83,13 @@ def create_app(platform: Platform, memory: MemoryPort, tracer: Tracer, stopping:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = ApiServices(platform, memory, auth, stopping, Streams(), feeds)
 
-    def respond(scope: Scope, error: BailiwickError) -> Response:
-        return pages.answer(scope, error) if wants_page(scope) else answer(scope, error)
-
     async def handle(request: Request, error: Exception) -> Response:
         ours = translate(error)
         if isinstance(ours, REFUSALS) and request.url.path.startswith(PREFIX):
             route = getattr(request.scope.get("route"), "path", "")
             caller = getattr(request.state, "caller", None)
             platform.tenants.refusals.request(caller, ours.code, f"{request.method} {route}")
-        return respond(request.scope, ours)
+        return pages.respond(request.scope, ours)
 
     for kind in HANDLED:
         app.add_exception_handler(kind, handle)
@@ -104,7 +100,7 @@ def create_app(platform: Platform, memory: MemoryPort, tracer: Tracer, stopping:
         metrics=HttpMetrics(platform.metrics),
         tracer=tracer,
         activity=activity,
-        respond=respond,
+        respond=pages.respond,
         areas=AREAS,
     )
     for room in (

@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
 from chat_app.downloads import downloads
+from chat_app.routes.pages import Pages
 from chat_app.services import ChatServices
 from chat_app.session import COOKIE, Gate, identifier_of
 from core.errors import SetupError
@@ -74,6 +75,7 @@ def mount_chat(app: FastAPI, services: ChatServices, settings: Settings) -> None
         Gate,
         identify=services.identify,
         mint=mint,
+        respond=Pages(settings).respond,
         login_path=services.login_path,
         dashboard_url=services.dashboard_url,
         origins=settings.public_origins(),

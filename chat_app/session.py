@@ -7,6 +7,7 @@ socket (``Seat.renew``).
 
     request ──► gate ── no login ──► page: to /login · anything else: 401
                   │ ─── other site ─► 403
+                  │ ─── other region ► 421, with the address to go to
                   │ ─── operator ──► 403: conversations are not theirs to see
                   └──► seat (a ContextVar, inherited by the tasks of this request or socket) ──► Chainlit
 """
@@ -22,7 +23,7 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.errors import Unauthenticated
+from core.errors import BailiwickError, Unauthenticated
 from core.tenancy import Scope as Right
 from core.tenancy import TenantContext
 from core.tenants.model import Identity
@@ -95,7 +96,8 @@ def identifier_of(identity: Identity) -> str:
 class Gate:
     """ASGI middleware in front of Chainlit.
 
-    ``mint`` makes Chainlit's token for an identity; ``origins`` are ours whatever ``Host`` a proxy sends.
+    ``mint`` makes Chainlit's token for an identity; ``respond`` words an error; ``origins`` are ours whatever ``Host``
+    a proxy sends.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Gate:
         *,
         identify: Identify,
         mint: Callable[[Identity], str],
+        respond: Callable[[Scope, BailiwickError], Response],
         login_path: str,
         dashboard_url: str,
         origins: frozenset[str] = frozenset(),
@@ -111,6 +114,7 @@ class Gate:
         self._app = app
         self._identify = identify
         self._mint = mint
+        self._respond = respond
         self._login_path = login_path
         self._dashboard_url = dashboard_url
         self._origins = origins
@@ -130,6 +134,8 @@ class Gate:
                 identity = await self._identify(headers)
             except Unauthenticated as error:
                 refusal = self._to_login(scope, headers, error)
+            except BailiwickError as error:
+                refusal = self._respond(scope, error)
             else:
                 if Right.CHAT in identity.ctx.scopes:
                     sit(Seat(identity, headers, self._identify))

@@ -16,7 +16,7 @@ from starlette.types import Scope
 from chat_app import openapi
 from chat_app.auth import HOME, Authenticator, safe_next, session_token
 from chat_app.logins import LoginGate
-from chat_app.problems import DESCRIPTIONS, UnsupportedMediaType, describe
+from chat_app.problems import DESCRIPTIONS, UnsupportedMediaType, answer, describe
 from core.errors import BailiwickError, InvalidInput, Unauthenticated
 from core.settings import Port, Settings
 from core.tenancy import Role
@@ -72,8 +72,10 @@ class Pages:
         response.headers.update({key: value for key, value in headers.items() if key != "WWW-Authenticate"})
         return response
 
-    def answer(self, scope: Scope, error: BailiwickError) -> Response:
-        """For browsers that asked for a page: the login when that is what is missing, else what went wrong."""
+    def respond(self, scope: Scope, error: BailiwickError) -> Response:
+        """What went wrong: as a page for browsers that asked for one, or the login when that is what is missing."""
+        if not wants_page(scope):
+            return answer(scope, error)
         request = Request(scope)
         if isinstance(error, Unauthenticated):
             return RedirectResponse(f"{LOGIN}?next={quote(scope['path'])}", 303)

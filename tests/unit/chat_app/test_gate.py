@@ -9,6 +9,7 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from chat_app.problems import answer
 from chat_app.session import Gate, Seat, current_seat, identifier_of, sit
 from core.errors import Unauthenticated
 from core.ids import TenantId, UserId
@@ -107,7 +108,14 @@ async def visit(path: str, *, method: str = "GET", kind: str = "http", **headers
     }
     if kind == "http":
         scope["method"] = method
-    gate = Gate(inside, identify=identify, mint=identifier_of, login_path="/login", dashboard_url="http://dash/")
+    gate = Gate(
+        inside,
+        identify=identify,
+        mint=identifier_of,
+        respond=answer,
+        login_path="/login",
+        dashboard_url="http://dash/",
+    )
     await gate(scope, receive, send)
     return Visit(inside, sent)
 
