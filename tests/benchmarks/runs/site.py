@@ -28,7 +28,7 @@ SQL = load_queries(__file__, "runs.sql")
 MODULE = "tests.benchmarks.runs.workload"
 DEADLINE_S = 180.0
 GENEROUS = Policy(concurrency_cap=100_000, daily_runs=100_000_000, queue_depth=10_000_000)
-_MODULES = {Port.WORKER: "scheduler.worker", Port.SCHEDULER: "scheduler"}
+_MODULES = {Port.WORKER: "scheduler.worker", Port.SCHEDULER: "scheduler", Port.WEB: "chat_app"}
 _SECRETS = {program.port: program.secrets for program in WHOLE.platform}
 _LOOK_S = 0.1
 
@@ -66,6 +66,12 @@ class Site:
         """The scheduler's process, ready."""
         async with self._serving(self.settings, Port.SCHEDULER) as process:
             yield process
+
+    @asynccontextmanager
+    async def web(self) -> AsyncIterator[str]:
+        """The web process, ready: its address."""
+        async with self._serving(self.settings, Port.WEB):
+            yield self.settings.web_url()
 
     @asynccontextmanager
     async def _serving(self, settings: Settings, port: Port) -> AsyncIterator[Process]:
