@@ -38,8 +38,8 @@ async def serve(settings: Settings) -> None:
             from chat_app.mounting import mount_chat
             from chat_app.services import chat_services
 
-            auth = app.state.services.auth
-            chat = chat_services(platform, memory, identify=auth.identity_from_cookie, logout=auth.logout)
+            auth, feeds = app.state.services.auth, app.state.services.feeds
+            chat = chat_services(platform, memory, feeds, identify=auth.identity_from_cookie, logout=auth.logout)
             mount_chat(app, chat, settings)
             config = uvicorn.Config(
                 app,

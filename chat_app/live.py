@@ -15,23 +15,30 @@ from typing import Any, Protocol
 
 import structlog
 
-from chat_app.rendering import (
+from chat_app.acting import Asked, act_on_runs
+from chat_app.feeds import RunFeeds
+from chat_app.rendering import REVIEW_CARD, error_in_words, field_faults, review_card
+from chat_app.run_cards import (
     LISTED_RUNS,
-    REVIEW_CARD,
     RUNS_CARD,
+    Seen,
     executing,
-    field_faults,
-    review_card,
+    listed,
+    run_card,
     runs_card,
     unfinished,
+    writing,
 )
 from chat_app.session import Seat
+from chat_app.writing import Writing, Writings
 from core.agents.words import plural
 from core.clock import Clock
 from core.errors import BailiwickError, Conflict, NotFound, Unauthenticated
 from core.queue.estimate import StartsIn
 from core.redis.bus import RESYNC, Bus, Event, Events
 from core.reviews.service import ReviewService
+from core.runs.bulk import BulkControl
+from core.runs.control import RunControl
 from core.runs.model import BatchProgress, RunState, RunView
 from core.runs.service import RunService
 from core.tenancy import Scope, TenantContext
@@ -56,6 +63,18 @@ class Rooms(Protocol):
         """Batches and runs."""
 
     @property
+    def control(self) -> RunControl:
+        """What is done to one run."""
+
+    @property
+    def bulk(self) -> BulkControl:
+        """What is done to many."""
+
+    @property
+    def feeds(self) -> RunFeeds:
+        """What runs say, as they say it."""
+
+    @property
     def reviews(self) -> ReviewService:
         """Cases and decisions."""
 
@@ -78,7 +97,10 @@ class Screen(Protocol):
     async def show(self, element: Element) -> None:
         """Show a card, or replace it by its new state."""
 
-    async def toast(self, text: str) -> None:
+    async def write(self, run_id: str, writing: Writing) -> None:
+        """Show what a run has written so far, on every card that lists it; no text: take it away."""
+
+    async def toast(self, text: str, *, failed: bool = False) -> None:
         """Say something in passing."""
 
     def open(self) -> bool:
@@ -97,10 +119,15 @@ class LiveCards:
     screen: Screen
     _cards: dict[str, Element] = field(default_factory=dict)
     _dirty: set[str] = field(default_factory=set)
+    _opened: set[str] = field(default_factory=set)
     _new_reviews: int = 0
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
     _login_checked_at: float = 0.0
+    _writings: Writings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._writings = Writings(self.rooms.feeds, self.rooms.runs.log, self._woken.set)
 
     @property
     def ctx(self) -> TenantContext:
@@ -123,6 +150,7 @@ class LiveCards:
     def track(self, element: Element) -> None:
         """Keep a card true from now on."""
         self._cards[element["id"]] = element
+        self._woken.set()
         self.follow()
 
     def follow(self) -> None:
@@ -152,6 +180,25 @@ class LiveCards:
             await self._show(element, notice, faults)
         return not notice
 
+    async def open_run(self, run_id: str, opened: bool) -> None:
+        """Show, or show no more, the steps of a run and what may be done to it, on the cards that list it."""
+        on = [card for card in self._runs_cards() if run_id in listed(card["props"])]
+        (self._opened.add if opened and on else self._opened.discard)(run_id)
+        for element in on:
+            await self._show(element)
+
+    async def act(self, ctx: TenantContext, asked: Asked) -> bool:
+        """Do something to runs from their card. Whether it was done; what became of it is said in passing."""
+        try:
+            said, done = await act_on_runs(self.rooms.control, self.rooms.bulk, ctx, asked), True
+        except BailiwickError as error:
+            said, done = error_in_words(error), False
+        await self.screen.toast(said, failed=not done)
+        self._dirty |= {card["id"] for card in self._runs_cards()}
+        await self._look()
+        self.follow()
+        return done
+
     # Following ------------------------------------------------------------------------------------------
 
     def _anything_to_follow(self) -> bool:
@@ -173,6 +220,7 @@ class LiveCards:
                 return
             finally:
                 reader.cancel()
+                await self._writings.close()
 
     async def _read(self, events: Events) -> None:
         async for event in events:
@@ -182,7 +230,7 @@ class LiveCards:
         if event.kind == RESYNC:
             touched = set(self._cards)
         elif event.kind == "run":
-            touched = {key for key, card in self._cards.items() if _shows(card, "batch_id", event.data)}
+            touched = {key for key, card in self._cards.items() if _shows_run(card, event.data)}
         elif event.kind == "review":
             touched = {key for key, card in self._cards.items() if _shows(card, "review_id", event.data)}
             self._new_reviews += self.may_decide and event.data.get("state") == "open"
@@ -193,7 +241,7 @@ class LiveCards:
             self._woken.set()
 
     def _pause_s(self) -> float:
-        busy = any(executing(card["props"]) for card in self._cards.values() if card["name"] == RUNS_CARD)
+        busy = any(executing(card["props"]) for card in self._runs_cards())
         return _BUSY_PAUSE_S if busy else _QUIET_PAUSE_S
 
     async def _still_logged_in(self) -> bool:
@@ -204,13 +252,16 @@ class LiveCards:
         return True
 
     async def _look(self) -> None:
-        busy = {key for key, card in self._cards.items() if card["name"] == RUNS_CARD and executing(card["props"])}
+        busy = {card["id"] for card in self._runs_cards() if executing(card["props"])}
         dirty, self._dirty = self._dirty | busy, set()
         for key in dirty:
             try:
                 await self._show(self._cards[key])
             except BailiwickError as error:
                 log.warning("chat.card_not_painted", card=self._cards[key]["name"], code=error.code)
+        self._writings.follow(self.ctx, (run_id for card in self._runs_cards() for run_id in writing(card["props"])))
+        for run_id, said in self._writings.unshown().items():
+            await self.screen.write(run_id, said)
         if self._new_reviews:
             count, self._new_reviews = self._new_reviews, 0
             verb = "waits" if count == 1 else "wait"
@@ -226,6 +277,8 @@ class LiveCards:
 
     async def _props(self, element: Element, notice: str = "", faults: dict[str, str] | None = None) -> dict[str, Any]:
         props = element["props"]
+        if element["name"] == RUNS_CARD and props.get("run_id"):
+            return await self.run_props(str(props["run_id"]))
         if element["name"] == RUNS_CARD:
             return await self.runs_props(str(props["batch_id"]), str(props["title"]))
         return await self.review_props(str(props["review_id"]), notice, faults)
@@ -234,7 +287,17 @@ class LiveCards:
         """A batch as its card shows it. Raises ``NotFound``."""
         progress = await self.rooms.runs.batch_progress(self.ctx, batch_id)
         recent = await self._interesting(progress)
-        return runs_card(label, progress, recent, self.ctx.policy, await self._last_start(progress))
+        seen = await self._seen(run for run in recent if run.run_id in self._opened)
+        return runs_card(label, progress, recent, self.ctx.policy, await self._last_start(progress), seen)
+
+    async def run_props(self, run_id: str) -> dict[str, Any]:
+        """One run as its card shows it. Raises ``NotFound``."""
+        run = await self.rooms.runs.get(self.ctx, run_id)
+        return run_card(run, self.ctx.policy, await self._seen([run]))
+
+    async def _seen(self, opened: Iterable[RunView]) -> Seen:
+        steps = {run.run_id: await self.rooms.runs.steps(self.ctx, run.run_id) for run in opened}
+        return Seen(Scope.RUNS_WRITE in self.ctx.scopes, steps)
 
     async def review_props(
         self, review_id: str, notice: str = "", faults: dict[str, str] | None = None
@@ -251,20 +314,22 @@ class LiveCards:
         )
 
     async def _interesting(self, progress: BatchProgress) -> list[RunView]:
-        """A few runs of the batch: those in trouble or at work first."""
+        """A few runs of the batch: those that somebody opened, then those in trouble or at work."""
         wanted = (
             (RunState.FAILED, progress.failed, 3),
             (RunState.DEAD, progress.dead, 3),
             (RunState.RUNNING, progress.running, 4),
             (RunState.WAITING, progress.waiting, 4),
+            (RunState.CANCELLED, progress.cancelled, 2),
             (RunState.SUCCEEDED, progress.succeeded, LISTED_RUNS),
         )
-        found: list[RunView] = []
+        opened = await self.rooms.runs.some(self.ctx, list(self._opened)) if self._opened else ()
+        found = [run for run in opened if run.batch_id == progress.batch_id][:LISTED_RUNS]
         for state, count, share in wanted:
             room = min(share, LISTED_RUNS - len(found))
             if count and room > 0:
                 page, _ = await self.rooms.runs.list(self.ctx, state=state, batch_id=progress.batch_id, limit=room)
-                found += page
+                found += [run for run in page if run.run_id not in self._opened]
         return found
 
     async def _last_start(self, progress: BatchProgress) -> StartsIn | None:
@@ -274,6 +339,9 @@ class LiveCards:
         newest, _ = await self.rooms.runs.list(self.ctx, state=RunState.QUEUED, batch_id=progress.batch_id, limit=1)
         return (await self.rooms.runs.standing(self.ctx, newest[0])).starts_in if newest else None
 
+    def _runs_cards(self) -> list[Element]:
+        return [card for card in self._cards.values() if card["name"] == RUNS_CARD]
+
     def _of_review(self, review_id: str) -> list[Element]:
         return [card for card in self._cards.values() if card["props"].get("review_id") == review_id]
 
@@ -282,6 +350,10 @@ def _may_change(card: Element) -> bool:
     if card["name"] == RUNS_CARD:
         return unfinished(card["props"])
     return bool(card["props"].get("state") == "open")
+
+
+def _shows_run(card: Element, data: Mapping[str, Any]) -> bool:
+    return _shows(card, "run_id" if card["props"].get("run_id") else "batch_id", data)
 
 
 def _shows(card: Element, key: str, data: Mapping[str, Any]) -> bool:

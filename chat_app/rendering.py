@@ -1,15 +1,15 @@
-"""What the chat shows, as values: cards, starters, tool names, errors in words. Pure."""
+"""What the chat shows, as values: the card of a review, starters, tool names, errors in words. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from core.agents.words import cause_in_words, plural, waits_in_words
+from core.agents.words import plural
 from core.errors import (
     BailiwickError,
     BudgetExceeded,
@@ -20,30 +20,14 @@ from core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from core.queue.estimate import StartsIn
 from core.reviews.form import Field, fields
 from core.reviews.model import ReviewView
-from core.runs.model import BatchProgress, RunState, RunView
 from core.tenancy import Policy, Scope, TenantContext
-from core.usage.model import format_usd
 
-RUNS_CARD = "RunsCard"
 REVIEW_CARD = "ReviewCard"
 MAX_FACTS = 30
-LISTED_RUNS = 8
 WIDE_VALUE = 24
 
-_TONES = {
-    "approved": "good",
-    "succeeded": "good",
-    "declined": "plain",
-    "running": "busy",
-    "waiting": "held",
-    "queued": "idle",
-    "failed": "bad",
-    "cancelled": "idle",
-    "dead": "bad",
-}
 _TOOLS = {
     "start_loan_runs": "the file to start loan approvals",
     "runs_progress": "the progress of your runs",
@@ -104,100 +88,6 @@ def _tool_behind(message: str) -> str:
     return ""
 
 
-# Runs ---------------------------------------------------------------------------------------------------
-
-
-def runs_card(
-    label: str,
-    progress: BatchProgress,
-    recent: Sequence[RunView],
-    policy: Policy,
-    last_start: StartsIn | None = None,
-) -> dict[str, Any]:
-    """Props of the card that shows how far a batch is. ``last_start``: when the last queued run should start."""
-    counts = _segments(progress)
-    done = progress.finished == progress.total
-    return {
-        "batch_id": progress.batch_id,
-        "title": label,
-        "total": progress.total,
-        "finished": progress.finished,
-        "done": done,
-        "headline": _headline(progress, done),
-        "segments": [
-            {"key": key, "label": key.capitalize(), "count": count, "tone": _TONES.get(key, "good")}
-            for key, count in counts
-        ],
-        "waits": [*waits_in_words(progress, policy), *_start_in_words(last_start)],
-        "runs": [run_line(run) for run in recent],
-        "cost": format_usd(progress.cost_microusd),
-    }
-
-
-def _start_in_words(last: StartsIn | None) -> list[str]:
-    if last is None or last.latest_s < 1:
-        return []
-    return [f"The last should start in about {duration(last.latest_s)}."]
-
-
-def _headline(progress: BatchProgress, done: bool) -> str:
-    if not done:
-        return f"{progress.finished:,} of {plural(progress.total, 'run')} finished"
-    if progress.failed or progress.cancelled or progress.dead:
-        return f"All {plural(progress.total, 'run')} ended"
-    return "The run is finished" if progress.total == 1 else f"All {progress.total:,} runs finished"
-
-
-def _segments(progress: BatchProgress) -> list[tuple[str, int]]:
-    """Counts that add up to the total, finished ones first, none of them zero."""
-    plain = progress.succeeded - sum(progress.by_outcome.values())
-    counts = [
-        *sorted(progress.by_outcome.items()),
-        ("succeeded", plain),
-        ("failed", progress.failed),
-        ("cancelled", progress.cancelled),
-        ("dead", progress.dead),
-        ("running", progress.running),
-        ("waiting", progress.waiting),
-        ("queued", progress.queued),
-    ]
-    return [(key, count) for key, count in counts if count > 0]
-
-
-def run_line(run: RunView) -> dict[str, Any]:
-    """One run in the list of a card."""
-    word = run.outcome or run.state.value
-    application = run.input.get("application_id")
-    return {
-        "run_id": run.run_id,
-        "label": f"Application {application}" if application else run.run_id,
-        "word": word,
-        "tone": _TONES.get(word, "good"),
-        "note": _note(run),
-    }
-
-
-def _note(run: RunView) -> str:
-    if run.cause:
-        return f"waits for {cause_in_words(run.cause)}" if run.state is RunState.WAITING else cause_in_words(run.cause)
-    if run.error:
-        return str(run.error.get("message", ""))
-    if run.state is RunState.RUNNING and run.progress:
-        return str(run.progress.get("note", ""))
-    reasons = run.output.get("reasons") if isinstance(run.output, dict) else None
-    return str(reasons[0]) if reasons else ""
-
-
-def unfinished(card: Mapping[str, Any]) -> bool:
-    """Whether a runs card may still change."""
-    return not card.get("done", False)
-
-
-def executing(card: Mapping[str, Any]) -> bool:
-    """Whether something of the batch is queued or running now, so that it changes by the second."""
-    return any(segment["key"] in ("queued", "running") for segment in card.get("segments", []))
-
-
 # Reviews ------------------------------------------------------------------------------------------------
 
 
@@ -230,7 +120,7 @@ def review_card(
         "due": f"due {local_time(review.due_at, policy.timezone)}",
         "choices": [{"value": choice, "label": choice.capitalize()} for choice in review.choices],
         "reasons": [str(one) for one in reasons if str(one) not in review.title] if isinstance(reasons, list) else [],
-        "facts": [_fact(label, value) for label, value in facts(evidence)][:MAX_FACTS],
+        "facts": [fact(label, value) for label, value in facts(evidence)][:MAX_FACTS],
         "may_decide": may_decide,
         "fields": [] if review.form is None else [_input(field) for field in fields(review.form)],
         "notice": notice,
@@ -285,7 +175,8 @@ def facts(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def _fact(label: str, value: str) -> dict[str, Any]:
+def fact(label: str, value: str) -> dict[str, Any]:
+    """One labelled value of a card."""
     return {"label": label, "value": value, "wide": len(value) > WIDE_VALUE}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chat_app.feeds import RunFeeds
 from chat_app.session import Identify
 from core.agents.catalog import Catalog
 from core.agents.chat import MEMORY_WORKFLOW, ChatAgent
@@ -22,6 +23,8 @@ from core.conversations.service import ConversationService
 from core.ports import MemoryPort
 from core.redis.bus import Bus
 from core.reviews.service import ReviewService
+from core.runs.bulk import BulkControl
+from core.runs.control import RunControl
 from core.runs.service import RunService
 from core.tenants.service import TenantService
 
@@ -41,6 +44,9 @@ class ChatServices:
 
     conversations: ConversationService
     runs: RunService
+    control: RunControl
+    bulk: BulkControl
+    feeds: RunFeeds
     reviews: ReviewService
     tenants: TenantService
     agent: ChatAgent
@@ -54,7 +60,13 @@ class ChatServices:
 
 
 def chat_services(
-    platform: Platform, memory: MemoryPort, *, identify: Identify, logout: Logout, login_path: str = "/login"
+    platform: Platform,
+    memory: MemoryPort,
+    feeds: RunFeeds,
+    *,
+    identify: Identify,
+    logout: Logout,
+    login_path: str = "/login",
 ) -> ChatServices:
     """The chat's services on an open platform, with every tool of the installation."""
     settings = platform.settings
@@ -71,6 +83,9 @@ def chat_services(
     return ChatServices(
         conversations=platform.conversations,
         runs=platform.runs,
+        control=platform.control,
+        bulk=platform.bulk,
+        feeds=feeds,
         reviews=platform.reviews,
         tenants=platform.tenants,
         agent=ChatAgent(platform.models, platform.runs, memory, catalog, schedulable, platform.clock),

@@ -19,7 +19,8 @@ from chainlit.context import context
 from chainlit.element import Element as ShownElement
 
 from chat_app.live import LiveCards
-from chat_app.rendering import REVIEW_CARD, RUNS_CARD, error_in_words, pretty_json, tool_title
+from chat_app.rendering import REVIEW_CARD, error_in_words, pretty_json, tool_title
+from chat_app.run_cards import RUNS_CARD
 from chat_app.services import ChatServices
 from core.agents.guardrails import attachment_name, check_question
 from core.agents.model import (
@@ -30,6 +31,7 @@ from core.agents.model import (
     Question,
     Recollected,
     ReviewCard,
+    RunCard,
     TextDelta,
     ToolFinished,
     ToolStarted,
@@ -126,6 +128,8 @@ class ShownTurn:
         try:
             if isinstance(card, BatchCard):
                 element = cl.CustomElement(name=RUNS_CARD, props=await self.live.runs_props(card.batch_id, card.label))
+            elif isinstance(card, RunCard):
+                element = cl.CustomElement(name=RUNS_CARD, props=await self.live.run_props(card.run_id))
             elif isinstance(card, ReviewCard):
                 element = cl.CustomElement(name=REVIEW_CARD, props=await self.live.review_props(card.review_id))
         except BailiwickError as error:

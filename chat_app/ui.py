@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chat_app.acting import asked_by
 from chat_app.data_layer import ConversationLayer
 from chat_app.live import Element, LiveCards
 from chat_app.rendering import error_in_words, starters
@@ -26,7 +27,9 @@ from chat_app.running import RunningTurns
 from chat_app.services import ChatServices
 from chat_app.session import current_seat, identifier_of
 from chat_app.turn import complain, take_turn
+from chat_app.writing import Writing
 from core.errors import BailiwickError, Unauthenticated
+from core.tenants.model import Identity
 
 services: ChatServices = app.state.chat
 kept: Any = cl.user_session
@@ -46,9 +49,14 @@ class SessionScreen:
         """Show a card, or replace it by its new state. Not stored: cards are painted anew when resumed."""
         await self._emitter.emit("element", element)
 
-    async def toast(self, text: str) -> None:
+    async def write(self, run_id: str, writing: Writing) -> None:
+        """Tell the page what a run has written so far; ``assets/public/bailiwick.js`` keeps it for the cards."""
+        said = {"kind": "writing", "run_id": run_id, "text": writing.text, "cut": writing.cut}
+        await self._emitter.send_window_message(said)
+
+    async def toast(self, text: str, *, failed: bool = False) -> None:
         """Say something in passing."""
-        await self._emitter.send_toast(text, "info")
+        await self._emitter.send_toast(text, "error" if failed else "info")
 
     def open(self) -> bool:
         """Whether anybody may come back to this session."""
@@ -146,13 +154,37 @@ async def stop(sid: str) -> None:
         session.current_task.cancel()
 
 
+async def acting() -> Identity | None:
+    """Who presses a button of a card; nobody, told why, when the login is over."""
+    try:
+        return await current_seat().renew()
+    except BailiwickError as error:
+        await context.emitter.send_toast(error_in_words(error), "error")
+        return None
+
+
+@cl.action_callback("open_run")
+async def open_run(action: cl.Action) -> bool:
+    """A run's line on a card, opened or closed."""
+    if await acting() is None:
+        return False
+    await live_cards().open_run(str(action.payload.get("run_id", "")), action.payload.get("opened") is True)
+    return True
+
+
+@cl.action_callback("act_on_runs")
+async def act_on_runs(action: cl.Action) -> bool:
+    """A button on a card of runs."""
+    asked = asked_by(action.payload)
+    identity = await acting()
+    return asked is not None and identity is not None and await live_cards().act(identity.ctx, asked)
+
+
 @cl.action_callback("decide_review")
 async def decide(action: cl.Action) -> bool:
     """A button on a review's card."""
-    try:
-        identity = await current_seat().renew()
-    except BailiwickError as error:
-        await context.emitter.send_toast(error_in_words(error), "error")
+    identity = await acting()
+    if identity is None:
         return False
     payload = action.payload
     return await live_cards().decide(

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from core.conversations.model import Message
-from core.ids import ReviewId, ThreadId
+from core.ids import ReviewId, RunId, ThreadId
 from core.ports import Recalled
 from core.tenancy import TenantContext
 
@@ -22,13 +22,20 @@ class BatchCard:
 
 
 @dataclass(frozen=True, slots=True)
+class RunCard:
+    """Show one run: its steps, what it writes, what may be done to it."""
+
+    run_id: RunId
+
+
+@dataclass(frozen=True, slots=True)
 class ReviewCard:
     """Show a case to somebody who may decide it."""
 
     review_id: ReviewId
 
 
-Card = BatchCard | ReviewCard
+Card = BatchCard | RunCard | ReviewCard
 
 
 @dataclass(frozen=True, slots=True)

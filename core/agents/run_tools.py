@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from core.agents.model import BatchCard, Turn
+from core.agents.model import BatchCard, RunCard, Turn
 from core.agents.toolkit import Arguments, Tool
 from core.agents.words import cause_in_words, counts_of, merged, shortest, waits_in_words
 from core.conversations.model import Batch
@@ -161,6 +161,7 @@ class RunTools:
     async def get(self, turn: Turn, asked: OneRun) -> dict[str, Any]:
         """One run in full."""
         view = await self.runs.get(turn.ctx, asked.run_id)
+        turn.show(RunCard(view.run_id))
         steps = await self.runs.steps(turn.ctx, asked.run_id)
         budget = [
             f"{event.kind.removeprefix('budget_').replace('_', ' ')}: {event.data['name']}, {event.data['cause']}"

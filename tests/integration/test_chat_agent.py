@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
+from chat_app.feeds import RunFeeds
 from chat_app.services import ChatServices, chat_services
 from core.agents.chat import MEMORY_WORKFLOW
 from core.agents.guardrails import MAX_QUESTION
@@ -97,7 +98,8 @@ class Answered:
 @asynccontextmanager
 async def site_in(settings: Settings) -> AsyncIterator[Site]:
     async with open_platform(settings, process="test") as platform, open_memory(platform) as memory:
-        chat = chat_services(platform, memory, identify=nobody, logout=stay)
+        feeds = RunFeeds(platform.bus, platform.runs.log, platform.clock, asyncio.Event())
+        chat = chat_services(platform, memory, feeds, identify=nobody, logout=stay)
         yield Site(platform, chat, People(platform.tenants))
 
 

@@ -1,6 +1,18 @@
 // Follow the system's light or dark until the user chooses one.
 if (!window.localStorage.getItem('vite-ui-theme')) window.localStorage.setItem('vite-ui-theme', 'system');
 
+// Cards find here what runs are writing: the server sends the end of it, whole each time, as a message of this window
+// to itself; no text takes it away.
+const writing = (window.bailiwickWriting ??= new Map());
+window.addEventListener('message', (event) => {
+  const data = event.data;
+  if (event.source !== window || event.origin !== window.location.origin) return;
+  if (!data || data.kind !== 'writing' || typeof data.text !== 'string') return;
+  if (data.text) writing.set(data.run_id, { text: data.text, cut: data.cut });
+  else writing.delete(data.run_id);
+  window.dispatchEvent(new Event('bailiwick:writing'));
+});
+
 // A new conversation gets its address with the first message, so that a reload comes back to it. The server
 // sends the address over the open socket; Chainlit passes it on as a message of this window to itself.
 window.addEventListener('message', (event) => {

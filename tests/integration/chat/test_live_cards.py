@@ -10,16 +10,27 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
+from chat_app.acting import Asked
+from chat_app.feeds import RunFeeds
 from chat_app.live import Element, LiveCards
 from chat_app.session import Seat
+from chat_app.writing import Writing
 from core.bootstrap import Platform, open_platform
+from core.clock import Clock
 from core.errors import NotFound, Unauthenticated
 from core.ids import RunId, WorkerId
+from core.redis.bus import Bus
+from core.reviews.service import ReviewService
+from core.runs.acts import Act
+from core.runs.bulk import BulkControl
+from core.runs.control import RunControl
 from core.runs.execution import Executing
-from core.runs.model import RunRequest, RunState
+from core.runs.model import RunRequest, RunState, Said
+from core.runs.service import RunService
 from core.settings import Settings
 from core.tenancy import ActorKind, Role, TenantContext
 from core.tenants.model import Identity
+from core.tenants.service import TenantService
 from core.workflows.loan_intake import read_applications
 from tests.fixtures.applications import csv_file, good
 from tests.fixtures.people import People
@@ -34,6 +45,7 @@ class Wall:
 
     shown: list[dict[str, Any]] = field(default_factory=list)
     toasts: list[str] = field(default_factory=list)
+    written: dict[str, Writing] = field(default_factory=dict)
     somebody_looks: bool = True
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -41,7 +53,11 @@ class Wall:
         self.shown.append(element["props"])
         self.changed.set()
 
-    async def toast(self, text: str) -> None:
+    async def write(self, run_id: str, writing: Writing) -> None:
+        self.written[run_id] = writing
+        self.changed.set()
+
+    async def toast(self, text: str, *, failed: bool = False) -> None:
         self.toasts.append(text)
         self.changed.set()
 
@@ -60,11 +76,33 @@ class Wall:
 
 
 @dataclass(frozen=True, slots=True)
+class Rooms:
+    """What cards stand on."""
+
+    runs: RunService
+    control: RunControl
+    bulk: BulkControl
+    feeds: RunFeeds
+    reviews: ReviewService
+    tenants: TenantService
+    bus: Bus
+    clock: Clock
+
+    @classmethod
+    def of(cls, platform: Platform) -> Rooms:
+        """Those of a platform."""
+        feeds = RunFeeds(platform.bus, platform.runs.log, platform.clock, asyncio.Event())
+        names = ("runs", "control", "bulk", "reviews", "tenants", "bus", "clock")
+        return cls(feeds=feeds, **{name: getattr(platform, name) for name in names})
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """A platform whose worker is the test."""
 
     platform: Platform
     people: People
+    rooms: Rooms
 
     async def seat(self, email: str, *roles: Role) -> Seat:
         _, identity = await self.people.login(email, "bank", *roles)
@@ -120,7 +158,7 @@ class Site:
 @pytest.fixture
 async def site(settings: Settings) -> AsyncIterator[Site]:
     async with open_platform(settings, process="test") as platform:
-        yield Site(platform, People(platform.tenants))
+        yield Site(platform, People(platform.tenants), Rooms.of(platform))
 
 
 def card(name: str, **props: Any) -> Element:
@@ -129,7 +167,7 @@ def card(name: str, **props: Any) -> Element:
 
 async def test_a_card_follows_its_runs_to_their_end_and_then_rests(site: Site) -> None:
     seat, wall = await site.seat("mia@bank.example"), Wall()
-    live = LiveCards(site.platform, seat, wall)
+    live = LiveCards(site.rooms, seat, wall)
     await site.submit(seat.ctx, 2)
     await live.repaint([card("RunsCard", batch_id="bat_1", title="a.csv")])
     first, second = await site.claim(2)
@@ -153,7 +191,7 @@ async def test_the_second_decider_is_told_who_was_first(site: Site) -> None:
     (run,) = await site.claim(1)
     review_id = await site.review(run)
     walls = Wall(), Wall()
-    for_ravi, for_rosa = LiveCards(site.platform, ravi, walls[0]), LiveCards(site.platform, rosa, walls[1])
+    for_ravi, for_rosa = LiveCards(site.rooms, ravi, walls[0]), LiveCards(site.rooms, rosa, walls[1])
     for live in (for_ravi, for_rosa):
         await live.repaint([card("ReviewCard", review_id=review_id)])
 
@@ -173,7 +211,7 @@ async def test_nobody_decides_their_own_run_and_the_card_says_so(site: Site) -> 
     await site.submit(ravi.ctx, 1)
     (run,) = await site.claim(1)
     review_id = await site.review(run)
-    live = LiveCards(site.platform, ravi, wall)
+    live = LiveCards(site.rooms, ravi, wall)
     await live.repaint([card("ReviewCard", review_id=review_id)])
 
     assert not await live.decide(ravi.ctx, review_id, "approve", "")
@@ -186,7 +224,7 @@ async def test_nobody_decides_their_own_run_and_the_card_says_so(site: Site) -> 
 async def test_a_reviewer_hears_of_a_new_case(site: Site) -> None:
     mia, ravi = await site.seat("mia@bank.example"), await site.seat("ravi@bank.example", Role.REVIEWER)
     wall = Wall()
-    live = LiveCards(site.platform, ravi, wall)
+    live = LiveCards(site.rooms, ravi, wall)
     await site.submit(mia.ctx, 1)
     (run,) = await site.claim(1)
     live.follow()
@@ -200,7 +238,7 @@ async def test_a_reviewer_hears_of_a_new_case(site: Site) -> None:
 
 
 async def test_a_member_with_nothing_on_the_screen_costs_nothing(site: Site) -> None:
-    live = LiveCards(site.platform, await site.seat("mia@bank.example"), Wall())
+    live = LiveCards(site.rooms, await site.seat("mia@bank.example"), Wall())
     live.follow()
     assert live._task is None
     with pytest.raises(NotFound):
@@ -214,9 +252,83 @@ async def test_a_card_stops_when_the_login_ends(site: Site) -> None:
     async def gone(_: Headers) -> Identity:
         raise Unauthenticated("The session is over.")
 
-    live = LiveCards(site.platform, Seat(seat.identity, seat.headers, gone), wall)
+    live = LiveCards(site.rooms, Seat(seat.identity, seat.headers, gone), wall)
     await live.repaint([card("RunsCard", batch_id="bat_1", title="a.csv")])
     assert live._task is not None
     async with asyncio.timeout(DEADLINE_S):
         await live._task
     assert wall.shown == []
+
+
+def text(text: str, offset: int) -> Said:
+    return Said("text", {"step": 1, "attempt": 1, "offset": offset, "text": text})
+
+
+async def test_what_a_run_writes_is_shown_as_it_comes_again_after_a_reload_and_not_after_its_end(site: Site) -> None:
+    seat, wall = await site.seat("mia@bank.example"), Wall()
+    await site.submit(seat.ctx, 1)
+    (run,) = await site.claim(1)
+    tell = site.platform.execution.tell
+    live = LiveCards(site.rooms, seat, wall)
+    await live.repaint([card("RunsCard", batch_id="bat_1", title="a.csv")])
+    await tell(run, [text("The applicant ", 0)], None)
+    await wall.until(lambda wall: wall.written.get(run.run_id) == Writing(1, 1, "The applicant "))
+    await tell(run, [text("is known.", 14)], None)
+    await wall.until(lambda wall: wall.written[run.run_id].text == "The applicant is known.")
+    await live.close()
+
+    reloaded, other = Wall(), await site.seat("ada@bank.example", Role.ADMIN)
+    live = LiveCards(site.rooms, other, reloaded)  # another connection, another process: from the log
+    await live.repaint([card("RunsCard", run_id=run.run_id)])
+    await reloaded.until(lambda wall: wall.written.get(run.run_id) == Writing(1, 1, "The applicant is known."))
+    await site.platform.execution.end(run, RunState.SUCCEEDED, outcome="approved", output={"reasons": ["Known."]})
+    await reloaded.until(lambda wall: wall.written[run.run_id] == Writing() and wall.shown[-1]["done"])
+    (line,) = reloaded.shown[-1]["runs"]
+    assert (line["word"], line["note"]) == ("approved", "Known.")
+    await live.close()
+
+
+async def test_runs_are_paused_cancelled_and_tried_again_from_their_card(site: Site) -> None:
+    seat, wall = await site.seat("mia@bank.example"), Wall()
+    await site.submit(seat.ctx, 3)
+    live = LiveCards(site.rooms, seat, wall)
+    await live.repaint([card("RunsCard", batch_id="bat_1", title="a.csv")])
+    assert await live.act(seat.ctx, Asked(Act.PAUSE, batch_id="bat_1"))
+    assert [(line["word"], line["opened"]) for line in wall.shown[-1]["runs"]] == [("paused", False)] * 3
+    one = wall.shown[-1]["runs"][0]["run_id"]
+
+    await live.open_run(one, True)
+    (opened,) = [line for line in wall.shown[-1]["runs"] if line["opened"]]
+    assert (opened["run_id"], [act["act"] for act in opened["acts"]]) == (one, ["resume", "cancel"])
+    assert await live.act(seat.ctx, Asked(Act.CANCEL, one))
+    (opened,) = [line for line in wall.shown[-1]["runs"] if line["opened"]]
+    assert (opened["word"], [act["act"] for act in opened["acts"]]) == ("cancelled", ["retry"])
+    assert not await live.act(seat.ctx, Asked(Act.CANCEL, one))
+    await live.open_run(one, False)
+    assert not any(line["opened"] for line in wall.shown[-1]["runs"])
+
+    assert await live.act(seat.ctx, Asked(Act.CANCEL, batch_id="bat_1"))
+    assert wall.shown[-1]["headline"] == "All 3 runs ended"
+    assert await live.act(seat.ctx, Asked(Act.RETRY, one))
+    assert (wall.shown[-1]["done"], wall.shown[-1]["finished"]) == (False, 2)
+    assert wall.toasts == [
+        "Paused: 3 runs.",
+        "Cancelled.",
+        "The run has ended: cancelled.",
+        "Cancelled: 2 runs.",
+        "It starts again.",
+    ]
+    await live.close()
+
+
+async def test_nobody_acts_on_or_opens_what_is_another_tenants(site: Site) -> None:
+    seat, wall = await site.seat("mia@bank.example"), Wall()
+    await site.submit(seat.ctx, 1)
+    (runs, _) = await site.platform.runs.list(seat.ctx)
+    _, stranger = await site.people.login("eve@union.example", "union", Role.MEMBER)
+    live = LiveCards(site.rooms, Seat(stranger, Headers({}), seat.identify), wall)
+    assert not await live.act(stranger.ctx, Asked(Act.CANCEL, runs[0].run_id))
+    assert await live.act(stranger.ctx, Asked(Act.CANCEL, batch_id="bat_1"))
+    await live.open_run(runs[0].run_id, True)
+    assert (wall.toasts, wall.shown) == (["There is no such run.", "There was nothing to cancel."], [])
+    assert (await site.platform.runs.get(seat.ctx, runs[0].run_id)).state is RunState.QUEUED

@@ -1,4 +1,4 @@
-"""What the chat shows: cards, starters and errors in words."""
+"""What the chat shows: cases, starters and errors in words."""
 
 from __future__ import annotations
 
@@ -12,30 +12,14 @@ from chat_app.rendering import (
     error_in_words,
     facts,
     review_card,
-    runs_card,
     starters,
 )
 from core.errors import BailiwickError, BudgetExceeded, NoModelEndpoint, QuotaExceeded, Unauthenticated, Unavailable
 from core.ids import ReviewId, RunId, TenantId, UserId
-from core.queue.estimate import StartsIn
 from core.reviews.model import ReviewView
-from core.runs.model import BatchProgress, Lane, RunState, RunView
 from core.tenancy import ActorKind, Policy, Role, TenantContext, scopes_of
 
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
-PROGRESS = BatchProgress(
-    batch_id="bat_1",
-    total=20,
-    queued=12,
-    running=3,
-    waiting_by_cause={"review": 1, "rate": 1},
-    succeeded=3,
-    failed=0,
-    cancelled=0,
-    by_outcome={"approved": 2, "declined": 1},
-    cost_microusd=31_000,
-    queued_by_cause={"cap": 12},
-)
 REVIEW = ReviewView(
     review_id=ReviewId("rev_1"),
     run_id=RunId("run_1"),
@@ -76,80 +60,6 @@ def context(*roles: Role, policy: Policy | None = None) -> TenantContext:
         org_id="org",
         region="us-east-1",
     )
-
-
-def test_a_batch_says_in_words_why_its_runs_do_not_execute() -> None:
-    card = runs_card("a.csv", PROGRESS, [], Policy(concurrency_cap=3))
-
-    assert card["headline"] == "3 of 20 runs finished"
-    assert card["waits"] == [
-        "12 queued: your cap of 3 at a time is in use",
-        "1 waits for an external service's rate limit to free up",
-        "1 waits for a reviewer's decision",
-    ]
-    assert card["cost"] == "$0.03"
-    assert not card["done"]
-
-
-def test_a_batch_says_when_its_last_run_should_start_unless_nobody_knows() -> None:
-    card = runs_card("a.csv", PROGRESS, [], Policy(concurrency_cap=3), StartsIn(80, 310))
-    assert card["waits"][-1] == "The last should start in about 5 minutes."
-    for last in (None, StartsIn(0, 0)):
-        assert len(runs_card("a.csv", PROGRESS, [], Policy(), last)["waits"]) == 3
-
-
-def test_the_parts_of_the_bar_add_up_to_the_whole() -> None:
-    card = runs_card("a.csv", replace(PROGRESS, succeeded=5), [], Policy())
-    counts = {segment["key"]: segment["count"] for segment in card["segments"]}
-    assert counts == {"approved": 2, "declined": 1, "succeeded": 2, "running": 3, "waiting": 2, "queued": 12}
-
-
-def test_a_finished_batch_is_called_finished_only_when_nothing_failed() -> None:
-    done = replace(PROGRESS, total=3, queued=0, running=0, waiting_by_cause={}, queued_by_cause={})
-    assert runs_card("a.csv", done, [], Policy())["headline"] == "All 3 runs finished"
-    failed = replace(done, total=4, failed=1)
-    assert runs_card("a.csv", failed, [], Policy())["headline"] == "All 4 runs ended"
-
-
-def test_a_run_in_the_list_says_what_it_waits_for_or_how_it_ended() -> None:
-    run = RunView(
-        run_id=RunId("run_1"),
-        workflow="loan-approval",
-        version="1",
-        lane=Lane.NORMAL,
-        state=RunState.WAITING,
-        cause="review",  # type: ignore[arg-type]
-        source="chat",
-        batch_id="bat_1",
-        thread_id=None,
-        user_id=None,
-        input={"application_id": "7"},
-        output=None,
-        outcome=None,
-        error=None,
-        progress=None,
-        attempt=1,
-        cost_microusd=0,
-        budget_microusd=0,
-        worker_seconds=0.0,
-        submitted_at=NOON,
-        started_at=None,
-        finished_at=None,
-        held=False,
-        forked_from=None,
-    )
-    declined = replace(
-        run, state=RunState.SUCCEEDED, cause=None, outcome="declined", output={"reasons": ["The score is too low."]}
-    )
-
-    waiting, ended = runs_card("a.csv", PROGRESS, [run, declined], Policy())["runs"]
-
-    assert (waiting["label"], waiting["word"], waiting["note"]) == (
-        "Application 7",
-        "waiting",
-        "waits for a reviewer's decision",
-    )
-    assert (ended["word"], ended["tone"], ended["note"]) == ("declined", "plain", "The score is too low.")
 
 
 def test_a_case_shows_its_facts_with_labels_and_units() -> None:

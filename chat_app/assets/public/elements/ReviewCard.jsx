@@ -4,7 +4,7 @@ import { Button } from '@/components/ui/button'
 import { Textarea } from '@/components/ui/textarea'
 import { CheckCircle2, Clock, Loader2 } from 'lucide-react'
 
-// What somebody is filling in outlives the card, which is made anew whenever the server tells something about it.
+// What somebody is filling in outlives the card: leaving a conversation and coming back paints it anew.
 const drafts = (window.bailiwickDrafts ??= new Map())
 
 function start(field) {
@@ -26,8 +26,8 @@ function answerOf(fields, values) {
   return answer
 }
 
-function Input({ field, value, set, disabled, fault }) {
-  const id = `${props.review_id}-${field.name}`
+function Input({ review, field, value, set, disabled, fault }) {
+  const id = `${review}-${field.name}`
   const common = { id, disabled, className: 'bw-input', 'aria-invalid': fault ? true : undefined, 'aria-describedby': `${id}-tip` }
   const typed = { ...common, value, onChange: (event) => set(event.target.value) }
   const kinds = {
@@ -54,28 +54,30 @@ function Input({ field, value, set, disabled, fault }) {
   )
 }
 
-export default function ReviewCard() {
-  const fields = props.fields ?? []
-  const [draft, setDraft] = useState(() => drafts.get(props.review_id) ?? {
+// The same function for as long as the page is open: one made anew at each repaint would be another component, and
+// take what is in focus with it.
+const ReviewCard = ((window.bailiwickCards ??= {}).ReviewCard ??= function ReviewCard({ card, call }) {
+  const fields = card.fields ?? []
+  const [draft, setDraft] = useState(() => drafts.get(card.review_id) ?? {
     comment: '', values: Object.fromEntries(fields.map((field) => [field.name, start(field)])),
   })
   const { comment, values } = draft
   const [busy, setBusy] = useState('')
-  const open = props.state === 'open'
+  const open = card.state === 'open'
 
   function change(what) {
     const changed = { ...draft, ...what }
-    drafts.set(props.review_id, changed)
+    drafts.set(card.review_id, changed)
     setDraft(changed)
   }
 
   async function decide(verdict) {
     setBusy(verdict)
     try {
-      await callAction({
+      await call({
         name: 'decide_review',
         payload: {
-          review_id: props.review_id, verdict, comment, answer: fields.length ? answerOf(fields, values) : null,
+          review_id: card.review_id, verdict, comment, answer: fields.length ? answerOf(fields, values) : null,
         },
       })
     } finally {
@@ -84,40 +86,40 @@ export default function ReviewCard() {
   }
 
   return (
-    <section className="bw-card" data-review={props.review_id} data-state={props.state} aria-label={props.title}>
+    <section className="bw-card" data-review={card.review_id} data-state={card.state} aria-label={card.title}>
       <header className="bw-head">
         {open ? <Clock size={18} aria-hidden="true" /> : <CheckCircle2 size={18} aria-hidden="true" />}
         <div className="bw-grow">
-          <div className="bw-title">{props.title}</div>
-          <div className="bw-sub">{open ? props.due : props.decided}</div>
+          <div className="bw-title">{card.title}</div>
+          <div className="bw-sub">{open ? card.due : card.decided}</div>
         </div>
       </header>
-      {props.question && <p className="bw-text">{props.question}</p>}
-      {props.reasons.length > 0 && (
-        <ul className="bw-reasons">{props.reasons.map((reason) => <li key={reason}>{reason}</li>)}</ul>
+      {card.question && <p className="bw-text">{card.question}</p>}
+      {card.reasons.length > 0 && (
+        <ul className="bw-reasons">{card.reasons.map((reason) => <li key={reason}>{reason}</li>)}</ul>
       )}
-      {props.facts.length > 0 && (
+      {card.facts.length > 0 && (
         <details className="bw-more" open={open}>
           <summary>Facts of the case</summary>
           <dl className="bw-facts">
-            {props.facts.map((fact) => (
+            {card.facts.map((fact) => (
               <div key={fact.label} className={fact.wide ? 'bw-wide' : undefined}><dt>{fact.label}</dt><dd>{fact.value}</dd></div>
             ))}
           </dl>
         </details>
       )}
-      {!open && props.comment && <p className="bw-text">“{props.comment}”</p>}
-      {props.notice && <p className="bw-notice" role="alert">{props.notice}</p>}
-      {open && props.may_decide && (
+      {!open && card.comment && <p className="bw-text">“{card.comment}”</p>}
+      {card.notice && <p className="bw-notice" role="alert">{card.notice}</p>}
+      {open && card.may_decide && (
         <div className="bw-decide">
           {fields.map((field) => (
-            <Input key={field.name} field={field} value={values[field.name]} disabled={busy !== ''}
-              fault={props.faults?.[field.name]} set={(value) => change({ values: { ...values, [field.name]: value } })} />
+            <Input key={field.name} review={card.review_id} field={field} value={values[field.name]} disabled={busy !== ''}
+              fault={card.faults?.[field.name]} set={(value) => change({ values: { ...values, [field.name]: value } })} />
           ))}
           <Textarea value={comment} onChange={(event) => change({ comment: event.target.value })} maxLength={4000} rows={2}
             placeholder="Comment (kept with the decision)" aria-label="Comment" disabled={busy !== ''} />
           <div className="bw-buttons">
-            {props.choices.map((choice, index) => (
+            {card.choices.map((choice, index) => (
               <Button key={choice.value} variant={index === 0 ? 'default' : 'outline'} disabled={busy !== ''}
                 onClick={() => decide(choice.value)}>
                 {busy === choice.value && <Loader2 className="bw-spin" size={16} aria-hidden="true" />}
@@ -129,4 +131,6 @@ export default function ReviewCard() {
       )}
     </section>
   )
-}
+})
+
+export default <ReviewCard card={props} call={callAction} />
