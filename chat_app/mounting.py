@@ -77,7 +77,6 @@ def mount_chat(app: FastAPI, services: ChatServices, settings: Settings) -> None
         mint=mint,
         respond=Pages(settings).respond,
         login_path=services.login_path,
-        dashboard_url=services.dashboard_url,
         origins=settings.public_origins(),
     )
 
@@ -118,7 +117,10 @@ async def _to_chat() -> RedirectResponse:
 def _reword(texts: dict[str, Any], note: str) -> None:
     """Our words in Chainlit's texts."""
     texts["chat"]["watermark"] = note
-    texts["chat"]["input"]["placeholder"] = "Ask, or attach a CSV file of applications…"
+    texts["chat"]["input"]["placeholder"] = "Ask, or attach a CSV file…"
+    texts["common"]["status"]["error"]["serverConnection"] = (
+        "The connection is lost. It is tried again; runs go on, and what you wrote is kept."
+    )
     texts["navigation"]["header"]["readme"] = "Help"
     texts["threadHistory"]["sidebar"]["title"] = "Conversations"
     texts["threadHistory"]["sidebar"]["empty"] = "No conversations yet"

@@ -32,7 +32,7 @@ _TOOLS = {
     "start_loan_runs": "the file to start loan approvals",
     "runs_progress": "the progress of your runs",
     "list_runs": "the list of runs",
-    "get_run": "a run",
+    "get_run": "the details of a run",
     "cancel_run": "the cancellation of a run",
     "summarise_declined": "the reasons of refusals",
     "list_reviews": "the review queue",

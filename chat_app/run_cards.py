@@ -19,6 +19,7 @@ RUNS_CARD = "RunsCard"
 LISTED_RUNS = 8
 MAX_STEPS = 50
 MAX_RESULT = 2_000
+_CENT = 10_000
 
 _TONES = {
     "approved": "good",
@@ -68,7 +69,8 @@ def runs_card(
         ],
         "waits": [*waits_in_words(progress, policy), *_start_in_words(last_start)],
         "runs": [run_line(run, seen) for run in recent],
-        "cost": format_usd(progress.cost_microusd),
+        "cost": _cost(progress, done),
+        "busy": bool(progress.queued + progress.running),
         "acts": _acts_on_all(progress) if seen.may_act else [],
     }
 
@@ -79,7 +81,8 @@ def run_card(run: RunView, policy: Policy, seen: Seen) -> dict[str, Any]:
     row = {**counted, "version": run.version, "runs": 1, "cost_microusd": run.cost_microusd}
     progress = progress_of("", [row], Standstill(run.cause or Cause.SHARE))
     card = runs_card(_name(run), progress, [run], policy, seen=seen)
-    return {**card, "run_id": run.run_id, "batch_id": None, "acts": []}
+    (line,) = card["runs"]
+    return {**card, "run_id": run.run_id, "batch_id": None, "headline": _name(run), "title": line["note"], "acts": []}
 
 
 def listed(card: Mapping[str, Any]) -> Iterable[str]:
@@ -100,6 +103,12 @@ def unfinished(card: Mapping[str, Any]) -> bool:
 def executing(card: Mapping[str, Any]) -> bool:
     """Whether something of the batch is queued or running now, so that it changes by the second."""
     return any(segment["key"] in ("queued", "running") for segment in card.get("segments", []))
+
+
+def _cost(progress: BatchProgress, done: bool) -> str:
+    cost = progress.cost_microusd
+    said = "under $0.01" if 0 < cost < _CENT else format_usd(cost)
+    return f"cost {said}" if done else f"cost so far {said}"
 
 
 def _start_in_words(last: StartsIn | None) -> list[str]:
@@ -167,6 +176,8 @@ def _name(run: RunView) -> str:
 
 
 def _note(run: RunView) -> str:
+    if run.cause is Cause.PAUSED and run.state is RunState.WAITING:
+        return "until somebody resumes it"
     if run.cause:
         return f"waits for {cause_in_words(run.cause)}" if run.state is RunState.WAITING else cause_in_words(run.cause)
     if run.error:
@@ -186,8 +197,14 @@ def _step_line(step: StepView, state: RunState) -> dict[str, Any]:
         "name": f"undo {name}" if step.step < 0 else name,
         "word": word,
         "tone": _STEP_TONES.get(word, "plain"),
-        "note": str(step.error.get("message", "")) if step.error else duration(lasted) if lasted is not None else "",
+        "note": str(step.error.get("message", "")) if step.error else _lasting(lasted),
     }
+
+
+def _lasting(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return duration(seconds) if seconds >= 1 else "under a second"
 
 
 def _result(run: RunView) -> list[dict[str, Any]]:

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.errors import BailiwickError, Unauthenticated
+from core.errors import BailiwickError, Forbidden, Unauthenticated
 from core.tenancy import Scope as Right
 from core.tenancy import TenantContext
 from core.tenants.model import Identity
@@ -46,6 +46,7 @@ _CLOSED = (
     "/slack",
     "/teams",
 )
+_NO_CHAT = "Your account has no conversations. Its work is in the dashboard: the way there is on the home page."
 _SOCKET = "/ws/socket.io"
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _FOREIGN_COOKIE = "oauth_state"
@@ -108,7 +109,6 @@ class Gate:
         mint: Callable[[Identity], str],
         respond: Callable[[Scope, BailiwickError], Response],
         login_path: str,
-        dashboard_url: str,
         origins: frozenset[str] = frozenset(),
     ) -> None:
         self._app = app
@@ -116,7 +116,6 @@ class Gate:
         self._mint = mint
         self._respond = respond
         self._login_path = login_path
-        self._dashboard_url = dashboard_url
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,7 +140,7 @@ class Gate:
                     sit(Seat(identity, headers, self._identify))
                     await self._app(_with_token(scope, self._mint(identity)), receive, send)
                     return
-                refusal = self._no_chat()
+                refusal = self._respond(scope, Forbidden(_NO_CHAT))
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 4403})
         else:
@@ -151,13 +150,6 @@ class Gate:
         if scope["type"] == "http" and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             return RedirectResponse(f"{self._login_path}?next={quote(scope['path'])}", status_code=303)
         return JSONResponse({"detail": error.message}, status_code=401)
-
-    def _no_chat(self) -> Response:
-        return HTMLResponse(
-            "<!doctype html><title>No chat here</title><p>Your account has no conversations. "
-            f'Operators work in the <a href="{self._dashboard_url}">dashboard</a>.</p>',
-            status_code=403,
-        )
 
 
 def _refusal(scope: Scope, path: str, headers: Headers, origins: frozenset[str]) -> Response | None:

@@ -114,7 +114,6 @@ async def visit(path: str, *, method: str = "GET", kind: str = "http", **headers
         mint=identifier_of,
         respond=answer,
         login_path="/login",
-        dashboard_url="http://dash/",
     )
     await gate(scope, receive, send)
     return Visit(inside, sent)

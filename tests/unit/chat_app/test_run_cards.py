@@ -71,7 +71,8 @@ def test_a_batch_says_in_words_why_its_runs_do_not_execute() -> None:
         "1 waits for an external service's rate limit to free up",
         "1 waits for a reviewer's decision",
     ]
-    assert card["cost"] == "$0.03"
+    assert card["cost"] == "cost so far $0.03"
+    assert runs_card("a.csv", replace(PROGRESS, cost_microusd=9), [], Policy())["cost"] == "cost so far under $0.01"
     assert not card["done"]
 
 
@@ -93,6 +94,8 @@ def test_a_finished_batch_is_called_finished_only_when_nothing_failed() -> None:
     assert runs_card("a.csv", done, [], Policy())["headline"] == "All 3 runs finished"
     failed = replace(done, total=4, failed=1)
     assert runs_card("a.csv", failed, [], Policy())["headline"] == "All 4 runs ended"
+    alone = replace(failed, total=1, succeeded=0, by_outcome={})
+    assert runs_card("a.csv", alone, [], Policy())["headline"] == "The run has ended"
 
 
 def test_a_run_in_the_list_says_what_it_waits_for_or_how_it_ended() -> None:
@@ -157,14 +160,12 @@ def test_the_card_of_one_run_names_it_by_what_it_does_and_shows_its_result() -> 
         output={"amount_usd": 900, "secured": True, "reasons": ["Known for years."]},
     )
     card = run_card(run, Policy(), Seen(opened={run.run_id: []}))
-    assert (card["title"], card["headline"], card["done"]) == ("Credit line", "The run is finished", True)
+    assert (card["headline"], card["title"], card["done"]) == ("Credit line", "Known for years.", True)
     assert {fact["label"]: fact["value"] for fact in card["runs"][0]["result"]} == {
         "Amount": "$900.00",
         "Secured": "yes",
         "Reasons": "Known for years.",
     }
-    cut_off = replace(run, state=RunState.CANCELLED, output=None)
-    assert run_card(cut_off, Policy(), Seen())["headline"] == "The run has ended"
 
 
 def test_only_runs_that_execute_are_followed_while_they_write() -> None:

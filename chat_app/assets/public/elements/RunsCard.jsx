@@ -5,6 +5,7 @@ import { Button } from '@/components/ui/button'
 import { CheckCircle2, ChevronDown, ChevronRight, CircleAlert, Clock, Loader2 } from 'lucide-react'
 
 function Icon({ card }) {
+  if (!card.done && !card.busy) return <Clock size={18} aria-hidden="true" />
   if (!card.done) return <Loader2 className="bw-spin" size={18} aria-hidden="true" />
   const bad = card.segments.some((segment) => segment.tone === 'bad')
   return bad ? <CircleAlert size={18} aria-hidden="true" /> : <CheckCircle2 size={18} aria-hidden="true" />
@@ -35,14 +36,17 @@ function Writing({ run }) {
 }
 
 // Buttons; one that cannot be taken back asks first.
-function Acts({ acts, about, disabled, perform }) {
+function Acts({ acts, about, perform }) {
   const [busy, setBusy] = useState('')
   const [asking, setAsking] = useState(null)
+  const box = useRef(null)
   if (acts.length === 0) return null
 
+  // The button that was pressed may be gone afterwards: whoever uses a keyboard stays where it was.
   async function press(one) {
     setAsking(null)
     setBusy(one.act)
+    box.current.focus()
     try {
       await perform(one.act)
     } finally {
@@ -50,19 +54,18 @@ function Acts({ acts, about, disabled, perform }) {
     }
   }
 
-  if (asking) {
-    return (
-      <div className="bw-acts" role="group" aria-label={asking.sure}>
-        <span className="bw-grow">{asking.sure}</span>
-        <Button size="sm" variant="destructive" onClick={() => press(asking)}>Yes, {asking.act}</Button>
-        <Button size="sm" variant="outline" autoFocus onClick={() => setAsking(null)}>No</Button>
-      </div>
-    )
+  function keep() {
+    setAsking(null)
+    box.current.focus()
   }
+
   return (
-    <div className="bw-acts">
-      {acts.map((one) => (
-        <Button key={one.act} size="sm" variant="outline" disabled={disabled || busy !== ''}
+    <div className="bw-acts" role="group" tabIndex={-1} ref={box} aria-label={asking ? asking.sure : about}>
+      {asking && <span className="bw-grow">{asking.sure}</span>}
+      {asking && <Button size="sm" variant="destructive" onClick={() => press(asking)}>Yes, {asking.act}</Button>}
+      {asking && <Button size="sm" variant="outline" autoFocus onClick={keep}>No</Button>}
+      {!asking && acts.map((one) => (
+        <Button key={one.act} size="sm" variant="outline" disabled={busy !== ''}
           aria-label={`${one.label}: ${about}`} onClick={() => (one.sure ? setAsking(one) : press(one))}>
           {busy === one.act && <Loader2 className="bw-spin" size={14} aria-hidden="true" />}
           {one.label}
@@ -129,41 +132,24 @@ function Run({ run, alone, call }) {
 
   return (
     <li data-run={run.run_id} data-state={run.state}>
-      <div className="bw-run" title={run.run_id}>
-        <span className={`bw-chip bw-${run.tone}`}>{run.word}</span>
-        {alone ? <span className="bw-name">{run.label}</span> : (
+      {!alone && (
+        <div className="bw-run" title={run.run_id}>
+          <span className={`bw-chip bw-${run.tone}`}>{run.word}</span>
           <button type="button" className="bw-name bw-open" aria-expanded={run.opened} onClick={toggle}>
             <Chevron className={busy ? 'bw-spin' : undefined} size={14} aria-hidden="true" /> {run.label}
           </button>
-        )}
-        <span className="bw-note">{run.note}</span>
-      </div>
+          <span className="bw-note">{run.note}</span>
+        </div>
+      )}
       <Writing run={run} />
       {run.opened && <Opened run={run} call={call} />}
     </li>
   )
 }
 
-// The same function for as long as the page is open: one made anew at each repaint would be another component, and
-// take what is asked, open or in focus with it.
-const RunsCard = ((window.bailiwickCards ??= {}).RunsCard ??= function RunsCard({ card, call }) {
-  const share = card.total ? Math.round((100 * card.finished) / card.total) : 0
-  const alone = Boolean(card.run_id)
-  const list = (
-    <ol className="bw-runs">
-      {card.runs.map((run) => <Run key={run.run_id} run={run} alone={alone} call={call} />)}
-    </ol>
-  )
+function Counts({ card, share }) {
   return (
-    <section className="bw-card" data-batch={card.batch_id ?? card.run_id} data-done={card.done} aria-label={`Runs of ${card.title}`}>
-      <header className="bw-head">
-        <Icon card={card} />
-        <div className="bw-grow">
-          <div className="bw-title">{card.headline}</div>
-          <div className="bw-sub">{card.title} · cost so far {card.cost}</div>
-        </div>
-        <div className="bw-share">{share}%</div>
-      </header>
+    <>
       <div className="bw-bar" role="progressbar" aria-valuemin={0} aria-valuemax={100} aria-valuenow={share}
         aria-label={card.headline}>
         {card.segments.map((segment) => (
@@ -179,7 +165,33 @@ const RunsCard = ((window.bailiwickCards ??= {}).RunsCard ??= function RunsCard(
           </li>
         ))}
       </ul>
-      {card.waits.length > 0 && (
+    </>
+  )
+}
+
+// The same function for as long as the page is open: one made anew at each repaint would be another component, and
+// take what is asked, open or in focus with it.
+const RunsCard = ((window.bailiwickCards ??= {}).RunsCard ??= function RunsCard({ card, call }) {
+  const share = card.total ? Math.round((100 * card.finished) / card.total) : 0
+  const alone = Boolean(card.run_id)
+  const list = (
+    <ol className="bw-runs">
+      {card.runs.map((run) => <Run key={run.run_id} run={run} alone={alone} call={call} />)}
+    </ol>
+  )
+  return (
+    <section className="bw-card" data-batch={card.batch_id ?? card.run_id} data-done={card.done} aria-label={alone ? card.headline : `Runs of ${card.title}`}>
+      <header className="bw-head" title={card.run_id}>
+        <Icon card={card} />
+        <div className="bw-grow">
+          <div className="bw-title">{card.headline}</div>
+          <div className="bw-sub">{[card.title, card.cost].filter(Boolean).join(' · ')}</div>
+        </div>
+        {alone ? <span className={`bw-chip bw-${card.runs[0].tone}`}>{card.runs[0].word}</span>
+          : <div className="bw-share">{share}%</div>}
+      </header>
+      {!alone && <Counts card={card} share={share} />}
+      {!alone && card.waits.length > 0 && (
         <ul className="bw-waits">
           {card.waits.map((text) => (
             <li key={text}><Clock size={14} aria-hidden="true" /> <span>{text}</span></li>

@@ -204,6 +204,22 @@ def _scheduled(arguments: Mapping[str, Any], data: Any) -> str | None:
     return told + (f" Next: {', '.join(map(str, fires[:3]))}." if fires else "")
 
 
+def _one_run(_arguments: Mapping[str, Any], data: Any) -> str | None:
+    if not isinstance(data, Mapping) or not data.get("workflow"):
+        return None
+    of = f" of application {data['application']}" if data.get("application") else ""
+    told = [f"The {data['workflow']} run{of} is {data.get('status')}."]
+    if waits_for := data.get("waits_for"):
+        told.append(f"It waits for: {waits_for}.")
+    told += [as_sentence(str(reason)) for reason in data.get("reasons") or [] if reason]
+    if error := data.get("error"):
+        told.append(as_sentence(str(error)))
+    told += [as_sentence(str(line)) for line in data.get("budget") or []]
+    steps = [step for step in data.get("steps") or [] if isinstance(step, Mapping)]
+    done = len({step.get("name") for step in steps if step.get("state") == "done"})
+    return " ".join([*told, f"{plural(done, 'step')} done so far." if steps else ""]).strip()
+
+
 def _rows_of(noun: str, nothing: str) -> Callable[[Mapping[str, Any], Any], str | None]:
     def tell(_arguments: Mapping[str, Any], data: Any) -> str | None:
         rows = data if isinstance(data, list) else next((v for v in data.values() if isinstance(v, list)), None)
@@ -262,6 +278,7 @@ def _done(what: str, key: str) -> Callable[[Mapping[str, Any], Any], str | None]
 _NARRATORS: dict[str, Callable[[Mapping[str, Any], Any], str | None]] = {
     "start_loan_runs": _started,
     "runs_progress": _progress,
+    "get_run": _one_run,
     "summarise_declined": _declined,
     "remember": _remembered,
     "recall": _recalled,
