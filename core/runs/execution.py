@@ -293,7 +293,7 @@ class RunExecution(Recorded):
     async def park(self, on: Executing) -> RunState | None:
         """Give the slot back and wait; the state from then on, None: the run is not ours any more.
 
-        ``queued``: the wait is over already. ``waiting``: somebody, who may have paused the run, ends its wait.
+        ``queued``: a wait is over already. ``waiting``: somebody, who may have paused the run, ends its wait.
         ``cancelled``: somebody wants the run to stop; with something to undo it is queued once more.
         """
         now, parent = self._clock.now(), None

@@ -92,7 +92,7 @@ def _parent(row: Row | None) -> Parent | None:
 
 
 async def open_waits(tx: Transaction, run_id: str) -> list[OpenWait]:
-    """What the run waits for, oldest first; empty when all of it is over."""
+    """What the run waits for, oldest first; empty when some of it is over: then it goes on."""
     rows = await tx.fetch(SQL["open_waits"], run_id)
     return [OpenWait(r["step"], Cause(r["cause"]), r["wake_at"]) for r in rows]
 

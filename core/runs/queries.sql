@@ -156,8 +156,9 @@ from runs r where r.tenant_id = app.tenant() and r.run_id = $1;
 select parent_run_id, parent_step from runs where tenant_id = app.tenant() and run_id = $1;
 
 -- name: open_waits
--- What a run is about to park on.
-select step, cause, wake_at from waits where run_id = $1 order by since, step;
+-- What a run is about to park on; nothing when some of it was over before.
+select step, cause, wake_at from waits
+where run_id = $1 and not (select woken from runs where tenant_id = app.tenant() and run_id = $1) order by since, step;
 
 -- name: park
 -- The run waits; for what, from then on. One that somebody wants to stop does not wait, but before an undo. A held one looks again what it

@@ -151,6 +151,7 @@ async def test_an_undo_that_must_wait_gives_its_slot_back_is_not_paused_and_goes
                 return worker.held == 0 or None
 
             await site.until(left)
+            assert await site.platform.reviews.open(site.reviewer) == []  # nobody needs the answer any more
             owner = await asyncpg.connect(owner_dsn)
             await owner.execute("update runs set started_at = started_at - interval '601 s'")
             await owner.close()

@@ -47,6 +47,7 @@ class Model:
     held: bool = False
     ready: bool = False
     cancelling: bool = False
+    woken: bool = False
     waits: set[int] = field(default_factory=set)
     on: Executing | None = None
     steps: int = 0
@@ -61,12 +62,13 @@ class Model:
     def go_on(self) -> None:
         """What it waited for is over, or its worker is gone."""
         self.state = RunState.WAITING if self.held else RunState.QUEUED
-        self.ready = self.held
+        self.ready, self.woken = self.held, False
         self.on = None
 
     def end(self, state: RunState) -> None:
         """It is over."""
         self.state, self.held, self.ready, self.on = state, False, False, None
+        self.woken = False
         self.waits.clear()
 
 
@@ -188,7 +190,9 @@ class Life:
             return
         state = await self.work.execution.park(run.on)
         self.seen.add(f"park {run.held} {bool(run.waits)}")
-        if run.cancelling and run.waits:
+        if run.woken:
+            run.go_on()
+        elif run.cancelling and run.waits:
             run.end(RunState.CANCELLED)
         elif run.waits and not run.held:
             run.state, run.on = RunState.WAITING, None
@@ -208,6 +212,8 @@ class Life:
             assert await self.work.queue.wake_in(tx, run.run_id, step)
         if run.state is RunState.WAITING:
             run.go_on()
+        else:
+            run.woken = run.state is RunState.RUNNING
 
     async def end(self) -> None:
         run = self.one(RunState.RUNNING)

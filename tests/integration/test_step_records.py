@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,47 @@ async def test_an_undo_is_paid_once_whatever_is_left_and_however_often_it_is_beg
         (-2, 2, "run", 45),
         (-1, 1, "run", 50),
     ]
+
+
+async def test_a_run_that_begins_to_undo_is_paused_no_more_and_woken_by_nothing_else(
+    work: Work, ctx: TenantContext
+) -> None:
+    (run,) = await work.submit(ctx, 1)
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim, "w")
+    attempt = await work.execution.begin_step(on, 1, "book", "step", undo=True)
+    await work.execution.finish_step(on, 1, attempt, None, reserved=False)
+    await work.execution.await_event(on, Wait(2, "event: go", Cause.EVENT, key="go/1"), "go", "1")
+    assert (await work.control.pause(ctx, run.run_id)).held
+    await work.execution.compensate(on, {"end": "failed"})
+    assert not (await work.runs.get(ctx, run.run_id)).held
+    soon = work.clock.now() + timedelta(seconds=10)
+    await work.execution.arm_wait(on, Wait(-1, "hall", Cause.RATE, key="hall", wake_at=soon))
+    assert await work.execution.park(on) is RunState.WAITING
+    await work.runs.send_event(ctx, "go", "1", {})
+    parked = await work.runs.get(ctx, run.run_id)
+    assert (parked.state, parked.cause) == (RunState.WAITING, Cause.RATE)
+    work.clock.advance(10)
+    await work.queue.wake_due()
+    assert (await work.runs.get(ctx, run.run_id)).state is RunState.QUEUED
+
+
+async def test_a_wait_that_is_over_before_the_run_has_parked_lets_it_go_on_whatever_else_it_waits_for(
+    work: Work, ctx: TenantContext
+) -> None:
+    (run,) = await work.submit(ctx, 1)
+    for number in (1, 2):
+        (claim,) = await work.claim("w", 1)
+        on = await work.executing(claim, "w")
+        await work.execution.await_event(on, Wait(2, "event: go", Cause.EVENT, key="go/1"), "go", "1")
+        if number == 1:  # beside it a call that must wait, and a step that takes longer
+            soon = work.clock.now() + timedelta(seconds=1)
+            await work.execution.arm_wait(on, Wait(1, "hall", Cause.RATE, key="hall", wake_at=soon))
+            work.clock.advance(2)
+            await work.queue.wake_due()
+        assert await work.execution.park(on) is (RunState.QUEUED if number == 1 else RunState.WAITING)
+    await work.runs.send_event(ctx, "go", "1", {})
+    assert (await work.runs.get(ctx, run.run_id)).state is RunState.QUEUED
 
 
 async def _writes_nothing(work: Work, silent: Executing, attempt: int) -> None:

@@ -39,6 +39,7 @@ create table runs (
     cancel_requested boolean not null default false,
     held             boolean not null default false,   -- paused by somebody; see 0020_control.sql
     ready            boolean not null default false,   -- held, and queued as soon as it is resumed
+    woken            boolean not null default false,   -- a wait of it was over while it executed: it does not park
     timeout_s        double precision,                 -- how long its workflow lets it last; null: as long as the policy
     compensating     jsonb,                            -- the end to which it is undoing what it did, or null
     recoveries       integer not null default 0,   -- executions that died or broke since submission or retry

@@ -335,15 +335,17 @@ end $$;
 select app.control('app.release(text, text, timestamptz)');
 
 -- A wait is over: delete it and, if its run is parked, queue the run at the head of its lane (a held one when it is
--- resumed). A run that has not parked yet finds the wait gone when it tries to, and goes on. False when there was no
--- such wait.
+-- resumed). A run that has not parked yet goes on instead when it tries to, whatever else it waits for. False when there
+-- was no such wait.
 create function app.wake(p_run_id text, p_step integer, p_now timestamptz) returns boolean
 language plpgsql as $$
 begin
     perform 1 from queue_tenants where tenant_id = app.tenant() for update;
     delete from waits where run_id = p_run_id and step = p_step and tenant_id = app.tenant();
     if not found then return false; end if;
-    perform app.queue_again(p_run_id, 'waiting', null, p_now);
+    if app.queue_again(p_run_id, 'waiting', null, p_now) is null then
+        update runs set woken = true where tenant_id = app.tenant() and run_id = p_run_id and state = 'running';
+    end if;
     return true;
 end $$;
 select app.control('app.wake(text, integer, timestamptz)');

@@ -9,7 +9,8 @@ returns boolean language plpgsql as $$
 declare number integer;
 begin
     update runs r
-    set state = p_state, cause = null, held = false, output = p_output, outcome = p_outcome, error = p_error, finished_at = p_now,
+    set state = p_state, cause = null, held = false, woken = false, output = p_output, outcome = p_outcome, error = p_error,
+        finished_at = p_now,
         compensating = case when p_state = 'dead' or p_error ->> 'code' = 'compensation_failed' then r.compensating end,
         event_seq = r.event_seq + 1
     where r.tenant_id = app.tenant() and r.run_id = p_run_id and r.state = 'running'

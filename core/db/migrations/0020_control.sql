@@ -42,7 +42,7 @@ declare
 begin
     update runs r
     set state = case when r.held then 'waiting' else 'queued' end, cause = case when r.held then 'paused' end,
-        ready = r.held, queued_at = case when r.held then r.queued_at else p_now end,
+        ready = r.held, woken = false, queued_at = case when r.held then r.queued_at else p_now end,
         event_seq = r.event_seq + (p_was = 'running' and (r.held or p_told is not null))::integer
     where r.tenant_id = app.tenant() and r.run_id = p_run_id and r.state = p_was
     returning r.state, r.event_seq into stands, number;
