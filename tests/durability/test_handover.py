@@ -22,7 +22,7 @@ from tests.fixtures.workers import Site, WorkerProcess, site_in, working
 
 MINUTES = float(os.environ.get("HANDOVER_MINUTES", "0"))
 PATIENCE_S = 120.0 + 90.0 * MINUTES
-LIFETIME, LIFETIMES, STEPS, STEP_S = ("60s", 10, int(MINUTES * 60), 1.0) if MINUTES else ("1s", 2, 12, 0.25)
+LIFETIME, LIFETIMES, STEPS, STEP_S = ("60s", 10, int(MINUTES * 30), 2.0) if MINUTES else ("1s", 2, 12, 0.25)
 
 
 @pytest.fixture
