@@ -42,6 +42,10 @@ from core.ids import ThreadId
 from core.tenants.model import Identity
 
 NO_ANSWER = "The model gave no answer. Please ask again in other words."
+FAILED = (
+    "Something went wrong on our side, and it is written down for your operator. What was done before stays done. "
+    "Try again; if it happens once more, please tell your operator when it did."
+)
 STOPPED = "Stopped."
 STOPPED_AFTER_TOOLS = (
     "Stopped. What was done before stays done: runs that have started go on to their end; "
@@ -182,6 +186,11 @@ async def _answer(services: ChatServices, turn: ShownTurn) -> None:
     except BailiwickError as error:
         await turn.end()
         await complain(error)
+        return
+    except Exception:
+        log.exception("chat.turn_failed")
+        await turn.end()
+        await complain(BailiwickError(FAILED))
         return
     if not turn.answer.content and not turn.cards:
         turn.answer.content = NO_ANSWER

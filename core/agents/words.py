@@ -15,7 +15,7 @@ _QUEUED = {
     Cause.PAUSED: "your organisation is paused; please ask your operator",
 }
 _WAITING = {
-    Cause.PAUSED: "{count:,} {wait} because somebody paused them, until somebody resumes them",
+    Cause.PAUSED: "{count:,} {wait} until somebody resumes {them}",
     Cause.REVIEW: "{count:,} {wait} for a reviewer's decision",
     Cause.RATE: "{count:,} {wait} for an external service's rate limit to free up",
     Cause.ENDPOINT: "{count:,} {wait} for an external service that does not answer",
@@ -50,7 +50,8 @@ def waits_in_words(progress: BatchProgress, policy: Policy) -> list[str]:
     for cause, count in sorted(progress.waiting_by_cause.items()):
         if count:
             words = _WAITING.get(Cause(cause), "{count:,} {wait}: " + _STATE_OF_CAUSE[Cause(cause)])
-            sentences.append(words.format(count=count, wait="waits" if count == 1 else "wait"))
+            one = count == 1
+            sentences.append(words.format(count=count, wait="waits" if one else "wait", them="it" if one else "them"))
     return sentences
 
 

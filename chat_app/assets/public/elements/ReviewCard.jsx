@@ -1,5 +1,5 @@
 // A case for a reviewer. The decision is the server's: the card only sends it and shows what came of it.
-import { useState } from 'react'
+import { useEffect, useRef, useState } from 'react'
 import { Button } from '@/components/ui/button'
 import { Textarea } from '@/components/ui/textarea'
 import { CheckCircle2, Clock, Loader2 } from 'lucide-react'
@@ -64,6 +64,11 @@ const ReviewCard = ((window.bailiwickCards ??= {}).ReviewCard ??= function Revie
   const { comment, values } = draft
   const [busy, setBusy] = useState('')
   const open = card.state === 'open'
+  const box = useRef(null)
+  // What is wrong may be above what is on the screen.
+  useEffect(() => {
+    if (busy === '') box.current.querySelector('[aria-invalid]')?.focus()
+  }, [busy, JSON.stringify(card.faults ?? {})])
 
   function change(what) {
     const changed = { ...draft, ...what }
@@ -86,7 +91,7 @@ const ReviewCard = ((window.bailiwickCards ??= {}).ReviewCard ??= function Revie
   }
 
   return (
-    <section className="bw-card" data-review={card.review_id} data-state={card.state} aria-label={card.title}>
+    <section className="bw-card" ref={box} data-review={card.review_id} data-state={card.state} aria-label={card.title}>
       <header className="bw-head">
         {open ? <Clock size={18} aria-hidden="true" /> : <CheckCircle2 size={18} aria-hidden="true" />}
         <div className="bw-grow">
