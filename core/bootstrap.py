@@ -101,7 +101,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
         entry = Entry(db, queue, usage, workflows, versions, clock, settings.queue_limit)
         runs = RunService(db, bus, queue, entry, audit, workflows, clock)
         reviews = ReviewService(db, bus, queue, execution, audit, clock)
-        control = RunControl(db, bus, queue, runs, audit, limits, clock)
+        control = RunControl(db, bus, queue, runs, audit, usage, limits, clock)
         metrics = new_registry(process)
         books = Books(db, usage, audit, clock, ModelMetrics(metrics))
         models = ModelGateway(endpoints_of(settings), names_of(settings), books, cache)

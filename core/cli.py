@@ -15,13 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from core.audit.model import Chain
-from core.commands import versions_cli
+from core.commands import runs_cli, versions_cli
 from core.errors import BailiwickError, SetupError
-from core.runs.acts import Act
-from core.runs.bulk import Bulk, Choice
-from core.runs.history import History, RunLine
-from core.runs.model import RunState
-from core.runs.timeline import Transition
 from core.settings import APP_ROLE, ENGINE_ROLE, Port, Settings
 from core.tenancy import Policy, Role
 
@@ -34,8 +29,7 @@ app = typer.Typer(
 )
 demo = typer.Typer(help="Show the platform at work, against a running `bailiwick up`.", no_args_is_help=True)
 app.add_typer(demo, name="demo")
-runs = typer.Typer(help="What runs did and wait for, of every tenant; never what they contain.", no_args_is_help=True)
-app.add_typer(runs, name="runs")
+app.add_typer(runs_cli.app, name="runs")
 audit = typer.Typer(help="The record of acts: is it whole?", no_args_is_help=True)
 app.add_typer(audit, name="audit")
 app.add_typer(versions_cli.app, name="versions")
@@ -187,109 +181,6 @@ def doctor(
         _console().print(checks.as_table(findings))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
-
-
-@runs.command("show")
-def runs_show(
-    run_id: Annotated[str, typer.Argument(help="Id of the run.")], tenant: OneTenant = None, as_json: AsJson = False
-) -> None:
-    """A run's timeline: its waits with their causes, its steps with attempts, costs and models, its end."""
-    from core.commands import runs as inspection
-    from core.commands.installation import opened
-
-    async def work() -> inspection.RunReport:
-        async with opened(Settings()) as (platform, ctx):
-            return await inspection.show(platform, ctx, run_id, tenant)
-
-    report = asyncio.run(work())
-    if as_json:
-        typer.echo(inspection.as_json(report))
-    else:
-        _console().print(inspection.as_text(report))
-
-
-@runs.command("follow")
-def runs_follow(
-    run_id: Annotated[str, typer.Argument(help="Id of the run.")], tenant: OneTenant = None, as_json: AsJson = False
-) -> None:
-    """What happens to a run, a line each, while it happens; until it ends. Exit code 1 when it did not succeed."""
-    from core.commands import follow as following
-    from core.commands.installation import opened
-
-    def show(found: History, one: Transition) -> None:
-        if as_json:
-            typer.echo(following.as_json(found, one))
-        else:
-            _console().print(following.as_line(found, one))
-
-    async def work() -> History:
-        async with opened(Settings()) as (platform, ctx):
-            return await following.follow(platform, ctx, run_id, tenant, show)
-
-    if asyncio.run(work()).run.state is not RunState.SUCCEEDED:
-        raise typer.Exit(1)
-
-
-@runs.command("list")
-def runs_list(
-    tenant: OneTenant = None,
-    state: Annotated[RunState | None, typer.Option(help="Only runs in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 20,
-    as_json: AsJson = False,
-) -> None:
-    """Runs, newest first."""
-    from core.commands import runs as inspection
-    from core.commands.installation import opened
-
-    async def work() -> list[RunLine]:
-        async with opened(Settings()) as (platform, ctx):
-            return await inspection.listed(platform, ctx, tenant, state, limit)
-
-    found = asyncio.run(work())
-    if as_json:
-        typer.echo(inspection.lines_as_json(found))
-    else:
-        _console().print(inspection.lines_as_table(found))
-
-
-def _act_on_runs(act: Act, what: str) -> None:
-    """Make the command of an act."""
-
-    @runs.command(act.value, help=f"{what} one run, or with --yes all that the options find. Of one tenant at a time.")
-    def command(
-        tenant: Annotated[str, typer.Option("--tenant", help="Whose runs.")],
-        run_id: Annotated[
-            str | None, typer.Argument(help="Id of the run; left out: those that the options find.")
-        ] = None,
-        workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
-        state: Annotated[RunState | None, typer.Option(help="Only runs in this state.")] = None,
-        batch: Annotated[str | None, typer.Option(help="Only runs of this batch.")] = None,
-        outcome: Annotated[str | None, typer.Option(help="Only runs with this outcome.")] = None,
-        error: Annotated[str | None, typer.Option(help="Only runs with this error code.")] = None,
-        yes: Annotated[bool, typer.Option("--yes", help="Do it, without being asked.")] = False,
-    ) -> None:
-        from core.commands import control
-        from core.commands.installation import installation
-
-        choice = Choice(workflow, state, batch, outcome, error)
-
-        def agreed(bulk: Bulk) -> bool:
-            return yes or (sys.stdin.isatty() and typer.confirm(f"{what} {bulk.runs} runs?"))
-
-        async def work() -> str:
-            async with installation(Settings()) as platform:
-                ctx = await control.acting(platform, tenant)
-                if run_id is not None:
-                    run = await control.act_on_one(platform, ctx, act, run_id)
-                    return f"{run.run_id} is {run.state} now."
-                bulk = await control.act_on_many(platform, ctx, act, choice, _console(), agreed)
-                return control.summed(bulk) if bulk.applied_at else "Nothing was done. Repeat it with --yes to do it."
-
-        typer.echo(asyncio.run(work()))
-
-
-for _act, _what in ((Act.CANCEL, "Cancel"), (Act.PAUSE, "Pause"), (Act.RESUME, "Resume"), (Act.RETRY, "Retry")):
-    _act_on_runs(_act, _what)
 
 
 @audit.command("head")

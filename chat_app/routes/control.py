@@ -1,4 +1,4 @@
-"""What is done to runs: cancel, pause, resume, retry, fork."""
+"""What is done to runs: cancel, pause, resume, retry, fork; what they may spend."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ class ForkIn(BaseModel):
     input: dict[str, Any] | None = Field(
         None,
         description="The new run's input; null: the same. The steps before keep what they returned for the old one.",
+    )
+
+
+class BudgetIn(BaseModel):
+    """What a run may spend."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"budget_microusd": 2_000_000}]})
+
+    budget_microusd: int = Field(
+        ge=0, le=10**15, description="In all, with what it has spent and what its children spend. 1 USD = 1,000,000."
     )
 
 
@@ -63,6 +73,15 @@ async def retry_run(
 ) -> RunOut:
     """Queue a failed, cancelled or dead run again; finished steps are not repeated. 409: it is in another state."""
     return RunOut.of(await services.platform.control.retry(caller, run_id, from_step=from_step))
+
+
+@router.put("/runs/{run_id}/budget", **needs(Scope.TENANT_WRITE, NotFound, Conflict, body=True))
+async def set_budget(run_id: Id, body: BudgetIn, caller: Caller, services: Services) -> RunOut:
+    """Say what a run may spend: a run that lacked money goes on within a second when its next step is covered now.
+
+    422: less than is spent or promised, or more than the policy allows a run. 409: it has succeeded.
+    """
+    return RunOut.of(await services.platform.control.budget(caller, run_id, body.budget_microusd))
 
 
 @router.post(

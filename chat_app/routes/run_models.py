@@ -83,7 +83,7 @@ class RunOut(BaseModel):
     lane: LaneName
     state: RunState = Field(description="queued, running, waiting; succeeded, failed, cancelled and dead are final.")
     cause: Cause | None = Field(description="Why it is queued or waits.")
-    source: str = Field(description="What started it: api, chat, schedule, poller, trigger or run.")
+    source: str = Field(description="What started it: api, chat, dashboard, cli, schedule, poller, trigger or run.")
     batch_id: str | None
     thread_id: str | None = Field(description="The conversation it was started from.")
     input: dict[str, Any]

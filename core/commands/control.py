@@ -1,21 +1,42 @@
-"""``bailiwick runs cancel|retry|pause|resume``: one act on runs of one tenant, by whoever operates this machine."""
+"""What ``bailiwick runs`` does to runs of one tenant, by whoever operates this machine; never what they contain."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from core.bootstrap import Platform
+from core.commands.installation import operator
+from core.errors import Conflict, InvalidInput
 from core.ids import TenantId
 from core.runs.acts import Act
 from core.runs.bulk import Bulk, Choice
-from core.runs.model import RunView
+from core.runs.history import history
+from core.runs.model import RunState, RunView
 from core.tenancy import ActorKind, Scope, TenantContext
+from core.usage.model import usd
 
-_RIGHTS = frozenset({Scope.RUNS_READ, Scope.RUNS_WRITE})
+_RIGHTS = frozenset({Scope.RUNS_READ, Scope.RUNS_WRITE, Scope.TENANT_WRITE})
+_SHOWN = (
+    "run_id",
+    "workflow",
+    "version",
+    "state",
+    "cause",
+    "held",
+    "forked_from",
+    "parent_run_id",
+    "cost_microusd",
+    "budget_microusd",
+)
 
 
 async def acting(platform: Platform, tenant_id: str) -> TenantContext:
@@ -26,6 +47,68 @@ async def acting(platform: Platform, tenant_id: str) -> TenantContext:
     )
 
 
+async def tenant_of(platform: Platform, run_id: str) -> str:
+    """Whose run it is. Raises ``NotFound``."""
+    found = await history(platform.db, await operator(platform), run_id, platform.clock.now())
+    return found.run.tenant_id
+
+
+def read_input(file: Path) -> dict[str, Any]:
+    """The input in a file, or ``-`` from where the command reads. Raises ``InvalidInput``."""
+    try:
+        document = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
+    except ValueError as error:
+        raise InvalidInput(f"The input is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidInput("The input is not a JSON object.")
+    return document
+
+
+def amount_of(text: str) -> int:
+    """Micro-USD of what somebody wrote, e.g. ``2.00``. Raises ``InvalidInput``."""
+    try:
+        amount = usd(text)
+    except (ArithmeticError, ValueError) as error:
+        raise InvalidInput(f"This is no amount in USD: {text}") from error
+    if amount < 0:
+        raise InvalidInput("A budget is not negative.")
+    return amount
+
+
+async def replay(platform: Platform, ctx: TenantContext, run_id: str) -> RunView:
+    """A dead run begins anew. Raises ``NotFound`` and ``Conflict``."""
+    run = await platform.runs.get(ctx, run_id)
+    if run.state is not RunState.DEAD:
+        raise Conflict(f"Only a dead run is replayed; this one is {run.state}.", state=run.state)
+    return await platform.control.retry(ctx, run_id)
+
+
+async def fork(
+    platform: Platform,
+    ctx: TenantContext,
+    run_id: str,
+    from_step: int,
+    document: dict[str, Any] | None,
+    key: str | None,
+) -> RunView:
+    """The new run. Raises what ``RunControl.fork`` does."""
+    run, _ = await platform.control.fork(
+        ctx, run_id, from_step=from_step, document=document, idempotency_key=key, source="cli"
+    )
+    return run
+
+
+def as_json(run: RunView) -> str:
+    """One JSON object: how a run stands, without its content; money in micro-USD."""
+    return json.dumps({name: getattr(run, name) for name in _SHOWN})
+
+
+def bulk_as_json(bulk: Bulk) -> str:
+    """One JSON object: what was chosen and what became of it."""
+    whole = asdict(bulk) | {"left": bulk.left}
+    return json.dumps(whole, ensure_ascii=False, default=lambda moment: moment.isoformat())
+
+
 async def act_on_one(platform: Platform, ctx: TenantContext, act: Act, run_id: str) -> RunView:
     """The run afterwards. Raises ``NotFound`` and ``Conflict``."""
     control = platform.control
@@ -34,9 +117,15 @@ async def act_on_one(platform: Platform, ctx: TenantContext, act: Act, run_id: s
 
 
 async def act_on_many(
-    platform: Platform, ctx: TenantContext, act: Act, choice: Choice, console: Console, agreed: Callable[[Bulk], bool]
+    platform: Platform,
+    ctx: TenantContext,
+    act: Act,
+    choice: Choice,
+    console: Console | None,
+    agreed: Callable[[Bulk], bool],
 ) -> Bulk:
-    """Choose, show, and, when ``agreed``, apply until nothing is left; the bulk as it stands then."""
+    """Choose, show unless ``console`` is None, and, when ``agreed``, apply until nothing is left; the bulk then."""
+    console = console or Console(quiet=True)
     bulk = await platform.bulk.preview(ctx, act, choice)
     console.print(_preview(bulk))
     if not bulk.runs or not agreed(bulk):

@@ -57,6 +57,12 @@ class Outcome:
     refusal: str | None = None
 
 
+async def standing(tx: Transaction, run_id: str) -> RunState | None:
+    """Where a run stands until the end of the transaction; None: the tenant has no such run."""
+    found = await tx.fetchval(SQL["standing"], run_id)
+    return None if found is None else RunState(found)
+
+
 async def begin_anew(tx: Transaction, run_id: str, now: datetime) -> None:
     """Put a run that did not succeed back into state 'queued'; the caller, who holds the queue's lock, pushes it."""
     await tx.execute(SQL["open_steps"], run_id, _CUT_OFF, now)
@@ -97,10 +103,10 @@ class Acts:
         """Perform one on a run that is still in the state in which somebody saw it; else it says why not."""
         await tx.execute(SQL["asked_from"], run_id, 0)
         await self._queue.push_in(tx, [])
-        found = await tx.fetchval(SQL["standing"], run_id)
-        if found is None or found == was:
+        found = await standing(tx, run_id)
+        if found is None or found is was:
             return await self.perform_in(tx, ctx, act, run_id, facts)
-        return Outcome(RunState(found), f"It was {was} when it was chosen and is {found} now.")
+        return Outcome(found, f"It was {was} when it was chosen and is {found} now.")
 
     async def signal(self, act: Act) -> None:
         """Wake whom the act concerns."""
@@ -196,10 +202,9 @@ class Acts:
         self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime, facts: Facts
     ) -> Outcome | None:
         await self._queue.push_in(tx, [])  # locks the queue before the run, as everybody does
-        found = await tx.fetchval(SQL["standing"], run_id)
-        if found is None:
+        was = await standing(tx, run_id)
+        if was is None:
             return None
-        was = RunState(found)
         if not was.final or was is RunState.SUCCEEDED:
             return Outcome(was, f"Only a failed, cancelled or dead run is retried; this one is {was}.")
         await begin_anew(tx, run_id, now)

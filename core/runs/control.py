@@ -1,4 +1,4 @@
-"""What people do to runs that are under way or have ended, one at a time: cancel, pause, resume, retry, fork."""
+"""What people do to runs, one at a time: cancel, pause, resume, retry, fork, and give them another budget."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Database, Transaction
 from core.errors import Conflict, Forbidden, NotFound
+from core.ids import RunId
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.redis.limits import Limits
 from core.runs.acts import Act, Acts
+from core.runs.budgets import Budgets
 from core.runs.execution_store import parent
 from core.runs.family import Family
 from core.runs.model import Fork, RunRequest, RunState, RunView
 from core.runs.service import RunService
 from core.tenancy import Scope, TenantContext
+from core.usage.service import UsageService
 
 
 class RunControl:
@@ -30,13 +33,16 @@ class RunControl:
         queue: QueueService,
         runs: RunService,
         audit: AuditService,
+        usage: UsageService,
         limits: Limits,
         clock: Clock,
     ) -> None:
         self._db = db
         self._bus = bus
         self._runs = runs
+        self._queue = queue
         self._acts = Acts(queue, audit, limits, clock)
+        self._budgets = Budgets(queue, usage, audit, clock)
         self._family = Family(db, bus, queue, clock)
 
     async def cancel(self, ctx: TenantContext, run_id: str) -> RunView:
@@ -103,6 +109,24 @@ class RunControl:
                 fork=Fork(found.run_id, from_step),
             ),
         )
+
+    async def budget(self, ctx: TenantContext, run_id: str, budget_microusd: int) -> RunView:
+        """Say what a run may spend in all, its children included, in micro-USD; what it asked about money is withdrawn.
+
+        The run, and those below it that lacked money, go on within a second if that covers their next step, and ask
+        anew if not. The runs above it cover what it may spend more. Needs ``tenant:write``. Raises ``NotFound``;
+        ``Conflict`` when it has succeeded; ``InvalidInput`` for less than is spent or promised, or more than the policy
+        allows.
+        """
+        ctx.require(Scope.TENANT_WRITE)
+        async with self._db.tenant_transaction(ctx) as tx:
+            woken = await self._budgets.set_in(tx, ctx, run_id, budget_microusd)
+        if woken:
+            await self._queue.signal_workers()
+            for one in woken:
+                await self._bus.publish(ctx.tenant_id, "review", {"run_id": one, "state": "cancelled"})
+        self._bus.news.of_run(ctx.tenant_id, RunId(run_id))
+        return await self._runs.get(ctx, run_id)
 
     async def _act(self, ctx: TenantContext, act: Act, run_id: str, from_step: int | None = None) -> RunView:
         ctx.require(Scope.RUNS_WRITE)

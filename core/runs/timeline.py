@@ -87,7 +87,7 @@ _TOLD = frozenset(
     {"cancel_requested", "compensating", "handed_back", "overdrawn", "pause_requested"}
     | {"recovered", "resumed", "retried"}
     | {f"budget_{rung}" for rung in Rung if rung is not Rung.PARK}
-    | {"budget_raised", "budget_stopped"}
+    | {"budget_raised", "budget_set", "budget_stopped"}
 )
 _ORDER = tuple(Phase)
 

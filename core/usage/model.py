@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-from core.errors import BudgetExceeded
+from core.errors import BudgetExceeded, InvalidInput
 
 MICRO = 1_000_000
 
@@ -52,6 +53,40 @@ def not_covered(account: str, limit_microusd: int, needed_microusd: int) -> Budg
         needed_microusd=needed_microusd,
         limit_microusd=limit_microusd,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class NewLimit:
+    """What a run might spend in all, what of it is spent or promised, and what it may spend from now on; micro-USD."""
+
+    run_id: str
+    before_microusd: int
+    used_microusd: int
+    after_microusd: int
+
+
+def check_limits(changed: Sequence[NewLimit], most_microusd: int) -> None:
+    """Raise ``InvalidInput`` when a run may not have such a budget; the last of ``changed`` is the one that was asked
+    for, those before it are the runs above it, whose budgets grow as far as they must.
+
+    None is less than what is spent or promised, and none grows beyond ``most_microusd``, what the policy allows a run.
+    """
+    for one in reversed(changed):
+        if one.after_microusd < one.used_microusd:
+            raise InvalidInput(
+                f"{format_usd(one.used_microusd)} of the budget is spent or promised: it cannot be less.",
+                field="budget_microusd",
+                used_microusd=one.used_microusd,
+            )
+        if one.after_microusd > max(most_microusd, one.before_microusd):
+            whose = "a run" if one is changed[-1] else f"run {one.run_id}, which spawned it and must cover it, or any"
+            raise InvalidInput(
+                f"The policy allows {whose} at most {format_usd(most_microusd)}; this needs "
+                f"{format_usd(one.after_microusd)}.",
+                field="budget_microusd",
+                limit_microusd=most_microusd,
+                run_id=one.run_id,
+            )
 
 
 ENOUGH = 5

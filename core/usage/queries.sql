@@ -42,6 +42,10 @@ from budget_accounts where tenant_id = app.tenant() and account = $1;
 -- Raise a run's limit until it covers an amount more.
 select app.budget_cover($1, $2, $3);
 
+-- name: set_limit
+-- Say what a run may spend in all; of it and the runs above it, from the root down: before, used, after.
+select run_id, before_microusd, used_microusd, after_microusd from app.budget_set($1, $2);
+
 -- name: settle_step
 -- Settle an attempt of a step with all that was reserved for it, and keep what it cost; false when that was done before.
 select case when app.ledger_settle($1, $2, $3, $4) then app.step_settled($1, $5, $6, $7, $2, $8, $4) else false end;

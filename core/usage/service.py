@@ -16,7 +16,18 @@ from core.db.pool import Database, Transaction
 from core.tenancy import Scope, TenantContext
 from core.usage import store
 from core.usage.ladder import Accounts
-from core.usage.model import ENOUGH, PARENT, Balance, Overdraft, StepCost, estimate_of, month_of, not_covered
+from core.usage.model import (
+    ENOUGH,
+    PARENT,
+    Balance,
+    NewLimit,
+    Overdraft,
+    StepCost,
+    check_limits,
+    estimate_of,
+    month_of,
+    not_covered,
+)
 
 _BATCH = 500
 
@@ -154,6 +165,18 @@ class UsageService:
         """Somebody agreed to pay: the run's limit (at first ``limit_microusd``) now covers this amount more."""
         async with self._db.tenant_transaction(ctx) as tx:
             await store.cover(tx, run_id, limit_microusd, amount_microusd)
+
+    async def set_limit_in(
+        self, tx: Transaction, ctx: TenantContext, run_id: str, limit_microusd: int
+    ) -> list[NewLimit]:
+        """Somebody says what a run may spend in all; the runs above it cover what it may spend more.
+
+        What that changed, from the root of the family down; empty: there is no such run. Raises ``InvalidInput`` for
+        less than is spent or promised, and for more than the policy allows: the transaction must end without a commit.
+        """
+        changed = await store.set_limit(tx, run_id, limit_microusd)
+        check_limits(changed, ctx.policy.budget_run_microusd)
+        return changed
 
     async def balance(self, ctx: TenantContext, run_id: str | None = None) -> Balance:
         """The account of a run, or of the current month."""

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from core.db.pool import Transaction
 from core.db.queries import load_queries
-from core.usage.model import Balance, Overdraft, StepCost
+from core.usage.model import Balance, NewLimit, Overdraft, StepCost
 
 SQL = load_queries(__file__)
 
@@ -66,6 +66,11 @@ async def balance(tx: Transaction, account: str) -> Balance | None:
 async def cover(tx: Transaction, run_id: str, limit_microusd: int, amount_microusd: int) -> None:
     """Make a run's account cover an amount more."""
     await tx.execute(SQL["cover"], run_id, limit_microusd, amount_microusd)
+
+
+async def set_limit(tx: Transaction, run_id: str, limit_microusd: int) -> list[NewLimit]:
+    """Say what a run may spend in all; what that changed, from the root of its family down."""
+    return [NewLimit(**row) for row in await tx.fetch(SQL["set_limit"], run_id, limit_microusd)]
 
 
 async def settle_step(

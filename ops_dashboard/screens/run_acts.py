@@ -9,12 +9,17 @@ from typing import Any
 import streamlit as st
 
 from core.bootstrap import Platform
+from core.ids import TenantId
+from core.runs.history import RunLine, history
 from core.runs.model import RunState, RunView
+from core.tenancy import Scope, TenantContext
+from core.usage.model import MICRO, format_usd
 from ops_dashboard import session
 from ops_dashboard.session import Viewer
 
 _ASKED = "run_asked"
 _MADE = "run_made"
+_OPERATING = frozenset({Scope.RUNS_READ, Scope.RUNS_WRITE, Scope.TENANT_WRITE})
 _ENDED_BADLY = frozenset(state for state in RunState if state.final and state is not RunState.SUCCEEDED)
 Deed = Callable[[Platform, Viewer], Awaitable[Any]]
 Steps = Sequence[tuple[int, str]]
@@ -32,9 +37,18 @@ def buttons(run: RunView) -> None:
     if run.held:
         pause = ("resume", "Resume", ":material/play_arrow:", True)
     for what, label, icon, fits in (retry, fork, pause, cancel):
-        if st.button(label, icon=icon, key=what, disabled=not fits):
-            st.session_state[_ASKED] = (what, run.run_id)
-            st.rerun()
+        _button(what, label, icon, run.run_id, fits=fits)
+
+
+def fund(run_id: str, state: RunState) -> None:
+    """The act that is for admins, and for operators in the name of its tenant: give the run another budget."""
+    _button("budget", "Budget", ":material/payments:", run_id, fits=state is not RunState.SUCCEEDED)
+
+
+def _button(what: str, label: str, icon: str, run_id: str, *, fits: bool) -> None:
+    if st.button(label, icon=icon, key=what, disabled=not fits):
+        st.session_state[_ASKED] = (what, run_id)
+        st.rerun()
 
 
 def ask(run_id: str) -> None:
@@ -155,10 +169,44 @@ def _fork(run_id: str) -> None:
             st.rerun()
 
 
+async def acting(platform: Platform, who: Viewer, tenant_id: str) -> TenantContext:
+    """Who acts on a run of a tenant: the viewer, or an operator in the tenant's name; its audit says who it was."""
+    if not who.operator:
+        return who.ctx
+    return await platform.tenants.context_for(
+        TenantId(tenant_id), actor_kind=who.ctx.actor_kind, actor_id=who.ctx.actor_id, scopes=_OPERATING
+    )
+
+
+@st.dialog("Give this run another budget?", on_dismiss=_answered)
+def _budget(run_id: str) -> None:
+    async def read(platform: Platform, who: Viewer) -> RunLine:
+        return (await history(platform.db, who.ctx, run_id, platform.clock.now())).run
+
+    run = session.ask(read)
+    told = (
+        f"It may spend {format_usd(run.budget_microusd)} in all, its children included, and has spent "
+        f"{format_usd(run.cost_microusd)}. What it asked people about money is withdrawn: it goes on when its next "
+        "step is covered, and asks anew when it is not."
+    )
+    st.write(told.replace("$", "\\$"))  # two of them would set what is between as a formula
+    amount = st.number_input(
+        "Budget in USD", min_value=0.0, value=run.budget_microusd / MICRO, step=0.01, format="%.4f", key="budget_to"
+    )
+    if st.button("Set the budget", type="primary", key="confirm_budget"):
+
+        async def give(platform: Platform, who: Viewer) -> None:
+            ctx = await acting(platform, who, run.tenant_id)
+            await platform.control.budget(ctx, run_id, round(amount * MICRO))
+
+        _act(give, "The budget is set.")
+
+
 _DIALOGS: dict[str | None, Callable[[str], None]] = {
     "cancel": _cancel,
     "pause": _pause,
     "resume": _resume,
     "retry": _retry,
     "fork": _fork,
+    "budget": _budget,
 }

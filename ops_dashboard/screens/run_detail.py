@@ -12,7 +12,6 @@ import streamlit as st
 
 from core.bootstrap import Platform
 from core.errors import NotFound
-from core.ids import TenantId
 from core.runs.history import Relative, Relatives
 from core.runs.model import RunState, RunView
 from core.tenancy import Scope
@@ -110,6 +109,8 @@ def _head(who: Viewer, shown: _Shown) -> None:
             _replay(row["tenant_id"], row["run_id"])
         if who.reviewer and shown.view is not None:  # operators and members look only
             run_acts.buttons(shown.view)
+        if who.admin or who.operator:
+            run_acts.fund(row["run_id"], state)
 
 
 def _compensates(transitions: pd.DataFrame, state: RunState) -> bool:
@@ -123,11 +124,7 @@ def _replay(tenant_id: str, run_id: str) -> None:
 
     async def again(platform: Platform, who: Viewer) -> None:
         who.ctx.require(Scope.PLATFORM_OPERATE)
-        scopes = frozenset({Scope.RUNS_READ, Scope.RUNS_WRITE})
-        acting = await platform.tenants.context_for(
-            TenantId(tenant_id), actor_kind=who.ctx.actor_kind, actor_id=who.ctx.actor_id, scopes=scopes
-        )
-        await platform.control.retry(acting, run_id)
+        await platform.control.retry(await run_acts.acting(platform, who, tenant_id), run_id)
 
     session.act(again, "The run is queued again.")
 

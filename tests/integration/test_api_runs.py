@@ -132,6 +132,20 @@ async def test_a_queued_run_is_paused_resumed_and_forked(http: httpx.AsyncClient
     assert (await http.post(f"{path}/fork", json={"from_step": 1, "input": {"age": "x"}})).status_code == 422
 
 
+async def test_an_admin_says_what_a_run_may_spend_and_a_program_with_fewer_rights_does_not(
+    web: Web, http: httpx.AsyncClient
+) -> None:
+    run = (await http.post("/api/v1/runs", json=LOAN)).json()
+    path = f"/api/v1/runs/{run['run_id']}/budget"
+    assert (await http.put(path, json={"budget_microusd": 60_000})).json()["budget_microusd"] == 60_000
+    too_much = await http.put(path, json={"budget_microusd": 200_000})
+    assert (too_much.status_code, too_much.json()["details"]["limit_microusd"]) == (422, POLICY.budget_run_microusd)
+    assert (await http.put(path, json={"budget_microusd": -1})).status_code == 422
+    async with web.client(await web.key("bank", Scope.RUNS_READ, Scope.RUNS_WRITE)) as lesser:
+        assert (await lesser.put(path, json={"budget_microusd": 1})).status_code == 403
+    assert (await http.get(path.removesuffix("/budget"))).json()["budget_microusd"] == 60_000
+
+
 async def test_many_runs_are_chosen_looked_at_and_cancelled(http: httpx.AsyncClient) -> None:
     await http.post("/api/v1/runs/batch", json={"runs": [LOAN] * 3, "batch_id": "monday"})
     await http.post("/api/v1/runs", json=LOAN)

@@ -15,9 +15,11 @@ from core.cli import app
 from core.db.pool import Row, Transaction
 from core.db.queries import Query
 from core.embedded.environment import environment_for
+from core.ids import WorkerId
 from core.runs.history import SQL, history
 from core.runs.model import Cause, RunRequest, RunState
 from core.settings import Settings
+from core.tenancy import Policy
 from tests.fixtures.workers import Site, site_in, working
 
 SECRETS = ("database_app_url", "database_engine_url", "redis_url", "secret_key", "graph_password")
@@ -161,5 +163,65 @@ async def test_whoever_operates_the_machine_acts_on_the_runs_of_one_tenant(setti
         assert states == [RunState.WAITING, RunState.CANCELLED, RunState.CANCELLED]
         foreign = await bailiwick(site.settings, "runs", "resume", runs[0].run_id, "--tenant", "platform")
         assert foreign.exit_code != 0
+        many = await bailiwick(site.settings, "runs", "cancel", "--yes")
+        assert (many.exit_code, "Say of which tenant" in many.output) == (2, True)
         acts = [entry.actor for entry in await site.platform.audit.recent(site.admin) if entry.act.startswith("run.")]
         assert acts == ["system:cli"] * 3
+
+
+async def test_whoever_operates_the_machine_retries_forks_and_funds_a_run_without_naming_its_tenant(
+    settings: Settings, tmp_path: Path
+) -> None:
+    log, document = str(tmp_path / "effects"), tmp_path / "input.json"
+    async with site_in(settings) as site:
+        request = RunRequest("sample-plain", {"log": log, "fail": True})
+        run, _ = await site.platform.runs.submit(site.admin, request)
+        async with working(site):
+            await site.ended([run])
+        document.write_text(json.dumps({"log": log}))
+        fork = ("runs", "fork", run.run_id, "--from-step", "2", "--input", str(document), "--key", "once")
+        made = await told(site.settings, *fork)
+        assert (made["forked_from"], made["state"]) == (run.run_id, "queued")
+        assert (await told(site.settings, *fork))["run_id"] == made["run_id"]
+        assert (await site.platform.runs.get(site.admin, made["run_id"])).input["log"] == log
+        again = await told(site.settings, "runs", "retry", run.run_id, "--from-step", "1")
+        assert again["state"] == "queued"
+        async with working(site):
+            await site.runs_until([run], lambda seen: seen.state is RunState.FAILED)
+            await site.ended([await site.platform.runs.get(site.admin, made["run_id"])])
+        keys = Path(log).read_text().split()
+        assert sorted(keys) == sorted([f"{run.run_id}/1", f"{run.run_id}/1/1", f"{made['run_id']}/2"])
+
+        funded = await told(site.settings, "runs", "budget", run.run_id, "--to", "0.05")
+        assert funded["budget_microusd"] == 50_000
+        text = await bailiwick(site.settings, "runs", "budget", run.run_id, "--to", "0.08", "--tenant", "bank")
+        assert text.output.strip() == f"{run.run_id} may spend $0.08, of which $0.00 are spent. It is failed now."
+        document.write_text("[1]")
+        for code, *words in (
+            ("invalid_input", "budget", run.run_id, "--to", "a lot"),
+            ("invalid_input", "fork", run.run_id, "--from-step", "2", "--input", str(document)),
+            ("invalid_input", "retry", run.run_id, "--from-step", "9"),
+            ("conflict", "replay", run.run_id),
+            ("not_found", "replay", "run_nobody"),
+        ):
+            refused = await bailiwick(site.settings, "runs", *words)
+            assert getattr(refused.exception, "code", None) == code, words
+
+
+async def test_a_dead_run_is_listed_and_replayed(settings: Settings, tmp_path: Path) -> None:
+    async with site_in(settings, Policy(max_recoveries=1)) as site:
+        run, _ = await site.platform.runs.submit(
+            site.admin, RunRequest("sample-plain", {"log": str(tmp_path / "effects")})
+        )
+        for _ in range(2):
+            await site.platform.queue.heartbeat(WorkerId("dies"), 1)
+            assert len(await site.platform.queue.claim(WorkerId("dies"), 1)) == 1
+            why = {"code": "internal", "message": "It broke."}
+            assert await site.platform.queue.give_back(WorkerId("dies"), run.run_id, why) is not None
+        (dead,) = await told(site.settings, "runs", "list", "--state", "dead")
+        assert dead["run_id"] == run.run_id
+        replayed = await bailiwick(site.settings, "runs", "replay", run.run_id)
+        assert replayed.output.strip() == f"{run.run_id} is queued now."
+        assert await told(site.settings, "runs", "list", "--state", "dead") == []
+        async with working(site):
+            assert [one.state for one in await site.ended([run])] == [RunState.SUCCEEDED]

@@ -45,6 +45,7 @@ FUNCTIONS = {
     "audit_seal": May.REFUSE,
     "blobs_purge": May.REFUSE,
     "budget_cover": May.OWN,
+    "budget_set": May.OWN,
     "cancel_orphans": May.OWN,
     "bulks_applying": May.REFUSE,
     "bulks_purge": May.REFUSE,

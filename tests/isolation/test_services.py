@@ -47,6 +47,7 @@ GIVEN: dict[str, Any] = {
     "act": Act.CANCEL,
     "amount_microusd": 1,
     "at": datetime(2026, 3, 1, tzinfo=UTC),
+    "budget_microusd": 1,
     "choice": Choice(),
     "comment": "",
     "delivery_id": "x",

@@ -20,7 +20,7 @@ create table runs (
     state            text not null check (state in ('queued', 'running', 'waiting',
                                                     'succeeded', 'failed', 'cancelled', 'dead')),
     cause            text,               -- why it waits or is queued; see core.runs.model.Cause
-    source           text not null,      -- chat, api, schedule, poller, trigger, run
+    source           text not null,      -- chat, api, dashboard, cli, schedule, poller, trigger, run
     batch_id         text,
     thread_id        text,
     parent_run_id    text,               -- the run that spawned it, at which of its steps; see 0019_children.sql

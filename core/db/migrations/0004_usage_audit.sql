@@ -196,6 +196,44 @@ begin
 end $$;
 select app.control('app.budget_cover(text, bigint, bigint)');
 
+-- Somebody says what a run may spend in all: that is its limit, and the runs above it cover what it may spend more. Of
+-- each, from the root of the family down: its limit before, what is spent or promised, its limit now. The caller rolls
+-- back what may not be. Nothing when there is no such run.
+create function app.budget_set(p_run_id text, p_limit bigint)
+returns table (run_id text, before_microusd bigint, used_microusd bigint, after_microusd bigint) language plpgsql as $$
+#variable_conflict use_column
+declare
+    accounts text[] := app.run_accounts(p_run_id);
+    next     text;
+    more     bigint;
+begin
+    -- Runs before accounts, and children before their parents: the order of whoever works on a step.
+    perform from runs r where r.tenant_id = app.tenant() and 'run:' || r.run_id = any(accounts)
+    order by cardinality(r.ancestors) desc for no key update;
+    if not exists (select from runs r where r.tenant_id = app.tenant() and r.run_id = p_run_id) then return; end if;
+    foreach next in array accounts loop
+        perform app.open_account(next, 0);
+        perform from budget_accounts b where b.tenant_id = app.tenant() and b.account = next for update;
+    end loop;
+    select p_limit - b.reserved_microusd - b.spent_microusd into strict more
+    from budget_accounts b where b.tenant_id = app.tenant() and b.account = 'run:' || p_run_id;
+    return query
+        with changed as (
+            select b.account, b.limit_microusd as before, b.reserved_microusd + b.spent_microusd as used,
+                   case when b.account = 'run:' || p_run_id then p_limit
+                        else greatest(b.limit_microusd, b.reserved_microusd + b.spent_microusd + more) end as after
+            from budget_accounts b where b.tenant_id = app.tenant() and b.account = any(accounts)
+        ), written as (
+            update budget_accounts b set limit_microusd = c.after from changed c
+            where b.tenant_id = app.tenant() and b.account = c.account
+        ), shown as (
+            update runs r set budget_microusd = c.after from changed c
+            where r.tenant_id = app.tenant() and 'run:' || r.run_id = c.account and c.after <> c.before
+        )
+        select substr(c.account, 5), c.before, c.used, c.after from changed c order by array_position(accounts, c.account);
+end $$;
+select app.control('app.budget_set(text, bigint)');
+
 create table audit (
     entry_id       bigint generated always as identity primary key,
     tenant_id      text not null references tenants,

@@ -1,0 +1,110 @@
+"""What one run may spend, as people set it while it is under way: who may, how far, and who goes on then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.clock import FakeClock
+from core.errors import Conflict, Forbidden, InvalidInput
+from core.runs.children import Spawning
+from core.runs.model import Cause, RunRequest, RunState
+from core.settings import Settings
+from core.tenancy import Policy, Role
+from core.usage.model import usd
+from tests.fixtures.work import work_in
+from tests.fixtures.workers import site_in, working
+
+ENOUGH = Policy(concurrency_cap=100, budget_run_microusd=usd("1"))
+
+
+async def test_a_budget_is_never_less_than_what_is_used_and_no_more_than_the_policy_allows_the_family(
+    settings: Settings,
+) -> None:
+    async with work_in(settings, FakeClock()) as work:
+        ctx = await work.tenant("bank", ENOUGH)
+        await work.submit(ctx, 1)
+        (claim,) = await work.claim("w", 1)
+        on = await work.executing(claim, "w")
+        await work.control.budget(ctx, on.run_id, usd("0.10"))
+        spawned = await work.children.spawn(on, Spawning(1, "spawn: child"), [0], [RunRequest("child", {})])
+        assert spawned is not None
+        (claim,) = await work.claim("w", 1)
+        child = await work.executing(claim, "w")
+        assert claim.budget_microusd == usd("0.10"), "what its parent has left"
+        attempt = await work.execution.begin_step(child, 1, "work", "step", usd("0.04"))
+        await work.execution.finish_step(child, 1, attempt, None, cost_microusd=usd("0.03"))
+        await work.execution.begin_step(child, 2, "more", "step", usd("0.02"))
+
+        for refused in ("0.049999", "1.01"):
+            with pytest.raises(InvalidInput):
+                await work.control.budget(ctx, child.run_id, usd(refused))
+        assert (await work.control.budget(ctx, child.run_id, usd("0.05"))).budget_microusd == usd("0.05")
+        grown = await work.control.budget(ctx, child.run_id, usd("0.90"))
+        parent = await work.runs.get(ctx, on.run_id)
+        assert (grown.budget_microusd, parent.budget_microusd) == (usd("0.90"), usd("0.90"))
+        await work.execution.begin_step(on, 2, "own", "step", usd("0.02"))
+        await work.control.budget(ctx, child.run_id, usd("0.98"))
+        with pytest.raises(InvalidInput, match=on.run_id):
+            await work.control.budget(ctx, child.run_id, usd("0.99"))
+        assert (await work.runs.get(ctx, child.run_id)).budget_microusd == usd("0.98"), (
+            "what was refused changed nothing"
+        )
+
+        member = await work.context("bank", Role.MEMBER, Role.REVIEWER)
+        with pytest.raises(Forbidden):
+            await work.control.budget(member, child.run_id, usd("0.99"))
+        await work.execution.end(child, RunState.SUCCEEDED)
+        with pytest.raises(Conflict):
+            await work.control.budget(ctx, child.run_id, usd("0.99"))
+        told = [entry for entry in await work.audit.recent(ctx) if entry.act == "run.budget"]
+        assert [(entry.before, entry.after) for entry in told[:2]] == [
+            (
+                {"budget_microusd": usd("0.90")},
+                {"budget_microusd": usd("0.98"), "above": {on.run_id: usd("1")}},
+            ),
+            (
+                {"budget_microusd": usd("0.05")},
+                {"budget_microusd": usd("0.90"), "above": {on.run_id: usd("0.90")}},
+            ),
+        ]
+
+
+async def test_runs_that_lack_money_go_on_when_their_budget_or_that_of_their_family_covers_the_step(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with site_in(settings, ENOUGH) as site, working(site):
+        control, platform = site.platform.control, site.platform
+        given = {"count": 6, "cost": usd("0.02")}
+        family, _ = await platform.runs.submit(site.admin, RunRequest("family-map", given))
+        lone, _ = await platform.runs.submit(
+            site.admin, RunRequest("sample-replan", {"log": str(tmp_path / "effects")})
+        )
+        await site.runs_until([lone], lambda seen: seen.cause is Cause.BUDGET)
+        await site.runs_until([family], lambda seen: seen.cost_microusd == usd("0.10"))
+        born, _ = await platform.runs.list(site.admin, parent=family.run_id)
+        (short,) = [child for child in born if not child.state.final]
+        await site.runs_until([short], lambda seen: seen.cause is Cause.BUDGET)
+
+        await control.budget(site.admin, family.run_id, usd("0.12"))
+        (ended,) = await site.ended([family])
+        assert (ended.state, ended.cost_microusd, ended.budget_microusd) == (
+            RunState.SUCCEEDED,
+            usd("0.12"),
+            usd("0.12"),
+        )
+
+        await control.budget(site.admin, lone.run_id, usd("0.55"))
+
+        async def asked_anew() -> bool | None:
+            asked = await platform.reviews.open(site.reviewer)
+            return [review.evidence["budget"] for review in asked] == ["$0.55"] or None
+
+        await site.until(asked_anew)
+        await site.runs_until([lone], lambda seen: seen.cause is Cause.BUDGET)
+        await control.budget(site.admin, lone.run_id, usd("0.60"))
+        (ended,) = await site.ended([lone])
+        assert (ended.state, ended.cost_microusd) == (RunState.SUCCEEDED, usd("0.58"))
+        assert await platform.reviews.open(site.reviewer) == []
+        assert await platform.queue.faults() == []
