@@ -88,7 +88,7 @@ where s.cost_microusd > 0 and not exists (
 select s.run_id || '/' || s.step || ' (' || s.name || '): ' || sum(l.amount_microusd) as fault
 from run_steps s
 join ledger l on l.kind = 'settle' and l.key = s.run_id || '/' || s.step || '/' || s.attempt
-where s.kind in ('step', 'call')
+where s.kind in ('step', 'call', 'undo')
 group by s.run_id, s.step, s.name
 having sum(l.amount_microusd) <> $1::bigint * count(*) filter (where s.state = 'done');
 

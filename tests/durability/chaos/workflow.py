@@ -126,7 +126,7 @@ async def chaos(run: Run, job: Job) -> Done:
 
 async def _effect(run: Run, job: Job, name: str, *, refusable: bool = False) -> str:
     wish = Wish(what=f"{job.number}/{name}", refusable=refusable)
-    undo = Undo(take_back, _INSISTENT, _TIMEOUT_S) if name in UNDOABLE else None
+    undo = Undo(take_back, _INSISTENT, _TIMEOUT_S, EFFECT_COST) if name in UNDOABLE else None
     return await run.step(
         have, wish, name=name, retry=_INSISTENT, timeout_s=_TIMEOUT_S, estimate=EFFECT_COST, undo=undo
     )
