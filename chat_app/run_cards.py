@@ -191,10 +191,9 @@ def _note(run: RunView) -> str:
 def _step_line(step: StepView, state: RunState) -> dict[str, Any]:
     word = step.state if step.state != "started" else "at work" if state is RunState.RUNNING else "waiting"
     lasted = (step.finished_at - step.started_at).total_seconds() if step.finished_at else None
-    name = step.name.replace("_", " ").replace("-", " ")
     return {
         "step": step.step,
-        "name": f"undo {name}" if step.step < 0 else name,
+        "name": step.name.replace("_", " ").replace("-", " "),
         "word": word,
         "tone": _STEP_TONES.get(word, "plain"),
         "note": str(step.error.get("message", "")) if step.error else _lasting(lasted),
@@ -230,10 +229,12 @@ def _may_begin_again(run: RunView) -> bool:
 
 
 def _acts_on(run: RunView) -> list[dict[str, str]]:
-    if run.state.final:
-        return [_act(Act.RETRY, "Try again")] if _may_begin_again(run) else []
-    hold = _act(Act.RESUME, "Resume") if run.held else _act(Act.PAUSE, "Pause")
-    return [hold, _act(Act.CANCEL, "Cancel", "Cancel this run? What it has done so far is undone where it can be.")]
+    again = [_act(Act.RETRY, "Try again")] if _may_begin_again(run) else []
+    if run.undoing or (run.state.final and run.state is not RunState.DEAD):
+        return again
+    hold = [] if again else [_act(Act.RESUME, "Resume") if run.held else _act(Act.PAUSE, "Pause")]
+    cancel = _act(Act.CANCEL, "Cancel", "Cancel this run? What it has done so far is undone where it can be.")
+    return [*again, *hold, cancel]
 
 
 def _acts_on_all(progress: BatchProgress) -> list[dict[str, str]]:

@@ -101,6 +101,7 @@ class RunOut(BaseModel):
     held: bool = Field(description="Somebody paused it; while it executes, it goes on until its next step.")
     forked_from: str | None = Field(description="The run whose first steps it was given.")
     parent_run_id: str | None = Field(description="The run that spawned it.")
+    undoing: bool = Field(description="It undoes what it did, on its way to its end, and cannot be paused.")
 
     @classmethod
     def of(cls, view: RunView) -> Self:

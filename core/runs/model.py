@@ -122,7 +122,7 @@ class RunView:
     """A run as its tenant sees it. Money in micro-USD, times in UTC.
 
     ``held``: somebody paused it; while it executes it goes on until its next step. ``forked_from``: the run whose first
-    steps it was given.
+    steps it was given. ``undoing``: it is on its way to a bad end and undoes what it did; nobody can pause it.
     """
 
     run_id: RunId
@@ -150,6 +150,7 @@ class RunView:
     held: bool
     forked_from: RunId | None
     parent_run_id: str | None = None
+    undoing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

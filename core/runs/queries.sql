@@ -63,6 +63,7 @@ select r.run_id, r.workflow, r.version, r.lane, r.state, r.cause, r.source, r.ba
        r.input, r.output, r.outcome, r.error, r.progress, r.attempt - (r.forked_from is not null)::integer as attempt,
        r.worker_seconds, r.budget_microusd,
        r.submitted_at, r.started_at, r.finished_at, r.held, r.forked_from, r.parent_run_id,
+       r.compensating is not null and r.finished_at is null as undoing,
        coalesce(b.spent_microusd, 0) as cost_microusd
 from runs r
 left join budget_accounts b on b.tenant_id = r.tenant_id and b.account = 'run:' || r.run_id
@@ -82,6 +83,7 @@ select r.run_id, r.workflow, r.version, r.lane, r.state, r.cause, r.source, r.ba
        r.input, r.output, r.outcome, r.error, r.progress, r.attempt - (r.forked_from is not null)::integer as attempt,
        r.worker_seconds, r.budget_microusd,
        r.submitted_at, r.started_at, r.finished_at, r.held, r.forked_from, r.parent_run_id,
+       r.compensating is not null and r.finished_at is null as undoing,
        coalesce(b.spent_microusd, 0) as cost_microusd
 from runs r
 left join budget_accounts b on b.tenant_id = r.tenant_id and b.account = 'run:' || r.run_id

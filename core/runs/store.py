@@ -149,6 +149,7 @@ def _view(row: Row, standstill: Standstill) -> RunView:
         held=row["held"],
         forked_from=row["forked_from"],
         parent_run_id=row["parent_run_id"],
+        undoing=row["undoing"],
     )
 
 

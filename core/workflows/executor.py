@@ -88,12 +88,12 @@ class RunExecutor:
             del self._executions[name]
         await self._conclude(run, end)
 
-    async def _resumed(self, run: Run, definition: Definition, limit_s: float) -> float:
+    async def _resumed(self, run: Run, definition: Definition, allowed_s: float) -> float:
         """Tell the run what was decided about it before this execution; seconds that it has lasted."""
         began = await written(lambda: self._execution.began(run.performer.on))
         now = self._clock.now()
         lasted_s = (now - (began.started_at or now)).total_seconds()
-        run.performer.resume(began, overlong(run, definition) if lasted_s >= limit_s else None)
+        run.performer.resume(began, overlong(run, definition) if lasted_s >= allowed_s else None)
         return lasted_s
 
     def cancel(self, run_id: str) -> None:

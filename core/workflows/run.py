@@ -100,7 +100,7 @@ class Run:
         undo: How[Arg, Result] | None = None,
         optional: bool = False,
     ) -> Result | None:
-        """Execute ``function(step, argument)`` once and remember its result.
+        """Execute ``function(step, argument)`` once and remember its result. ``timeout_s``: of each attempt.
 
         ``estimate`` (micro-USD; None: learned from what the step has cost) is reserved first. Retried are faults that
         may pass: timeouts, connection faults, HTTP 408/425/429/5xx and our own retryable errors. ``optional``: None,
@@ -154,7 +154,10 @@ class Run:
         undo: How[Arg, Result] | None = None,
         optional: bool = False,
     ) -> Result | None:
-        """Like ``step``, under the tenant's rate limit for ``service``: beyond it the run waits for free."""
+        """Like ``step``, under the tenant's rate limit for ``service``: beyond it the run waits for free.
+
+        Each attempt takes a turn, and so does each of ``undo``.
+        """
         work = Work("call", name or "", retry, timeout_s, estimate, service=service, optional=optional)
         return await returned(self.performer, self._next(), function, argument, work, undo)
 
@@ -175,7 +178,8 @@ class Run:
         ``estimate`` (micro-USD) is reserved first and never exceeded; the real cost is settled with the result. None:
         what such a step costs is learned, and more is reserved when that turns out to be too little. ``optional``:
         None, and nothing done, when the budget runs low; before that, and unless ``cheaper`` is False, the cheapest
-        model that the policy allows answers. Raises ``StepFailed``.
+        model that the policy allows answers. ``timeout_s``: of each attempt; ``max_turns``: calls of the model in one.
+        Raises ``StepFailed``.
         """
         from core.workflows.agent_step import concluded  # the SDK takes half a second to import
 
@@ -194,7 +198,8 @@ class Run:
         sla: float | None = None,
         terms: Terms = ONE_PERSON,
     ) -> Verdict:
-        """Ask people. The run waits, for free, until one of ``choices`` is decided; ``sla`` in seconds.
+        """Ask people. The run waits, for free, until one of ``choices`` is decided; ``sla`` in seconds (None: the
+        policy's).
 
         ``terms``: several voices, escalation, what happens when nobody decides, a form to fill in. Raises
         ``InvalidInput`` for terms that nobody could fulfil, ``StepFailed`` when they say that no decision is a failure.

@@ -90,14 +90,15 @@ async def compensated(performer: Performer, end: dict[str, Any]) -> dict[str, An
         return end
     to_undo = await written(lambda: performer.tools.execution.compensate(on, end))
     performer.undoing = True
-    names = [to_undo[step] for step in sorted(to_undo, reverse=True)]
-    for done, step in enumerate(sorted(to_undo, reverse=True)):
+    steps = sorted(to_undo, reverse=True)
+    for done, step in enumerate(steps):
         try:
             if step not in performer.undos:
                 raise StepFailed(f"The workflow does not come to step {step} any more.")
             await performer.perform(-step, performer.undos[step])
         except StepFailed as error:
             log.error("run.compensation_failed", run_id=on.run_id, step=step, error=error.message)
+            names = [to_undo[each] for each in steps]
             details = {"undone": names[:done], "not_undone": names[done:], "end": _told(end)}
             message = f"Not all is undone. {error.message} Retry the run to go on undoing."
             return {"end": RunState.FAILED, "error": {"code": FAILED, "message": message, "details": details}}

@@ -31,7 +31,7 @@ def buttons(run: RunView) -> None:
     retry, fork, pause, cancel = (
         ("retry", "Retry", ":material/replay:", run.state in _ENDED_BADLY),
         ("fork", "Fork", ":material/fork_right:", True),
-        ("pause", "Pause", ":material/pause:", not run.state.final),
+        ("pause", "Pause", ":material/pause:", not run.state.final and not run.undoing),
         ("cancel", "Cancel", ":material/cancel:", not run.state.final or run.state is RunState.DEAD),
     )
     if run.held:

@@ -145,7 +145,7 @@ async def test_an_undo_that_must_wait_gives_its_slot_back_is_not_paused_and_goes
                 site.admin, RunRequest("sample-undo-asking", {"log": str(logs[1])})
             )
             waiting = await site.runs_until([full, down], lambda seen: seen.state is RunState.WAITING)
-            assert [run.cause for run in waiting] == [Cause.RATE, Cause.ENDPOINT]
+            assert [(run.cause, run.undoing) for run in waiting] == [(Cause.RATE, True), (Cause.ENDPOINT, True)]
 
             async def left() -> bool | None:
                 return worker.held == 0 or None

@@ -125,16 +125,20 @@ def test_a_run_that_is_opened_shows_each_step_once_as_it_stands() -> None:
 
 
 def test_a_run_offers_what_fits_its_state() -> None:
-    def offered(state: RunState, *, held: bool = False) -> tuple[list[str], int]:
-        run = replace(WAITING, state=state, held=held, cause=WAITING.cause if state is RunState.WAITING else None)
+    def offered(state: RunState, *, held: bool = False, undoing: bool = False) -> tuple[list[str], int]:
+        run = replace(
+            WAITING, state=state, held=held, undoing=undoing, cause=WAITING.cause if state is RunState.WAITING else None
+        )
         (line,) = run_card(run, Policy(), Seen(may_act=True, opened={run.run_id: STEPS}))["runs"]
         return [act["act"] for act in line["acts"]], len(line["again_from"])
 
     for state in (RunState.QUEUED, RunState.RUNNING, RunState.WAITING):
         assert offered(state) == (["pause", "cancel"], 0)
     assert offered(RunState.WAITING, held=True) == (["resume", "cancel"], 0)
-    for state in (RunState.FAILED, RunState.CANCELLED, RunState.DEAD):
+    assert offered(RunState.WAITING, undoing=True) == ([], 0)
+    for state in (RunState.FAILED, RunState.CANCELLED):
         assert offered(state) == (["retry"], 2)
+    assert offered(RunState.DEAD) == (["retry", "cancel"], 2)
     assert offered(RunState.SUCCEEDED) == ([], 0)
 
 

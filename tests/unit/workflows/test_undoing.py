@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -15,7 +16,7 @@ from core.runs.execution import Lost
 from core.runs.model import RunState
 from core.tenancy import Policy
 from core.usage.model import usd
-from core.workflows import Run, Step, Undo, workflow
+from core.workflows import Retry, Run, Step, Undo, workflow
 from core.workflows.testing import in_memory
 
 WRITES = ("begin_step", "finish_step", "fail_step", "fail_for_good", "compensate")
@@ -96,3 +97,8 @@ def test_wherever_executions_are_lost_all_is_undone_once_the_last_first_and_paid
     undoable: list[bool], moments: list[str]
 ) -> None:
     asyncio.run(play(undoable, iter(moments)))
+
+
+def test_a_step_is_tried_at_least_once() -> None:
+    with pytest.raises(ValueError, match="at least once"):
+        Retry(attempts=0)
