@@ -21,6 +21,7 @@ from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.redis.cache import Cache
 from core.redis.limits import Limits
+from core.redis.reports import EndpointReports
 from core.reviews.desk import Desk
 from core.reviews.service import ReviewService
 from core.runs.bulk import BulkControl
@@ -50,6 +51,7 @@ class Platform:
     bus: Bus
     limits: Limits
     cache: Cache
+    reports: EndpointReports
     tenants: TenantService
     queue: QueueService
     versions: VersionService
@@ -90,6 +92,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
         bus = await Bus.open(settings.required("redis_url"), clock, region=settings.region)
         stack.push_async_callback(bus.close)
         limits, cache = Limits(bus.connection), Cache(bus.connection)
+        reports = EndpointReports(bus.connection)
         workflows = Registry.load(settings)
         audit = AuditService(db, clock)
         usage = UsageService(db, clock)
@@ -104,7 +107,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
         control = RunControl(db, bus, queue, runs, audit, usage, limits, clock)
         metrics = new_registry(process)
         books = Books(db, usage, audit, clock, ModelMetrics(metrics))
-        models = ModelGateway(endpoints_of(settings), names_of(settings), books, cache)
+        models = ModelGateway(endpoints_of(settings), names_of(settings), books, cache, reports=reports)
         stack.push_async_callback(models.close)
         yield Platform(
             settings=settings,
@@ -113,6 +116,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
             bus=bus,
             limits=limits,
             cache=cache,
+            reports=reports,
             tenants=tenants,
             queue=queue,
             versions=versions,

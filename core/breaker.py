@@ -14,7 +14,7 @@ one answer closes it for all. So one tenant's failing integration keeps no other
 not called by each tenant in turn.
 
 Only faults of the endpoint are to be told as failures: no connection, no answer in time, a server error. A refusal
-(4xx) is an answer. Each process learns by itself, and forgets when it ends: what it costs is a few calls.
+(4xx) is an answer. What processes learn they share: ``core.shared_breaker``.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Breaker:
         self._longest_pause_s = longest_pause_s
         self._failures = 0
         self._pause_s = pause_s
+        self._failing_since_s: float | None = None
         self._opened_at_s: float | None = None
         self._probing = False
 
@@ -59,6 +60,11 @@ class Breaker:
     def opened_at_s(self) -> float | None:
         """When it opened last; None: it is closed."""
         return self._opened_at_s
+
+    @property
+    def failing_since_s(self) -> float | None:
+        """When the first of the failures in a row was; None: there is none."""
+        return self._failing_since_s
 
     def opens_in_s(self, now_s: float) -> float:
         """Seconds until a call is tried again; 0 when one may be tried now."""
@@ -83,12 +89,14 @@ class Breaker:
         """The endpoint answered."""
         self._failures = 0
         self._pause_s = self._first_pause_s
-        self._opened_at_s = None
+        self._failing_since_s = self._opened_at_s = None
         self._probing = False
 
     def failed(self, now_s: float) -> None:
         """The endpoint did not answer."""
         self._failures += 1
+        if self._failing_since_s is None:
+            self._failing_since_s = now_s
         if self._opened_at_s is not None and self._probing:
             self._pause_s = min(self._pause_s * 2, self._longest_pause_s)
             self._opened_at_s = now_s
@@ -102,7 +110,7 @@ class Breaker:
 
 
 class EndpointBreaker:
-    """The breakers of one endpoint, for one process."""
+    """The breakers of one endpoint."""
 
     def __init__(self, *, failures: int = 5, pause_s: float = 5.0, longest_pause_s: float = 60.0) -> None:
         self._failures = failures
@@ -119,6 +127,27 @@ class EndpointBreaker:
     def open_for(self, now_s: float) -> tuple[int, bool]:
         """For how many tenants its own breaker is not closed, and whether the endpoint's is not."""
         return len(self._open()), self._of_all.state(now_s) is not BreakerState.CLOSED
+
+    @property
+    def failing(self) -> frozenset[str]:
+        """The tenants that it failed last."""
+        return frozenset(self._of_tenants)
+
+    def is_news(self, tenant: str, answered_at_s: float) -> bool:
+        """Whether it changes anything that a tenant was answered at a moment.
+
+        It does after the tenant's failures in a row began, or after a witness's breaker opened: that is none any more.
+        """
+        own = self._of_tenants.get(tenant)
+        failing_s = None if own is None else own.failing_since_s
+        if failing_s is not None and answered_at_s > failing_s:
+            return True
+        return any(answered_at_s > (breaker.opened_at_s or 0.0) for breaker in self._witnesses())
+
+    def is_trial(self, tenant: str) -> bool:
+        """Whether a call that is admitted now tries whether the endpoint is back."""
+        own = self._of_tenants.get(tenant)
+        return self._of_all.opened_at_s is not None or (own is not None and own.opened_at_s is not None)
 
     def admit(self, tenant: str, now_s: float) -> bool:
         """May a call go out? Each admitted call must be followed by ``answered``, ``failed`` or ``abandoned``."""
@@ -142,8 +171,7 @@ class EndpointBreaker:
         """The endpoint did not answer a call of the tenant."""
         own = self._of_tenants.setdefault(tenant, Breaker(failures=self._failures, **self._pauses))
         own.failed(now_s)
-        witnesses = [breaker for breaker in self._open() if (breaker.opened_at_s or 0.0) > self._answered_at_s]
-        if self._of_all.opened_at_s is not None or len(witnesses) >= WITNESSES:
+        if self._of_all.opened_at_s is not None or len(self._witnesses()) >= WITNESSES:
             self._of_all.failed(now_s)
 
     def abandoned(self, tenant: str) -> None:
@@ -154,6 +182,9 @@ class EndpointBreaker:
 
     def _open(self) -> list[Breaker]:
         return [breaker for breaker in self._of_tenants.values() if breaker.opened_at_s is not None]
+
+    def _witnesses(self) -> list[Breaker]:
+        return [breaker for breaker in self._open() if (breaker.opened_at_s or 0.0) > self._answered_at_s]
 
 
 class Bulkhead:

@@ -276,7 +276,8 @@ async def open_worker(
     name = settings.worker_id or socket.gethostname()
     worker_id = WorkerId(f"{name}-{secrets.token_hex(4)}")
     async with open_memory(platform) as memory:
-        services = Services(settings, Rooms(platform.runs, platform.reviews, memory), platform.blobs, platform.metrics)
+        rooms = Rooms(platform.runs, platform.reviews, memory)
+        services = Services(settings, rooms, platform.blobs, platform.metrics, platform.reports)
         executor = RunExecutor(
             settings.required("database_engine_url"),
             worker_id,

@@ -29,7 +29,6 @@ from agents import (
 )
 from openai import AsyncOpenAI
 
-from core.breaker import EndpointBreaker
 from core.ids import RunId
 from core.models.metering import Books, Meter
 from core.models.model import (
@@ -45,6 +44,7 @@ from core.models.model import (
 from core.models.route import Patience, Route
 from core.models.transport import BASE_URL, MeteredTransport
 from core.redis.cache import Cache
+from core.shared_breaker import Reports, SharedBreaker
 from core.tenancy import ModelTier, TenantContext
 
 log = structlog.get_logger(__name__)
@@ -65,6 +65,7 @@ class ModelGateway:
 
     Args:
         cache: remembers embeddings and plain answers at temperature 0 for an hour, per tenant; None: nothing.
+        reports: by which processes tell each other which endpoints do not answer; None: each learns by itself.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class ModelGateway:
         books: Books,
         cache: Cache | None = None,
         patience: Patience = Patience(),
+        reports: Reports | None = None,
     ) -> None:
         set_tracing_disabled(True)
         self._names = names
@@ -83,7 +85,7 @@ class ModelGateway:
         self._routes = {
             endpoint: Route(
                 endpoint,
-                EndpointBreaker(),
+                SharedBreaker(f"model {endpoint.name}", reports),
                 books.metrics,
                 calls=CALLS_PER_ENDPOINT,
                 calls_of_tenant=CALLS_PER_TENANT,
@@ -136,7 +138,7 @@ class ModelGateway:
         """Settle what has ended, then close every connection."""
         await self.settled()
         for route in self._routes.values():
-            await route.transport.aclose()
+            await route.close()
 
     def _spawn(self, ending: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(ending)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import dataclass
 from enum import StrEnum
 
 import httpx2
 
-from core.breaker import Bulkhead, EndpointBreaker
+from core.breaker import Bulkhead
 from core.models.metrics import ModelMetrics
 from core.models.model import Endpoint
+from core.shared_breaker import SharedBreaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Trouble(StrEnum):
     BUSY = "all our connections to it are in use"
     LIMITED = "at its rate limit"
     BROKEN = "answers with server errors"
+    REFUSED = "does not take the request now"
 
 
 class NoAnswerError(Exception):
@@ -56,7 +57,7 @@ class Route:
     def __init__(
         self,
         endpoint: Endpoint,
-        breaker: EndpointBreaker,
+        breaker: SharedBreaker,
         metrics: ModelMetrics,
         *,
         calls: int,
@@ -69,9 +70,9 @@ class Route:
         limits = httpx2.Limits(max_connections=calls, max_keepalive_connections=min(calls, 20), keepalive_expiry=30)
         self.transport = httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
 
-    def admit(self, tenant: str) -> bool:
+    async def admit(self, tenant: str) -> bool:
         """May the tenant call it now?"""
-        return self._breaker.admit(tenant, time.monotonic())
+        return await self._breaker.admit(tenant)
 
     async def enter(self, tenant: str, wait_s: float) -> None:
         """Take one of the tenant's places while the call is open. Raises ``NoAnswerError``: all are in use."""
@@ -86,28 +87,33 @@ class Route:
 
     def opens_in_s(self, tenant: str) -> float:
         """Seconds until the tenant may call it again."""
-        return self._breaker.opens_in_s(tenant, time.monotonic())
+        return self._breaker.opens_in_s(tenant)
 
     def answered(self, tenant: str) -> None:
         """It answered, be it with a refusal."""
-        self._breaker.answered(tenant, time.monotonic())
+        self._breaker.answered(tenant)
         self._tell()
 
     def failed(self, tenant: str, trouble: Trouble) -> None:
-        """It gave no answer: a busy pool is our own doing, a rate limit is an answer, the rest counts."""
+        """It gave no answer: a busy pool is our own doing, a rate limit or refusal is an answer, the rest counts."""
         match trouble:
             case Trouble.BUSY:
                 self.given_up(tenant)
-            case Trouble.LIMITED:
+            case Trouble.LIMITED | Trouble.REFUSED:
                 self.answered(tenant)
             case Trouble.UNREACHABLE | Trouble.TIMEOUT | Trouble.BROKEN:
-                self._breaker.failed(tenant, time.monotonic())
+                self._breaker.failed(tenant)
                 self._tell()
 
     def given_up(self, tenant: str) -> None:
         """The caller did not wait for the answer."""
         self._breaker.abandoned(tenant)
 
+    async def close(self) -> None:
+        """Tell other processes what there is to tell, then close every connection."""
+        await self._breaker.settled()
+        await self.transport.aclose()
+
     def _tell(self) -> None:
-        tenants, everybody = self._breaker.open_for(time.monotonic())
+        tenants, everybody = self._breaker.open_for()
         self._open.set(1 if tenants or everybody else 0)

@@ -108,7 +108,7 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
         problems: dict[str, str] = {}
         limited_s: float | None = None
         for route in self._routes:
-            if not route.admit(self._tenant):
+            if not await route.admit(self._tenant):
                 problems[route.endpoint.name] = "not asked, because it did not answer lately"
                 continue
             try:
@@ -186,7 +186,7 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
         status = response.status_code
         if status in _RETRIED:
             told_s = _retry_after_s(response.headers)
-            trouble = Trouble.LIMITED if status == 429 else Trouble.BROKEN
+            trouble = Trouble.BROKEN if status >= 500 else Trouble.LIMITED if status == 429 else Trouble.REFUSED
             return NoAnswerError(trouble, min(told_s or pause_s, self._patience.longest_pause_s), told_s)
         if status in (401, 403):
             return NoModelEndpoint(f"The model endpoint {route.endpoint.name} refuses our key.", retry_after_s=60)

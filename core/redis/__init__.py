@@ -6,6 +6,7 @@
 | live events | ``bus.publish`` / ``bus.subscribe`` | readers get ``RESYNC`` every 5 s and at the return: read again |
 | news of runs | ``bus.news`` | as live events; a crash loses the last 15 ms: readers of executing runs look every 5 s |
 | rate limits | ``limits.take`` | ``Unavailable``: the caller parks and asks again; a limit is never exceeded |
+| breakers | ``reports.exchange`` | ``Unavailable``: each process learns by itself which endpoints fail |
 | cache | ``cache.get`` / ``cache.set`` | every get misses, every set does nothing |
 
 A lost wake-up never loses work, because whoever is woken, or waits too long, reads the database again.

@@ -41,6 +41,15 @@ class Keys:
         """One cached value. ``key`` may be long: only its hash becomes part of the name."""
         return f"{self._tenant(tenant_id)}:cache:{space}:{_digest(key)}"
 
+    def reports(self, endpoint: str) -> str:
+        """What calls of all tenants to an endpoint came to: whether it answers, and nothing of what was said."""
+        return f"{self._prefix}:endpoint:{_digest(endpoint)}:reports"
+
+    def probe(self, endpoint: str, tenant_id: TenantId | None) -> str:
+        """The lease of whoever tries an endpoint: for a tenant, or for all."""
+        owner = self._prefix if tenant_id is None else self._tenant(tenant_id)
+        return f"{owner}:endpoint:{_digest(endpoint)}:probe"
+
     @property
     def _prefix(self) -> str:
         return f"bailiwick:{self.region}:{self.database}"

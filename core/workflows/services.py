@@ -19,10 +19,11 @@ from typing import cast
 import httpx
 from prometheus_client import CollectorRegistry, Gauge
 
-from core.breaker import Bulkhead, EndpointBreaker
+from core.breaker import Bulkhead
 from core.errors import EndpointDown
 from core.ids import TenantId
 from core.settings import Settings
+from core.shared_breaker import Reports, SharedBreaker
 from core.workflows.step import Blobs, Rooms
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
@@ -35,7 +36,11 @@ _NOT_TOLD = (httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.LocalProtocolEr
 
 
 class Service:
-    """One service, as all tenants of a process reach it. ``now_s``: any steadily growing number of seconds."""
+    """One service, as all tenants of a process reach it.
+
+    ``now_s``: any steadily growing number of seconds. ``reports``: by which processes tell each other that it does not
+    answer; None: each learns by itself.
+    """
 
     def __init__(
         self,
@@ -43,21 +48,22 @@ class Service:
         transport: httpx.AsyncBaseTransport,
         now_s: Callable[[], float] = time.monotonic,
         watched: Callable[[int, bool], None] = lambda tenants, everybody: None,  # noqa: ARG005
+        reports: Reports | None = None,
     ) -> None:
         self.name = name
         self.transport = transport
         self.bulkhead = Bulkhead(CALLS_PER_TENANT)
         self.now_s = now_s
-        self._breaker = EndpointBreaker()
+        self._breaker = SharedBreaker(f"service {name}", reports, now_s)
         self._watched = watched
 
     def opens_in_s(self, tenant: str) -> float:
         """Seconds until the tenant may call it again; 0: now."""
-        return self._breaker.opens_in_s(tenant, self.now_s())
+        return self._breaker.opens_in_s(tenant)
 
-    def admit(self, tenant: str) -> None:
+    async def admit(self, tenant: str) -> None:
         """Raises ``EndpointDown`` unless the tenant may call it now."""
-        if not self._breaker.admit(tenant, self.now_s()):
+        if not await self._breaker.admit(tenant):
             after_s = self.opens_in_s(tenant) or _LOOK_AGAIN_S
             raise EndpointDown(
                 f"The service {self.name} does not answer. It is tried again soon.",
@@ -67,17 +73,22 @@ class Service:
 
     def answered(self, tenant: str) -> None:
         """It answered."""
-        self._breaker.answered(tenant, self.now_s())
-        self._watched(*self._breaker.open_for(self.now_s()))
+        self._breaker.answered(tenant)
+        self._watched(*self._breaker.open_for())
 
     def failed(self, tenant: str) -> None:
         """It did not."""
-        self._breaker.failed(tenant, self.now_s())
-        self._watched(*self._breaker.open_for(self.now_s()))
+        self._breaker.failed(tenant)
+        self._watched(*self._breaker.open_for())
 
     def abandoned(self, tenant: str) -> None:
         """The caller gave up."""
         self._breaker.abandoned(tenant)
+
+    async def close(self) -> None:
+        """Tell other processes what there is to tell, then close every connection."""
+        await self._breaker.settled()
+        await self.transport.aclose()
 
 
 class _Call:
@@ -128,8 +139,8 @@ class Guard(httpx.AsyncBaseTransport):
                 service=service.name,
             ) from None
         try:
-            service.admit(tenant)
-        except EndpointDown:
+            await service.admit(tenant)
+        except BaseException:
             service.bulkhead.give_back(tenant)
             raise
         call = _Call(service, tenant)
@@ -170,12 +181,20 @@ class _Body(httpx.AsyncByteStream):
 class Services:
     """The external services of a process, and the platform's own rooms."""
 
-    def __init__(self, settings: Settings, rooms: Rooms, blobs: Blobs, metrics: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        rooms: Rooms,
+        blobs: Blobs,
+        metrics: CollectorRegistry,
+        reports: Reports | None = None,
+    ) -> None:
         self.rooms = rooms
         self.blobs = blobs
         self._settings = settings
         self._services: dict[str, Service] = {}
         self._metrics = metrics
+        self._reports = reports
         self._open = Gauge(
             "bailiwick_service_breaker_open",
             "Tenants that an external service does not answer (of=tenants); 1 while nobody calls it (of=all).",
@@ -202,7 +221,7 @@ class Services:
         """Close every connection; another worker of this process may count from then on."""
         self._metrics.unregister(self._open)
         for service in self._services.values():
-            await service.transport.aclose()
+            await service.close()
 
     def _service(self, name: str) -> Service:
         if name not in self._services:
@@ -211,5 +230,5 @@ class Services:
                 self._open.labels(name, "tenants").set(tenants)
                 self._open.labels(name, "all").set(everybody)
 
-            self._services[name] = Service(name, httpx.AsyncHTTPTransport(), watched=watched)
+            self._services[name] = Service(name, httpx.AsyncHTTPTransport(), watched=watched, reports=self._reports)
         return self._services[name]

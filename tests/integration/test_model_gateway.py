@@ -26,6 +26,7 @@ from core.models.model import Api, Endpoint, Names
 from core.models.route import Patience
 from core.redis.bus import Bus
 from core.redis.cache import Cache
+from core.redis.reports import EndpointReports
 from core.settings import Settings
 from core.tenancy import ModelTier, Policy, Role, TenantContext
 from core.usage.service import UsageService
@@ -47,12 +48,13 @@ class House:
     books: Books
     stack: AsyncExitStack
     cache: Cache | None = None
+    reports: EndpointReports | None = None
     gateways: list[ModelGateway] = field(default_factory=list)
 
     def gateway(self, *endpoints: Endpoint, api: str = "responses", patience: Patience = IMPATIENT) -> ModelGateway:
         """A gateway to these endpoints."""
         names = Names("gpt-5-mini", "gpt-5", "text-embedding-3-small", Api(api))
-        made = ModelGateway(endpoints, names, self.books, self.cache, patience)
+        made = ModelGateway(endpoints, names, self.books, self.cache, patience, self.reports)
         self.gateways.append(made)
         self.stack.push_async_callback(made.close)
         return made
@@ -250,7 +252,12 @@ async def test_tiers_decide_the_model_and_agents_cannot_name_another(house: Hous
         await Runner.run(named, "hello", run_config=gateway.for_tenant(bank, "chat").run_config())
 
 
-async def test_no_endpoint_outside_the_regions_is_called_even_when_all_inside_are_down(house: House) -> None:
+async def test_no_endpoint_outside_the_regions_is_called_even_when_all_inside_are_down(
+    house: House, settings: Settings
+) -> None:
+    bus = await Bus.open(settings.required("redis_url"), SystemClock(), region=HOME)
+    house.stack.push_async_callback(bus.close)
+    house.reports = EndpointReports(bus.connection)
     async with upstream() as american, upstream() as european:
         gateway = house.gateway(at(american, "us-east-1", "us"), at(european, "eu-west-1", "eu"))
         ctx = await house.tenant(regions=("eu-west-1",))
@@ -266,11 +273,14 @@ async def test_no_endpoint_outside_the_regions_is_called_even_when_all_inside_ar
         assert down.value.retryable
         assert (down.value.retry_after_s or 0) > 1
         assert "did not answer lately" in down.value.details["endpoints"]["eu"]
+        just_started = house.gateway(at(american, "us-east-1", "us"), at(european, "eu-west-1", "eu"))
+        with pytest.raises(NoModelEndpoint, match="eu-west-1"):
+            await ask(just_started.for_tenant(ctx, "chat"))
         assert len(european.requests) == 2 + 5 * IMPATIENT.attempts, "the open breaker spares it"
         assert american.requests == []
     assert house.registry.get_sample_value("bailiwick_model_breaker_open", {"endpoint": "eu"}) == 1
     failures = [one for one in await house.audit(ctx) if one.act == "model.failed"]
-    assert [one.after["problem"] for one in failures] == ["no_model_endpoint"] * 6
+    assert [one.after["problem"] for one in failures] == ["no_model_endpoint"] * 7
     reserved, _ = await house.money(ctx)
     assert reserved == 0
 

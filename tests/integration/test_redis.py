@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from core.breaker import EndpointBreaker
 from core.clock import FakeClock
 from core.embedded.process import Reaper
 from core.embedded.redis import Redis
@@ -18,6 +20,8 @@ from core.ids import TenantId
 from core.redis.bus import RESYNC, Bus
 from core.redis.cache import Cache
 from core.redis.limits import Limits
+from core.redis.reports import KEPT, EndpointReports
+from core.shared_breaker import Report, SharedBreaker
 from core.tenancy import ActorKind, Policy, RateLimit, TenantContext
 from tests.fixtures.ports import free_port_base
 
@@ -245,3 +249,89 @@ async def test_without_redis_limits_refuse_and_the_cache_misses_quickly(own_serv
             with pytest.raises(Unavailable):
                 await limits.take(BANK, "bureau", RateLimit(limit=1, window_s=1), NOW)
     await bus.close()
+
+
+PAUSE_S = 0.05
+
+
+class Ahead:
+    """Seconds of real time, and those that a test skips."""
+
+    def __init__(self) -> None:
+        self.skipped_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.skipped_s
+
+
+def caller(bus: Bus, pause_s: float = PAUSE_S, now_s: Callable[[], float] = time.monotonic) -> SharedBreaker:
+    """A process that has just started, and will call an endpoint."""
+    return SharedBreaker("bureau", EndpointReports(bus.connection), now_s, lambda: EndpointBreaker(pause_s=pause_s))
+
+
+async def fail(process: SharedBreaker, tenant: str) -> bool:
+    """Whether a call went out; it is not answered, and that is told."""
+    if not await process.admit(tenant):
+        return False
+    process.failed(tenant)
+    await process.settled()
+    return True
+
+
+async def test_processes_that_come_later_know_which_endpoint_fails_and_one_tries_it_for_all(bus: Bus, url: str) -> None:
+    other = await Bus.open(url, FakeClock(NOW), region=REGION)
+    spread = [
+        await fail(caller(one, 60), tenant) for tenant in ("a", "b") for one in (bus, other, bus, other, bus, other)
+    ]
+    assert spread == [True] * 5 + [False] + [True] * 5 + [False]
+    assert not await caller(other, 60).admit("c")
+    assert await SharedBreaker("another", EndpointReports(other.connection)).admit("c")
+
+    async with asyncio.timeout(20):
+        while not await (trying := caller(bus)).admit("c"):
+            """Until the pause is over, of which each process has its own idea here: a short one."""
+        assert [await caller(other).admit(tenant) for tenant in "abc"] == [False] * 3
+        trying.answered("c")
+        await trying.settled()
+    assert [await caller(other, 60).admit(tenant) for tenant in "abc"] == [True] * 3
+    await other.close()
+
+
+async def test_what_is_known_of_an_endpoint_is_bounded_and_forgotten_after_a_while(bus: Bus) -> None:
+    reports = EndpointReports(bus.connection)
+    told = [Report(f"tenant-{number}", number % 2 == 0, number / 8, number % 3 == 0) for number in range(KEPT + 20)]
+    known = await reports.exchange("bureau", told)
+    assert [(one.tenant, one.works, one.probe) for one in known] == [(o.tenant, o.works, o.probe) for o in told[-KEPT:]]
+    assert all(0 <= one.ago_s - mine.ago_s < 5 for one, mine in zip(known, told[-KEPT:], strict=True))
+    (name,) = [key async for key in bus.connection.client.scan_iter()]
+    assert 0 < await bus.connection.client.pttl(name) <= 600_000
+
+
+async def test_without_redis_each_process_finds_failing_endpoints_by_itself_and_tells_it_later(
+    own_server: Redis,
+) -> None:
+    now_s = Ahead()
+    await own_server.start()
+    buses = [await Bus.open(own_server.url, FakeClock(NOW), region=REGION) for _ in range(2)]
+    before, after = caller(buses[0], 60, now_s), caller(buses[1], 60, now_s)
+    assert [await fail(before, tenant) for tenant in [*"aaaaa", *"bbbb"]] == [True] * 9
+    await own_server.stop()
+    async with asyncio.timeout(10):
+        assert await fail(before, "b")
+        assert not await before.admit("c"), "it goes on from what it knew"
+        assert [await fail(after, "c") for _ in range(6)] == [True] * 5 + [False], "and learns from its own calls"
+    await own_server.start()
+    for bus in buses:
+        async with asyncio.timeout(10), bus.listen("workers") as signals:
+            while not await bus.healthy():
+                await signals.wait(0.1)
+    await buses[0].connection.client.flushdb()
+    now_s.skipped_s = 20.0
+    assert await after.admit("d"), "what it tells now is one tenant's trouble"
+    assert await before.admit("d"), "and what was told before the loss has to be learned again"
+    assert [await fail(before, "b") for _ in range(5)] == [True] * 4 + [False], (
+        "its last failure was not told until now"
+    )
+    assert not await caller(buses[1], 60, now_s).admit("d")
+    for bus in buses:
+        await bus.close()
