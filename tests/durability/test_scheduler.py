@@ -21,6 +21,8 @@ from core.embedded.process import Process, Reaper
 from core.embedded.redis import Redis
 from core.errors import BailiwickError
 from core.ids import WorkerId
+from core.runs.acts import Act
+from core.runs.bulk import Bulk, Choice
 from core.runs.model import Cause, RunRequest, RunState, RunView
 from core.schedules.model import PollStatus, ScheduleView
 from core.schedules.service import ScheduleService
@@ -32,6 +34,7 @@ from tests.fixtures.workers import Site, site_in, working
 
 SECRETS = ("database_app_url", "database_engine_url", "redis_url", "secret_key")
 SLEEPING_S = 3
+BULK = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,48 @@ async def test_one_of_two_schedulers_leads_and_the_other_takes_over_when_it_is_k
         assert asyncio.get_running_loop().time() - began < 10
         await place.fired(await place.overdue())
         assert len(await place.runs()) == 2
+
+
+async def test_a_bulk_whose_scheduler_is_killed_is_done_to_each_run_once_in_the_name_of_who_applied_it(
+    place: Place, owner_dsn: str
+) -> None:
+    platform, admin = place.site.platform, place.site.admin
+    requests = [RunRequest("sample-plain", {"log": "x"}) for _ in range(BULK)]
+    runs = await platform.runs.submit_many(admin, requests)
+    async with AsyncExitStack() as stack:
+        pair = [await stack.enter_async_context(place.scheduler()) for _ in range(2)]
+        await place.until(lambda: any(leads(settings) for _, settings in pair))
+        bulk = await platform.bulk.preview(admin, Act.CANCEL, Choice())
+        begun = await platform.bulk.apply(admin, bulk.bulk_id, for_s=0)
+        assert (begun.state, begun.done) == ("applying", 1), "the rest is the scheduler's"
+
+        async def under_way() -> bool | None:
+            return (await platform.bulk.get(admin, bulk.bulk_id)).done > 5 or None
+
+        await place.site.until(under_way)
+        [leader] = [process for process, settings in pair if leads(settings)]
+        os.kill(leader.pid, signal.SIGKILL)
+        assert (await platform.bulk.get(admin, bulk.bulk_id)).left > 0, "it was killed in the middle"
+
+        async def done() -> Bulk | None:
+            found = await platform.bulk.get(admin, bulk.bulk_id)
+            return found if found.state == "done" else None
+
+        found = await place.site.until(done)
+    assert (found.done, found.skipped) == (BULK, 0)
+    owner = await asyncpg.connect(owner_dsn)
+    try:
+        for table, who in (("run_events", "data ->> 'actor'"), ("audit", "actor")):
+            subject, facts = ("run_id", "data") if table == "run_events" else ("substr(subject, 5)", "after")
+            told = await owner.fetch(
+                f"select {subject} as run_id, {who} as actor from {table} where {facts} ->> 'bulk_id' = $1",
+                bulk.bulk_id,
+            )
+            assert sorted(row["run_id"] for row in told) == sorted(run.run_id for run in runs), table
+            assert {row["actor"] for row in told} == {admin.actor}
+    finally:
+        await owner.close()
+    assert await platform.queue.faults() == []
 
 
 async def test_an_edit_acts_at_once_on_a_leader_that_sleeps_and_a_paused_schedule_stays_silent(place: Place) -> None:
