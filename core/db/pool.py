@@ -15,7 +15,8 @@ stay prepared on a connection, unless a transaction-mode pooler (Neon, PgBouncer
 transaction may be on another server process.
 
 On failure: a server that is gone, or has no connection left, raises ``Unavailable`` (retryable), and so does a
-transaction that lost a deadlock; the pool reconnects by itself.
+transaction that lost a deadlock; the pool reconnects by itself. So does what takes longer than ``PATIENCE_S``: a
+statement, which the server is told to give up, or the wait for a connection of the pool.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -60,6 +61,9 @@ _VALUES = (
 # A backslash that is itself escaped, or NUL. The six letters of the escape are no NUL when somebody writes them.
 _ESCAPE = re.compile(r"(\\\\)|\\u0000")
 _PREPARED = 200  # statements a connection remembers; there are fewer
+PATIENCE_S = 60.0
+"""How long a statement, or a transaction that waits for a connection, may take."""
+
 SQL = load_queries(__file__, "pool.sql")
 _WHOLE = (SQL["begin"], SQL["commit"], SQL["rollback"])
 _ALONE = (SQL["begin_one"], SQL["end_one"], SQL["end_one"])
@@ -81,36 +85,42 @@ class Transaction:
 
     async def fetch(self, query: Query, *args: object) -> list[Row]:
         """All rows."""
-        return await self._connection.fetch(query, *args)
+        with _in_time():
+            return await self._connection.fetch(query, *args)
 
     async def fetchrow(self, query: Query, *args: object) -> Row | None:
         """The first row or None."""
-        return await self._connection.fetchrow(query, *args)
+        with _in_time():
+            return await self._connection.fetchrow(query, *args)
 
     async def fetchval(self, query: Query, *args: object) -> Any:
         """The first column of the first row, or None."""
-        return await self._connection.fetchval(query, *args)
+        with _in_time():
+            return await self._connection.fetchval(query, *args)
 
     async def execute(self, query: Query, *args: object) -> int:
         """Run a statement; the number of rows it touched."""
-        status = await self._connection.execute(query, *args)
+        with _in_time():
+            status = await self._connection.execute(query, *args)
         count = status.rsplit(" ", 1)[-1]
         return int(count) if count.isdigit() else 0
 
     async def execute_many(self, query: Query, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement once per row, in one round trip."""
-        await self._connection.executemany(query, rows)
+        with _in_time():
+            await self._connection.executemany(query, rows)
 
 
 class Database:
     """A pool of connections as the runtime role. Make one per process with ``open``."""
 
-    def __init__(self, pool: asyncpg.Pool[Row], *, pooled: bool) -> None:
+    def __init__(self, pool: asyncpg.Pool[Row], *, pooled: bool, patience_s: float = PATIENCE_S) -> None:
         self._pool = pool
         self._pooled = pooled
+        self._patience_s = patience_s
 
     @classmethod
-    async def open(cls, dsn: str, *, size: int = 10, name: str = "bailiwick") -> Self:
+    async def open(cls, dsn: str, *, size: int = 10, name: str = "bailiwick", patience_s: float = PATIENCE_S) -> Self:
         """Connect. Raises ``Unavailable`` when the server does not answer within 10 s."""
         try:
             pooled = not await _reaches_the_server(dsn)
@@ -119,14 +129,14 @@ class Database:
                 min_size=0,
                 max_size=size,
                 timeout=10,
-                command_timeout=60,
+                command_timeout=patience_s,
                 statement_cache_size=0 if pooled else _PREPARED,
                 max_inactive_connection_lifetime=120,
                 init=_init,
                 reset=_tidy_already,
                 server_settings={"application_name": name},
             )
-            return cls(pool, pooled=pooled)
+            return cls(pool, pooled=pooled, patience_s=patience_s)
         except _LOST as error:
             raise Unavailable(f"Postgres does not answer: {error}", retry_after_s=1) from error
 
@@ -168,7 +178,9 @@ class Database:
         opening, commit, undo = _ALONE if alone else _WHOLE
         begin = _for(tenant, opening)
         try:
-            connection = await self._pool.acquire()
+            connection = await self._pool.acquire(timeout=self._patience_s)
+        except TimeoutError as error:
+            raise Unavailable("No connection to Postgres became free in time.", retry_after_s=1) from error
         except (*_LOST, _FULL) as error:
             raise Unavailable(f"Postgres does not answer: {error}", retry_after_s=1) from error
         try:
@@ -194,6 +206,15 @@ class Database:
             # What was done is done; a connection that breaks while it is tidied up is thrown away by the pool.
             with contextlib.suppress(*_LOST):
                 await self._pool.release(connection)
+
+
+@contextlib.contextmanager
+def _in_time() -> Iterator[None]:
+    # The driver's, for the statement: whoever gives the whole transaction a time gets a cancellation here.
+    try:
+        yield
+    except TimeoutError as error:
+        raise Unavailable("Postgres took too long.", retry_after_s=1) from error
 
 
 def _for(tenant: str, opening: str) -> str:

@@ -1,0 +1,61 @@
+"""What takes too long at Postgres ends, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from core.db.pool import Database
+from core.errors import Unavailable
+from core.queue import store
+from core.settings import Settings
+
+TASTE_S = 0.3
+
+
+@pytest.fixture
+async def db(settings: Settings) -> AsyncIterator[Database]:
+    """A pool of one connection, whose statements may take a moment."""
+    opened = await Database.open(settings.required("database_app_url"), size=1, patience_s=TASTE_S)
+    yield opened
+    await opened.close()
+
+
+async def test_a_statement_that_waits_for_a_lock_too_long_is_given_up_and_the_next_one_works(
+    db: Database, owner_dsn: str
+) -> None:
+    owner = await asyncpg.connect(owner_dsn)
+    async with asyncio.timeout(20):
+        async with owner.transaction():
+            await owner.execute("lock queue_tenants")
+            for transaction in (db.control_transaction, db.control_statement):
+                with pytest.raises(Unavailable, match="too long"):
+                    async with transaction() as tx:
+                        await store.depth(tx)
+        async with db.control_statement() as tx:
+            assert await store.depth(tx) == 0
+        assert await owner.fetchval("select count(*) from pg_locks where not granted") == 0
+    await owner.close()
+
+
+async def test_who_waits_for_a_connection_too_long_is_told_so(db: Database) -> None:
+    async with asyncio.timeout(20), db.control_transaction() as tx:
+        with pytest.raises(Unavailable, match="became free"):
+            async with db.control_transaction():
+                raise AssertionError("there is only one")
+        assert await store.depth(tx) == 0
+
+
+async def test_the_time_that_a_caller_gives_a_transaction_is_the_callers(db: Database, owner_dsn: str) -> None:
+    owner = await asyncpg.connect(owner_dsn)
+    async with owner.transaction():
+        await owner.execute("lock queue_tenants")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(TASTE_S / 3), db.control_transaction() as tx:
+                await store.depth(tx)
+    async with db.control_transaction() as tx:
+        assert await store.depth(tx) == 0
+    await owner.close()
