@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from core.runs.execution import Lost
+from core.runs.execution import Executing, Lost
 from core.runs.model import RunState
 from core.tenancy import Policy
 from core.usage.model import usd
@@ -57,14 +57,14 @@ async def saga(run: Run, plan: Plan) -> None:
     await run.step(fail, 0)
 
 
-def losing(write: Callable[..., Any], moments: Iterator[str]) -> Callable[..., Any]:
-    """The write, after which, or before which, the execution is sometimes another worker's."""
+def losing(name: str, write: Callable[..., Any], losses: dict[tuple[str, int], str]) -> Callable[..., Any]:
+    """The write, before or after which the execution is once another worker's, at some steps."""
 
-    async def written(*given: Any, **named: Any) -> Any:
-        moment = next(moments, "")
+    async def written(on: Executing, about: Any, *given: Any, **named: Any) -> Any:
+        moment = losses.pop((name, about if isinstance(about, int) else 0), None)
         if moment == "before":
             raise Lost
-        answer = await write(*given, **named)
+        answer = await write(on, about, *given, **named)
         if moment == "after":
             raise Lost
         return answer
@@ -72,11 +72,11 @@ def losing(write: Callable[..., Any], moments: Iterator[str]) -> Callable[..., A
     return written
 
 
-async def play(undoable: Sequence[bool], moments: Iterator[str]) -> None:
+async def play(undoable: Sequence[bool], losses: dict[tuple[str, int], str]) -> None:
     effects.clear()
     async with in_memory(saga, policy=Policy(budget_run_microusd=2 * COST), replay=False) as run_of:
         for name in WRITES:
-            setattr(run_of.records, name, losing(getattr(run_of.records, name), moments))
+            setattr(run_of.records, name, losing(name, getattr(run_of.records, name), losses))
         run = await run_of(Plan(undoable=list(undoable)))
     numbers = range(1, len(undoable) + 1)
     to_undo = [number for number in numbers if undoable[number - 1]]
@@ -88,15 +88,17 @@ async def play(undoable: Sequence[bool], moments: Iterator[str]) -> None:
     assert run.cost_microusd == COST * len(to_undo)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     undoable=st.lists(st.booleans(), max_size=4),
-    moments=st.lists(st.sampled_from(["", "", "before", "after"]), max_size=40),
+    losses=st.dictionaries(
+        st.tuples(st.sampled_from(WRITES), st.integers(-4, 5)), st.sampled_from(["before", "after"]), max_size=20
+    ),
 )
 def test_wherever_executions_are_lost_all_is_undone_once_the_last_first_and_paid(
-    undoable: list[bool], moments: list[str]
+    undoable: list[bool], losses: dict[tuple[str, int], str]
 ) -> None:
-    asyncio.run(play(undoable, iter(moments)))
+    asyncio.run(play(undoable, losses))
 
 
 def test_a_step_is_tried_at_least_once() -> None:
