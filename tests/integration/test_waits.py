@@ -185,13 +185,17 @@ async def test_a_cancelled_run_gives_up_its_place_in_the_line_of_a_rate_limit(wo
     rate, limits, now = RateLimit(limit=1, window_s=60), Limits(work.bus.connection), work.clock.now()
     assert await limits.take(ctx, "bureau", rate, now) == 0
     runs = []
-    for place in (1, 2):
+    for place in (1, 2, 3):
         run, on = await executing(work, ctx)
-        wait_s = await limits.take(ctx, "bureau", rate, now, holder=f"{run.run_id}/1")
+        if place == 2:  # it is queued once more, to undo this
+            attempt = await work.execution.begin_step(on, 1, "book", "step", undo=True)
+            await work.execution.finish_step(on, 1, attempt, None, reserved=False)
+        wait_s = await limits.take(ctx, "bureau", rate, now, holder=f"{run.run_id}/2")
         assert wait_s == 60 * place
-        wait = Wait(1, "bureau", Cause.RATE, key="bureau", wake_at=now + timedelta(seconds=wait_s))
+        wait = Wait(2, "bureau", Cause.RATE, key="bureau", wake_at=now + timedelta(seconds=wait_s))
         await work.execution.arm_wait(on, wait)
         assert await work.execution.park(on) is RunState.WAITING
         runs.append(run)
-    await work.control.cancel(ctx, runs[0].run_id)
-    assert await limits.take(ctx, "bureau", rate, now, holder=f"{runs[1].run_id}/1") == 60
+    ended = [(await work.control.cancel(ctx, run.run_id)).state for run in runs[:2]]
+    assert ended == [RunState.CANCELLED, RunState.QUEUED]
+    assert await limits.take(ctx, "bureau", rate, now, holder=f"{runs[2].run_id}/2") == 60
