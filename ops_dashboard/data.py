@@ -25,7 +25,6 @@ from core.runs.model import Lane, Standstill, queued_cause
 from core.runs.timeline import Attempt, Transition
 from core.runs.waiting import Passage
 from core.tenancy import PLATFORM, ActorKind, Scope, TenantContext
-from core.tenants.model import TenantView
 from ops_dashboard.figures import OTHERS, TOP
 from ops_dashboard.measures import Service
 from ops_dashboard.pulse import Pulse, TenantPulse, WorkerPulse
@@ -48,6 +47,8 @@ class Window:
     ``failures``: tenant_id, workflow, code, count. ``service_over_time``: tenant_id, bucket, worker_s.
     ``depth_over_time``: tenant_id, bucket, queued. In these two tenants beyond the largest are one, ``OTHERS``.
     ``wait_causes``: tenant_id, starts, bursts, capped_s, paused_s, no_worker_s, no_code_s, share_s.
+    ``waits_over_time``: tenant_id, bucket, wait_p95_s of the runs that started in it, of the ``TOP`` tenants that
+    waited most.
     """
 
     at: datetime
@@ -60,6 +61,7 @@ class Window:
     service_over_time: pd.DataFrame
     depth_over_time: pd.DataFrame
     wait_causes: pd.DataFrame
+    waits_over_time: pd.DataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,54 +116,29 @@ def _query(ctx: TenantContext, name: str) -> Query:
     return SQL[f"op_{name}"]
 
 
-async def pulse(db: Database, ctx: TenantContext, tenants: Iterable[TenantView], now: datetime) -> Pulse:
-    """What stands now in ``tenants``, as far as this context sees them."""
+async def pulse(db: Database, ctx: TenantContext, now: datetime) -> Pulse:
+    """What stands now in the tenants that this context sees."""
     async with db.tenant_transaction(ctx) as tx:
-        rows = {row["tenant_id"]: row for row in await tx.fetch(_query(ctx, "pulse"), now)}
+        rows = await tx.fetch(_query(ctx, "pulse"), now)
         live_slots = int(await tx.fetchval(SQL["live_slots"], now - _ALIVE, now - _ALIVE_IDLE))
         codes = await tx.fetchval(SQL["live_codes"], now - _ALIVE, now - _ALIVE_IDLE)
         workers = await tx.fetch(SQL["op_workers"]) if is_operator(ctx) else []
         platform_cap = await tx.fetchval(SQL["op_platform"]) if is_operator(ctx) else None
     live_codes = None if codes is None else frozenset(codes)
-    known = [(tenant, rows[tenant.tenant_id]) for tenant in tenants if tenant.tenant_id in rows]
     return Pulse(
         at=now,
-        tenants=tuple(_tenant(tenant, row, live_slots, live_codes) for tenant, row in known),
+        tenants=tuple(_tenant(row, live_slots, live_codes) for row in rows),
         live_slots=live_slots,
         platform_cap=platform_cap,
         workers=tuple(_worker(row, now) for row in workers),
     )
 
 
-def _tenant(tenant: TenantView, row: Row, live_slots: int, codes: frozenset[str] | None) -> TenantPulse:
-    policy = tenant.policy
-    return TenantPulse(
-        tenant_id=tenant.tenant_id,
-        name=tenant.name,
-        tier=policy.tier,
-        weight=row["weight"],
-        cap=row["cap"],
-        paused=row["paused"],
-        draining=row["draining"],
-        burst_slots=row["burst_slots"],
-        burst_credit_s=row["burst_credit_s"],
-        debt_s=row["debt_s"],
-        lanes={Lane(int(lane)).name.lower(): count for lane, count in sorted(row["lanes"].items())},
-        queued=row["queued"],
-        codes=row["codes"],
-        standstill=Standstill(queued_cause(row["paused"], row["running"], row["cap"], live_slots), codes),
-        running=row["running"],
-        waiting=row["waiting"],
-        oldest_queued_at=row["oldest_queued_at"],
-        runs_today=row["runs_today"],
-        daily_runs=policy.daily_runs,
-        month_limit_microusd=policy.budget_month_microusd,
-        month_reserved_microusd=row["month_reserved_microusd"],
-        month_spent_microusd=row["month_spent_microusd"],
-        reviews_open=row["reviews_open"],
-        reviews_overdue=row["reviews_overdue"],
-        review_next_due=row["review_next_due"],
-    )
+def _tenant(row: Row, live_slots: int, codes: frozenset[str] | None) -> TenantPulse:
+    plain = dict(row)
+    lanes = {Lane(int(lane)).name.lower(): count for lane, count in sorted(plain.pop("lanes").items())}
+    standstill = Standstill(queued_cause(row["paused"], row["running"], row["cap"], live_slots), codes)
+    return TenantPulse(**plain, lanes=lanes, standstill=standstill)
 
 
 def _worker(row: Row, now: datetime) -> WorkerPulse:
@@ -192,6 +169,7 @@ async def window(db: Database, ctx: TenantContext, now: datetime, seconds: int, 
             service_over_time=await _over_time(tx, ctx, "service_over_time", "worker_s", until, span, bucket_s),
             depth_over_time=await _over_time(tx, ctx, "depth_over_time", "queued", until, span, bucket_s),
             wait_causes=await _frame(tx, _query(ctx, "wait_causes"), _WAIT_CAUSES, since, now),
+            waits_over_time=await _over_time(tx, ctx, "wait_over_time", "wait_p95_s", until, span, bucket_s),
         )
 
 

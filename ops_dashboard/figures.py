@@ -7,45 +7,35 @@ figures: values are rounded, and nothing depends on the moment of drawing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import cycle
-from zoneinfo import ZoneInfo
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.runs.model import Cause, RunState
-from core.runs.waiting import ENDS_A_SLOT, Parking, parked
-from core.usage.model import format_usd
 from ops_dashboard.theme import CAUSE_COLORS, NEUTRAL, PALETTE, STATE_COLORS
-from ops_dashboard.words import duration
+from ops_dashboard.words import duration, plain
 
 TOP = 8
 """Tenants with a line or an area of their own; the others are drawn together."""
 
 OTHERS = "others"
+_CODES = 12
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 """For ``st.plotly_chart(config=…)``."""
 
-_BAR_COLORS = {"queue": STATE_COLORS["queued"], "slot": STATE_COLORS["running"], "wait": STATE_COLORS["waiting"]}
-_QUEUE_CAUSES = {
+QUEUE_CAUSES = {
     "share_s": "share",
     "capped_s": "cap",
     "paused_s": "paused",
     "no_worker_s": "no_worker",
     "no_code_s": "no_code",
 }
-_WAITING_KINDS = {"review", "timer", "event", "rate", "budget", "children"}
-_STEP_COLORS = {
-    "done": STATE_COLORS["succeeded"],
-    "failed": STATE_COLORS["failed"],
-    "started": STATE_COLORS["running"],
-    "skipped": STATE_COLORS["cancelled"],
-}
+"""Seconds of waiting in the queue, and the cause of each."""
 
 
-def _base(title: str, height: int, **layout: object) -> go.Figure:
+def base(title: str, height: int, **layout: object) -> go.Figure:
+    """A figure that looks like all the others."""
     figure = go.Figure()
     figure.update_layout(
         title={"text": title, "font": {"size": 14}, "x": 0, "xanchor": "left"},
@@ -81,16 +71,16 @@ def buckets_of(at: datetime, seconds: int, bucket_s: int) -> pd.DatetimeIndex:
 def service_share(
     frame: pd.DataFrame, buckets: pd.DatetimeIndex, names: Mapping[str, str], colors: Mapping[str, str], timezone: str
 ) -> go.Figure:
-    """Worker-seconds per second (slots in use) over time, stacked by tenant."""
-    figure = _base("Worker-seconds per second", 300)
-    figure.update_yaxes(rangemode="tozero", title_text=None)
+    """Slots in use (worker-seconds per second) over time, stacked by tenant."""
+    figure = base("Slots in use, by tenant", 300)
+    figure.update_yaxes(rangemode="tozero", title_text="slots")
     if frame.empty or len(buckets) < 2:
-        return _empty(figure, "No run has executed in this window.")
+        return empty(figure, "No run has executed in this window.")
     bucket_s = (buckets[1] - buckets[0]).total_seconds()
     table = _grid(frame, "worker_s", buckets) / bucket_s
     for tenant in sorted(table.columns, key=lambda tenant: tenant == OTHERS):
         figure.add_scatter(
-            x=_local(table.index, timezone),
+            x=local(table.index, timezone),
             y=table[tenant].round(3),
             name=names.get(tenant, tenant),
             mode="lines",
@@ -103,16 +93,16 @@ def service_share(
 
 def queue_depth(frame: pd.DataFrame, names: Mapping[str, str], colors: Mapping[str, str], timezone: str) -> go.Figure:
     """Runs in the queue over time, one line per tenant."""
-    figure = _base("Runs in the queue", 300)
-    figure.update_yaxes(rangemode="tozero")
+    figure = base("Runs in the queue, by tenant", 300)
+    figure.update_yaxes(rangemode="tozero", title_text="runs")
     if frame.empty:
-        return _empty(figure, "Nothing was queued in this window.")
+        return empty(figure, "Nothing was queued in this window.")
     table = top_tenants(frame, "queued").pivot_table(
         index="bucket", columns="tenant_id", values="queued", aggfunc="sum"
     )
     for tenant in sorted(table.columns, key=lambda tenant: tenant == OTHERS):
         figure.add_scatter(
-            x=_local(table.index, timezone),
+            x=local(table.index, timezone),
             y=table[tenant],
             name=names.get(tenant, tenant),
             mode="lines",
@@ -127,10 +117,10 @@ def normalised_service(services: pd.DataFrame, names: Mapping[str, str], colors:
 
     ``services``: tenant_id, normalised, backlogged (share of the window with runs queued).
     """
-    figure = _base("Worker-seconds / weight", 300, showlegend=False)
+    figure = base("Worker-seconds per unit of weight: even bars mean fair service", 300, showlegend=False)
     figure.update_layout(hovermode="closest")
     if services.empty:
-        return _empty(figure, "No tenant had demand in this window.")
+        return empty(figure, "No tenant had demand in this window.")
     shown = services.sort_values("normalised", ascending=False).head(20)
     figure.add_bar(
         y=[names.get(tenant, tenant) for tenant in shown["tenant_id"]],
@@ -144,33 +134,56 @@ def normalised_service(services: pd.DataFrame, names: Mapping[str, str], colors:
         hovertemplate="%{y}: %{x:,.1f} s / weight<br>runs queued %{customdata} of the time<extra></extra>",
     )
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(rangemode="tozero")
+    figure.update_xaxes(rangemode="tozero", title_text="worker-seconds / weight")
+    return figure
+
+
+def waits_over_time(
+    frame: pd.DataFrame, buckets: pd.DatetimeIndex, names: Mapping[str, str], colors: Mapping[str, str], timezone: str
+) -> go.Figure:
+    """How long runs had waited for their slots (p95), over time, one line per tenant; a gap: none started."""
+    figure = base("Wait for a slot (p95), by tenant", 300)
+    figure.update_yaxes(rangemode="tozero", title_text="seconds")
+    if frame.empty:
+        return empty(figure, "No run has started in this window.")
+    table = frame.pivot_table(index="bucket", columns="tenant_id", values="wait_p95_s", aggfunc="max").reindex(buckets)
+    for tenant in table.columns:
+        figure.add_scatter(
+            x=local(table.index, timezone),
+            y=table[tenant].round(2),
+            name=names.get(tenant, tenant),
+            mode="lines+markers",
+            line={"width": 2, "color": colors.get(tenant, NEUTRAL)},
+            marker={"size": 5},
+            customdata=[duration(value) for value in table[tenant]],
+            hovertemplate="%{customdata}",
+        )
     return figure
 
 
 def wait_causes(frame: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
-    """Seconds that runs waited in the queue before they started, by cause, per tenant: those that waited most.
+    """Minutes that runs waited in the queue before they started, in sum, by cause, per tenant: those that waited most.
 
     ``frame``: tenant_id, capped_s, paused_s, no_worker_s, no_code_s, share_s.
     """
-    figure = _base("Waiting in the queue, by cause", 300, barmode="stack")
+    figure = base("Waiting in the queue, all runs together, by cause", 300, barmode="stack")
     figure.update_layout(hovermode="closest")
-    total = pd.Series(dtype=float) if frame.empty else frame[[*_QUEUE_CAUSES]].sum(axis=1)
+    total = pd.Series(dtype=float) if frame.empty else frame[[*QUEUE_CAUSES]].sum(axis=1)
     if not total.sum() > 0:
-        return _empty(figure, "No run that started in this window had to wait.")
+        return empty(figure, "No run that started in this window had to wait.")
     shown = frame.loc[total.sort_values(ascending=False).index[:TOP]]
-    for column, cause in _QUEUE_CAUSES.items():
+    for column, cause in QUEUE_CAUSES.items():
         figure.add_bar(
             y=[names.get(tenant, tenant) for tenant in shown["tenant_id"]],
-            x=shown[column].round(1),
+            x=(shown[column] / 60).round(2),
             orientation="h",
-            name=cause.replace("_", " "),
+            name=plain(cause),
             marker={"color": CAUSE_COLORS[cause]},
             customdata=[duration(value) for value in shown[column]],
             hovertemplate="%{y}: %{customdata}<extra>%{fullData.name}</extra>",
         )
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(rangemode="tozero", title_text=None)
+    figure.update_xaxes(rangemode="tozero", title_text="minutes")
     return figure
 
 
@@ -184,23 +197,22 @@ def stacked_bar(parts: Mapping[str, float]) -> str:
         for cause, seconds in ordered
     )
     legend = " &nbsp; ".join(
-        f'<span style="color:{colors[cause]}">■</span> {cause.replace("_", " ")} {duration(seconds)}'
-        for cause, seconds in ordered
+        f'<span style="color:{colors[cause]}">■</span> {plain(cause)} {duration(seconds)}' for cause, seconds in ordered
     )
     return (
-        f'<div style="display:flex;height:.6rem;border-radius:.3rem;overflow:hidden;margin:.2rem 0">{bar}</div>'
+        f'<div style="display:flex;gap:2px;height:.6rem;border-radius:.3rem;overflow:hidden;margin:.2rem 0">{bar}</div>'
         f'<div style="font-size:.9rem">{legend}</div>'
     )
 
 
 def endings(frame: pd.DataFrame) -> go.Figure:
     """How the runs of one tenant ended."""
-    figure = _base("Runs that ended", 300, showlegend=False)
+    figure = base("Runs that ended", 300, showlegend=False)
     figure.update_layout(hovermode="closest")
     states = ("succeeded", "failed", "cancelled")
     counts = {state: 0 if frame.empty else int(frame[state].sum()) for state in states}
     if not any(counts.values()):
-        return _empty(figure, "No run ended in this window.")
+        return empty(figure, "No run ended in this window.")
     figure.add_bar(
         x=list(counts.values()),
         y=list(counts),
@@ -210,18 +222,19 @@ def endings(frame: pd.DataFrame) -> go.Figure:
         hovertemplate="%{y}: %{x} runs<extra></extra>",
     )
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(rangemode="tozero")
+    figure.update_xaxes(rangemode="tozero", title_text="runs")
     return figure
 
 
 def version_endings(frame: pd.DataFrame, timezone: str) -> go.Figure:
     """Runs of one workflow that ended, over time, stacked by version."""
-    figure = _base("Runs that ended, by version", 300, barmode="stack")
+    figure = base("Runs that ended, by version", 300, barmode="stack")
+    figure.update_yaxes(title_text="runs")
     if frame.empty:
-        return _empty(figure, "No run ended in this window.")
+        return empty(figure, "No run ended in this window.")
     for (version, rows), color in zip(frame.groupby("version"), cycle(PALETTE), strict=False):
         figure.add_bar(
-            x=_local(rows["bucket"], timezone),
+            x=local(rows["bucket"], timezone),
             y=rows["ended"],
             name=f"v{version}",
             marker={"color": color},
@@ -232,13 +245,13 @@ def version_endings(frame: pd.DataFrame, timezone: str) -> go.Figure:
 
 def version_failures(frame: pd.DataFrame, timezone: str) -> go.Figure:
     """The share of them that failed, over time, one line per version."""
-    figure = _base("Of these failed, by version", 300)
+    figure = base("Of these failed, by version", 300)
     figure.update_yaxes(rangemode="tozero", ticksuffix=" %")
     if frame.empty:
-        return _empty(figure, "No run ended in this window.")
+        return empty(figure, "No run ended in this window.")
     for (version, rows), color in zip(frame.groupby("version"), cycle(PALETTE), strict=False):
         figure.add_scatter(
-            x=_local(rows["bucket"], timezone),
+            x=local(rows["bucket"], timezone),
             y=(100 * rows["failed"] / rows["ended"]).round(2),
             name=f"v{version}",
             mode="lines+markers",
@@ -251,119 +264,37 @@ def version_failures(frame: pd.DataFrame, timezone: str) -> go.Figure:
 
 
 def failures(frame: pd.DataFrame, names: Mapping[str, str], colors: Mapping[str, str]) -> go.Figure:
-    """Failed runs by error code, stacked by tenant."""
-    figure = _base("Failed runs, by error", 300, barmode="stack")
+    """Failed runs by error code, the most frequent ones, stacked by tenant."""
+    figure = base("Failed runs, by error", 300, barmode="stack")
     figure.update_layout(hovermode="closest", bargap=max(0.2, 0.8 - 0.2 * frame["code"].nunique()))
     if frame.empty:
-        return _empty(figure, "No run failed in this window.")
-    for tenant, rows in frame.groupby("tenant_id"):
-        by_code = rows.groupby("code", as_index=False)["count"].sum()
+        return empty(figure, "No run failed in this window.")
+    most = frame.groupby("tenant_id")["count"].sum().nlargest(TOP).index
+    named = frame["tenant_id"].where(frame["tenant_id"].isin(most), OTHERS)
+    codes = frame.groupby("code")["count"].sum().nlargest(_CODES).index
+    for tenant in [*sorted(most), *([OTHERS] if OTHERS in set(named) else [])]:
+        by_code = frame[named == tenant].groupby("code")["count"].sum().reindex(codes).dropna()
         figure.add_bar(
-            y=by_code["code"],
-            x=by_code["count"],
+            y=[plain(code) for code in by_code.index],
+            x=by_code,
             orientation="h",
             name=names.get(tenant, tenant),
             marker={"color": colors.get(tenant, NEUTRAL)},
             hovertemplate="%{y}: %{x} runs<extra>%{fullData.name}</extra>",
         )
-    figure.update_xaxes(rangemode="tozero")
+    figure.update_yaxes(categoryorder="array", categoryarray=[plain(code) for code in codes], autorange="reversed")
+    figure.update_xaxes(rangemode="tozero", title_text="runs")
     return figure
 
 
-def timeline(
-    steps: pd.DataFrame, passages: pd.DataFrame, transitions: pd.DataFrame, now: datetime, timezone: str
-) -> go.Figure:
-    """A run as bars over time: when it was queued, held a slot and waited (and why), and each attempt of each step."""
-    bars = [*_passage_bars(passages, transitions, now), *_step_bars(steps, now)]
-    rows = list(dict.fromkeys(bar.row for bar in bars))
-    figure = _base("", 70 + 30 * max(2, len(rows)), showlegend=False, barmode="overlay", bargap=0.35)
-    figure.update_layout(hovermode="closest", margin={"l": 8, "r": 8, "t": 8, "b": 8})
-    if not bars:
-        return _empty(figure, "This run has not started yet.")
-    zone = ZoneInfo(timezone)
-    whole_s = (max(bar.end for bar in bars) - min(bar.begin for bar in bars)).total_seconds()
-    figure.add_bar(
-        base=[bar.begin.astimezone(zone).replace(tzinfo=None) for bar in bars],
-        # At least a hair's breadth, or an instant would be invisible.
-        x=[1000 * max(bar.seconds, whole_s / 400, 0.001) for bar in bars],
-        y=[bar.row for bar in bars],
-        orientation="h",
-        marker={"color": [bar.color for bar in bars], "line": {"width": 0}},
-        text=[bar.label for bar in bars],
-        textposition="inside",
-        insidetextanchor="middle",
-        customdata=[f"<b>{bar.row}</b><br>{bar.hover}<br>{duration(bar.seconds)}" for bar in bars],
-        hovertemplate="%{customdata}<extra></extra>",
-    )
-    figure.update_xaxes(type="date", showgrid=True)
-    figure.update_yaxes(categoryorder="array", categoryarray=rows, autorange="reversed", title_text=None)
-    return figure
-
-
-@dataclass(frozen=True, slots=True)
-class _Bar:
-    row: str
-    begin: datetime
-    end: datetime
-    color: str
-    hover: str
-    label: str = ""
-
-    @property
-    def seconds(self) -> float:
-        return max(0.0, (self.end - self.begin).total_seconds())
-
-
-def _passage_bars(passages: pd.DataFrame, transitions: pd.DataFrame, now: datetime) -> list[_Bar]:
-    bars: list[_Bar] = []
-    released: datetime | None = None
-    for passage in passages.itertuples():
-        if released is not None and passage.queued_at > released:
-            bars += _wait_bars(released, passage.queued_at, transitions)
-        claimed = None if pd.isna(passage.claimed_at) else passage.claimed_at
-        bars.append(_Bar("queue", passage.queued_at, claimed or now, _BAR_COLORS["queue"], "in the queue"))
-        released = None if pd.isna(passage.released_at) else passage.released_at
-        if claimed is not None and claimed != released:  # else it left the queue without one
-            bars.append(_Bar("slot", claimed, released or now, _BAR_COLORS["slot"], "holds a slot"))
-    if released is not None:
-        bars += _wait_bars(released, now, transitions)
-    return bars
-
-
-def _wait_bars(begin: datetime, end: datetime, transitions: pd.DataFrame) -> list[_Bar]:
-    """What was waited for after a slot was given back; nothing once the run had ended (and was retried later)."""
-    parkings = [
-        Parking(each.at, Cause(each.cause) if each.kind == RunState.WAITING else None)
-        for each in transitions.itertuples()
-        if each.kind in ENDS_A_SLOT
-    ]
-    bars = []
-    for cause, began, ended in parked(begin, end, parkings):
-        word = cause.value.replace("_", " ")
-        bars.append(_Bar("waits", began, ended or end, _BAR_COLORS["wait"], f"waits: {word}", word))
-    return bars
-
-
-def _step_bars(steps: pd.DataFrame, now: datetime) -> list[_Bar]:
-    bars = []
-    for step in steps.itertuples():
-        end = now if pd.isna(step.finished_at) else step.finished_at
-        retried = f" (attempt {step.attempt})" if step.attempt > 1 else ""
-        fault = "" if pd.isna(step.error_code) else f"<br>{step.error_code}"
-        cost = f"<br>{format_usd(step.cost_microusd)}" if step.cost_microusd else ""
-        row = f"{abs(step.step)}. {step.name}{retried}"
-        parked = step.state == "started" and step.kind in _WAITING_KINDS
-        color = STATE_COLORS["waiting"] if parked else _STEP_COLORS[step.state]
-        bars.append(_Bar(row, step.started_at, end, color, f"{step.kind} · {step.state}{cost}{fault}"))
-    return bars
-
-
-def _local(moments: Sequence[datetime] | pd.Index, timezone: str) -> pd.DatetimeIndex:
+def local(moments: Sequence[datetime] | pd.Index, timezone: str) -> pd.DatetimeIndex:
+    """Moments as they are drawn."""
     # Plotly shows what it is given: convert to the zone and drop it, or it shows UTC.
     return pd.DatetimeIndex(moments).tz_convert(timezone).tz_localize(None)
 
 
-def _empty(figure: go.Figure, text: str) -> go.Figure:
+def empty(figure: go.Figure, text: str) -> go.Figure:
+    """A figure of nothing says so, instead of empty axes."""
     figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"color": NEUTRAL})
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)

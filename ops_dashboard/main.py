@@ -13,6 +13,7 @@ from ops_dashboard.bridge import bridge
 from ops_dashboard.screens import audit, overview, reviews, runs, schedules, tenants, versions
 from ops_dashboard.server import web_url
 from ops_dashboard.session import LoggedOut, Viewer
+from ops_dashboard.words import plain
 
 # A file of ours: an icon by name would be fetched from a foreign host.
 ICON = Path(__file__).with_name("assets") / "icon.svg"
@@ -74,7 +75,8 @@ def show() -> None:
 def _show_identity(who: Viewer) -> None:
     st.logo(ICON, size="large")
     with st.sidebar:
-        st.caption(f"**{who.identity.name}** · {', '.join(who.identity.roles)}  \n{who.identity.tenant_name}")
+        roles = ", ".join(plain(role) for role in who.identity.roles)
+        st.caption(f"**{who.identity.name}** · {roles}  \n{who.identity.tenant_name}")
         with st.container(horizontal=True):
             if not (who.operator or who.pool_reviewer):
                 st.link_button(

@@ -59,6 +59,8 @@ SERVICE_LEVELS = (
     Field("review_sla_s", "SLA of a review, hours", 3_600, "Default; a workflow may ask for another."),
 )
 
+_FIELDS = (*QUOTAS, *INSIDE, *BUDGETS, *LADDER, *SERVICE_LEVELS)
+
 
 def shown(policy: Policy, field: Field) -> float | int | None:
     """The stored value in the unit of the form; None: empty."""
@@ -110,8 +112,17 @@ def changed(before: Policy, fields: Mapping[str, Any]) -> Policy:
     try:
         return Policy.model_validate({**before.model_dump(mode="json"), **fields})
     except ValidationError as error:
-        faults = [f"{' '.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
+        faults = [f"{_label(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
         raise InvalidInput("; ".join(faults)) from None
+
+
+def _label(where: Sequence[int | str]) -> str:
+    """The field as the form calls it."""
+    if not where:
+        return "Policy"
+    first, *rest = where
+    label = next((field.label for field in _FIELDS if field.name == first), str(first).replace("_", " "))
+    return " ".join([label, *(str(part) for part in rest)])
 
 
 def differences(before: Policy, after: Policy) -> list[tuple[str, str, str]]:
@@ -125,7 +136,7 @@ def differences(before: Policy, after: Policy) -> list[tuple[str, str, str]]:
 
 
 def _flat(policy: Policy) -> dict[str, str]:
-    units = {field.name: field for field in (*QUOTAS, *INSIDE, *BUDGETS, *SERVICE_LEVELS)}
+    units = {field.name: field for field in _FIELDS}
     lines: dict[str, str] = {}
     for name, value in policy.model_dump(mode="json").items():
         if name == "rate_limits":

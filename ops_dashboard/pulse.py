@@ -14,7 +14,7 @@ _IDLE_SPEAKS_S = IDLE_LOOK_S + 120.0
 @dataclass(frozen=True, slots=True)
 class TenantPulse:
     """One tenant now. Money in micro-USD; ``waiting`` counts parked runs by cause, ``lanes`` and ``codes`` queued ones
-    by lane and by workflow@version.
+    by lane and by workflow@version; ``queue_depth`` is how many its policy lets it queue.
 
     ``debt_s``: worker-seconds used over the cap and not paid back yet; at ``burst_credit_s`` bursts end.
     """
@@ -22,20 +22,21 @@ class TenantPulse:
     tenant_id: str
     name: str
     tier: str
-    weight: float
+    queued: int
+    queue_depth: int
+    running: int
     cap: int
+    weight: float
     paused: bool
     draining: bool
     burst_slots: int
     burst_credit_s: float
     debt_s: float
     lanes: dict[str, int]
-    queued: int
     codes: dict[str, int]
     standstill: Standstill
-    running: int
-    waiting: dict[str, int]
     oldest_queued_at: datetime | None
+    waiting: dict[str, int]
     runs_today: int
     daily_runs: int
     month_limit_microusd: int

@@ -66,6 +66,14 @@ select * from app.wait_causes($1, $2);
 -- The same, all tenants.
 select * from app.op_wait_causes($1, $2);
 
+-- name: wait_over_time
+-- The 95th percentile of waits per bucket of time, of the tenants that waited most.
+select * from app.wait_over_time($1, $2, $3, $4);
+
+-- name: op_wait_over_time
+-- The same, all tenants.
+select * from app.op_wait_over_time($1, $2, $3, $4);
+
 -- name: op_platform
 -- The cap of the whole platform.
 select * from app.op_platform();

@@ -8,8 +8,10 @@ between threads: do not change them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from core.tenancy import TenantContext
@@ -44,6 +46,11 @@ def window(who: Viewer, span: Span) -> Window:
     return fetch(span, who.ctx)
 
 
+def version_endings(who: Viewer, span: Span) -> pd.DataFrame:
+    """How the runs of each version ended in a window, whole buckets only, at most 5 s old. For operators."""
+    return _version_endings(span, who.ctx)
+
+
 def fairness_of(who: Viewer, seconds: int) -> Fairness:
     """Jain's index over the last ``seconds``, at most 5 s old."""
     return _fairness(seconds, who.ctx)
@@ -62,13 +69,8 @@ _SHARED: dict[str, Any] = {
 
 @st.cache_resource(ttl=2, **_SHARED)
 def _pulse(ctx: TenantContext) -> Pulse:
-    return bridge().run(_read_pulse(ctx))
-
-
-async def _read_pulse(ctx: TenantContext) -> Pulse:
     platform = bridge().platform
-    tenants = await platform.tenants.list_tenants(ctx)
-    return await data.pulse(platform.db, ctx, tenants, platform.clock.now())
+    return bridge().run(data.pulse(platform.db, ctx, platform.clock.now()))
 
 
 @st.cache_resource(ttl=5, **_SHARED)
@@ -84,6 +86,14 @@ def _long_window(span: Span, ctx: TenantContext) -> Window:
 def _read_window(span: Span, ctx: TenantContext) -> Window:
     platform = bridge().platform
     return bridge().run(data.window(platform.db, ctx, platform.clock.now(), span.seconds, span.bucket_s))
+
+
+@st.cache_resource(ttl=5, **_SHARED)
+def _version_endings(span: Span, ctx: TenantContext) -> pd.DataFrame:
+    platform = bridge().platform
+    now = platform.clock.now()
+    until = now - timedelta(seconds=now.timestamp() % span.bucket_s)
+    return bridge().run(data.version_endings(platform.db, ctx, until, span.seconds, span.bucket_s))
 
 
 @st.cache_resource(ttl=5, **_SHARED)

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from zlib import crc32
 
-PALETTE = ("#2f6fde", "#e08a1e", "#1f9d74", "#b5549c", "#7a6ff0", "#c9483f", "#2b9fb3", "#8a8f2a", "#9a6b4f", "#6b7a90")
-"""Tenants, in order; told apart also by people who see red and green alike."""
+PALETTE = ("#2f6fde", "#e27a12", "#55c2f1", "#783894", "#e6a589", "#a82459", "#945d38", "#692fee")
+"""Tenants and versions. No two of them, nor of the colours below, look alike to people who do not see red or green, or
+blue (``tests/unit/ops_dashboard/test_theme.py``)."""
 
 STATE_COLORS = {
     "queued": "#e0a73a",
     "running": "#2f6fde",
-    "waiting": "#9b7fe0",
-    "succeeded": "#1f9d74",
-    "failed": "#d1493f",
+    "waiting": "#b889e6",
+    "succeeded": "#45c08a",
+    "failed": "#cf3a2b",
     "cancelled": "#8a94a3",
-    "dead": "#7d1f2b",
+    "dead": "#7d1f4b",
 }
 CAUSE_COLORS = {
     "share": "#e0a73a",
     "cap": "#2f6fde",
     "paused": "#8a94a3",
-    "no_worker": "#d1493f",
-    "no_code": "#c76a8f",
-    "review": "#9b7fe0",
-    "timer": "#1f9d74",
-    "event": "#2b9fb3",
-    "rate": "#b5549c",
-    "endpoint": "#c9483f",
-    "budget": "#9a6b4f",
-    "children": "#5b6ee1",
+    "no_worker": "#bd0f0f",
+    "no_code": "#a82431",
+    "review": "#b889e6",
+    "timer": "#5cc185",
+    "event": "#166961",
+    "rate": "#692fee",
+    "endpoint": "#d87246",
+    "budget": "#e2127a",
+    "children": "#943894",
 }
 """Why a run does not execute."""
 
@@ -57,6 +59,16 @@ THEME: dict[str, object] = {
 }
 
 
-def colours_of(tenant_ids: Sequence[str]) -> dict[str, str]:
-    """A colour per tenant, the same on every plot of a screen; beyond the palette they repeat."""
-    return {tenant: PALETTE[index % len(PALETTE)] for index, tenant in enumerate(sorted(tenant_ids))}
+def colours_of(tenant_ids: Iterable[str]) -> dict[str, str]:
+    """A colour per tenant, the same on every plot of a screen.
+
+    Each prefers the colour of its name, so that others who come and go seldom change it, and takes the next free one
+    when that is taken; beyond the palette they repeat.
+    """
+    colours: dict[str, str] = {}
+    for number, tenant in enumerate(dict.fromkeys(tenant_ids)):
+        first = crc32(tenant.encode()) % len(PALETTE)
+        wished = [PALETTE[(first + step) % len(PALETTE)] for step in range(len(PALETTE))]
+        free = [colour for colour in wished if colour not in colours.values() or number >= len(PALETTE)]
+        colours[tenant] = free[0]
+    return colours

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 NONE = "–"
+CAUSES = """Why a run does not execute. In the queue:
+- *share*: all slots are taken, and it is the turn of others
+- *cap*: its tenant executes as many as it may at once
+- *paused*: its tenant, or the run itself, until somebody resumes it
+- *no worker*: none is alive
+- *no code*: no live worker has its version
+
+Parked, without a slot:
+- *review*: people must decide
+- *timer*, *event*, *children*: a time, a message, or the runs it started
+- *rate*: the next window of a rate limit
+- *endpoint*: a model or service that does not answer
+- *budget*: money"""
+"""For the help of whatever shows causes."""
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -44,7 +59,14 @@ def count(number: float) -> str:
 def causes(waiting: Mapping[str, int]) -> str:
     """``review 3 · rate 12``, the most frequent first."""
     ordered = sorted(waiting.items(), key=lambda item: (-item[1], item[0]))
-    return " · ".join(f"{cause.replace('_', ' ')} {number}" for cause, number in ordered if number) or NONE
+    return " · ".join(f"{plain(cause)} {count(number)}" for cause, number in ordered if number) or NONE
+
+
+def shares(seconds: Mapping[str, float]) -> str:
+    """``cap 80 % · share 20 %``, the largest first; what is less than a hundredth is left out."""
+    whole = sum(seconds.values())
+    parts = [(value / whole, cause) for cause, value in seconds.items() if whole > 0 and value >= whole / 100]
+    return " · ".join(f"{plain(cause)} {share:.0%}".replace("%", " %") for share, cause in sorted(parts)[::-1]) or NONE
 
 
 def moment(at: datetime | None, timezone: str) -> str:
@@ -65,15 +87,21 @@ def facts(document: Any, path: str = "") -> list[tuple[str, str]]:
         return [
             line
             for name, value in document.items()
-            for line in facts(value, f"{path} › {_plain(name)}" if path else _plain(name))
+            for line in facts(value, f"{path} › {plain(name)}" if path else plain(name))
         ]
     if isinstance(document, list) and any(isinstance(item, Mapping | list) for item in document):
         return [line for index, item in enumerate(document, 1) for line in facts(item, f"{path} {index}")]
     return [(path, _value(document))]
 
 
-def _plain(name: object) -> str:
+def plain(name: object) -> str:
+    """A name of ours as people write it: ``no worker``."""
     return str(name).replace("_", " ")
+
+
+def literal(text: str) -> str:
+    """The same text where Markdown is read: what others wrote is nobody's markup."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+.!|$~:-])", r"\\\1", text)
 
 
 def _value(value: Any) -> str:

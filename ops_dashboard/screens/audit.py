@@ -17,7 +17,7 @@ from core.tenancy import ActorKind
 from ops_dashboard import data, session
 from ops_dashboard.screens.tables import table
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import NONE, count, moment
+from ops_dashboard.words import NONE, count, moment, plain
 
 _LIMIT = 500
 
@@ -60,12 +60,13 @@ def _own() -> None:
                 "Actor": people.get(entry.actor, entry.actor),
                 "Act": entry.act,
                 "Subject": entry.subject,
-                "Before": _short(entry.before),
-                "After": _short(entry.after),
+                "Before": before,
+                "After": after,
                 "Policy": entry.policy_version,
                 "Seal": f"#{entry.seq}" if entry.seq else "not yet",
             }
             for entry in shown
+            for before, after in [_differing(entry.before, entry.after)]
         ]
     )
     st.caption(
@@ -120,10 +121,11 @@ def _chains() -> None:
                 "Actor": read.people.get(act["actor"], act["actor"]),
                 "Act": act["act"],
                 "Subject": act["subject"],
-                "Before": _short(act["before"]),
-                "After": _short(act["after"]),
+                "Before": before,
+                "After": after,
             }
             for act in acts
+            for before, after in [_differing(act["before"], act["after"])]
         ]
     )
 
@@ -166,5 +168,20 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> None:
     table({name: [row[name] for row in rows] for name in rows[0]})
 
 
-def _short(value: Any) -> str:
-    return NONE if value is None else json.dumps(value, ensure_ascii=False)
+def _differing(before: Any, after: Any) -> tuple[str, str]:
+    """Of two documents only what is not the same in both: of a policy that is a field or two of thirty."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        before, after = ({name: one[name] for name in names if name in one} for one in (before, after))
+    return _short(before), _short(after)
+
+
+def _short(document: Any) -> str:
+    if document is None or document == {}:
+        return NONE
+    if not isinstance(document, Mapping):
+        return json.dumps(document, ensure_ascii=False)
+    return " · ".join(
+        f"{plain(name)}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in document.items()
+    )

@@ -10,7 +10,7 @@ from core.runs.acts import Act
 from core.runs.bulk import Bulk, Choice
 from ops_dashboard import session
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import NONE, count, moment
+from ops_dashboard.words import NONE, count, moment, plain
 
 _ASKED = "bulk_asked"
 _SHOWN = "bulk_shown"
@@ -59,22 +59,28 @@ def _read(bulk_id: str) -> Bulk:
     return session.ask(lambda platform, who: platform.bulk.get(who.ctx, bulk_id))
 
 
+def _runs(number: int) -> str:
+    return f"{count(number)} {'run' if number == 1 else 'runs'}"
+
+
 @st.dialog("Act on many runs?", width="large", on_dismiss=_answered)
 def _confirm(bulk_id: str) -> None:
     bulk, who = _read(bulk_id), session.viewer()
     label, _, meaning = _WORDS[bulk.act]
     if not bulk.runs:
         st.info(f"There is nothing to {bulk.act} among these runs.", icon=":material/filter_alt_off:")
+        if "batch_id" in bulk.choice:
+            st.caption("What is searched for is taken as a batch here. One run has these acts on its own page.")
         return
     parts = ", ".join(f"{count(runs)} {state}" for state, runs in bulk.by_state.items())
-    st.subheader(f"{label} {count(bulk.runs)} {'run' if bulk.runs == 1 else 'runs'}", anchor=False)
+    st.subheader(f"{label} {_runs(bulk.runs)}", anchor=False)
     st.write(f"{parts}. {meaning} A run whose state changes before its turn is left alone.")
     st.dataframe(_sample(bulk, who), hide_index=True)
     if bulk.runs > len(bulk.sample):
         st.caption(f"The newest {len(bulk.sample)} of them.")
-    if st.button(f"{label} {count(bulk.runs)} runs", type="primary", key="confirm_bulk"):
-        session.act(lambda platform, who: platform.bulk.apply(who.ctx, bulk_id, for_s=0.2), "It has begun.")
-        st.session_state[_SHOWN] = bulk_id
+    if st.button(f"{label} {_runs(bulk.runs)}", type="primary", key="confirm_bulk"):
+        if session.act(lambda platform, who: platform.bulk.apply(who.ctx, bulk_id, for_s=0.2), "It has begun."):
+            st.session_state[_SHOWN] = bulk_id
         _answered()
         st.rerun()
 
@@ -84,7 +90,7 @@ def _sample(bulk: Bulk, who: Viewer) -> pd.DataFrame:
         {
             "State": [run.state for run in bulk.sample],
             "Workflow": [f"{run.workflow} v{run.version}" for run in bulk.sample],
-            "Outcome": [run.outcome or run.error_code or NONE for run in bulk.sample],
+            "Outcome": [plain(run.outcome or run.error_code or NONE) for run in bulk.sample],
             "Submitted": [moment(run.submitted_at, who.timezone) for run in bulk.sample],
             "Run": [run.run_id for run in bulk.sample],
         }

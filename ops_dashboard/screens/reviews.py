@@ -16,7 +16,7 @@ from ops_dashboard import data, session
 from ops_dashboard.screens import review_acts
 from ops_dashboard.screens.tables import height_of
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import NONE, count, facts, moment, relative
+from ops_dashboard.words import NONE, count, facts, literal, moment, plain, relative
 
 _LIMIT = 200
 _ROUND = "reviews_round"
@@ -58,8 +58,9 @@ def _queue() -> None:
     reviews, mine, now = session.ask(_open)
     overdue = sum(review.due_at < now for review in reviews)
     with st.container(horizontal=True):
-        st.metric("Open", count(len(reviews)), border=True, width=130)
-        st.metric("Overdue", count(overdue), border=True, width=130)
+        more = "+" if len(reviews) == _LIMIT else ""
+        st.metric("Open", count(len(reviews)) + more, border=True, width=130)
+        st.metric("Overdue", count(overdue) + (more if overdue == len(reviews) else ""), border=True, width=130)
     if not reviews:
         st.success("Nothing waits for a decision.", icon=":material/task_alt:")
         return
@@ -78,7 +79,8 @@ def _queue() -> None:
         selection_mode="single-cell",
         column_config={"Due": st.column_config.TextColumn(width=200)},
     )
-    st.caption("What is yours first, then the most urgent. Click one to look at its evidence.")
+    shown = f"The first {_LIMIT}: w" if more else "W"
+    st.caption(f"{shown}hat is yours first, then the most urgent. Click one to look at its evidence.")
 
 
 def _title(review: ReviewView) -> str:
@@ -114,15 +116,22 @@ async def _names(platform: Platform, who: Viewer) -> dict[str, str]:
 
 def _standing(review: ReviewView, people: dict[str, str]) -> str:
     """Who works on it, who has voted, how far it has escalated: what a colleague must know."""
-    words = [f"{people.get(claim.by, claim.by)} works on it" for claim in review.claims]
+    words = [f"{_person(claim.by, people)} works on it" for claim in review.claims]
     if review.of > 1:
         words.append(f"{len(review.votes)} of {review.of} have voted, {review.needed} must agree")
-        words += [f"{people.get(vote.by, vote.by)}: {vote.verdict}" for vote in review.votes]
+        words += [f"{_person(vote.by, people)}: {vote.verdict}" for vote in review.votes]
     if review.level:
         words.append(f"escalated {'once' if review.level == 1 else f'{review.level} times'}")
     if review.role is not None:
         words.append(f"for the role {review.role}")
     return " · ".join(words)
+
+
+def _person(actor: str | None, people: dict[str, str]) -> str:
+    """A name; who belongs to another organisation, as with shared pools, has none here."""
+    if actor is None:
+        return NONE
+    return people.get(actor) or ("somebody else" if actor.startswith("user:") else plain(actor.partition(":")[0]))
 
 
 def _chosen() -> None:
@@ -135,31 +144,31 @@ def _chosen() -> None:
     if review is None:
         return
     who = session.viewer()
-    evidence = facts(review.evidence)
+    people = session.ask(_names)
     with st.container(border=True):
-        st.subheader(review.title, anchor=False)
+        st.subheader(literal(review.title), anchor=False)
         st.caption(
             f"asked {moment(review.created_at, who.timezone)} · due {moment(review.due_at, who.timezone)} · "
-            f"pool {review.pool} · run `{review.run_id}`"
+            f"pool {review.pool} · run "
+            + (f"`{review.run_id}`" if who.pool_reviewer else f"[{review.run_id}](/runs?run={review.run_id})")
         )
-        if standing := _standing(review, session.ask(_names)):
+        if standing := _standing(review, people):
             st.caption(standing)
-        st.dataframe(
-            pd.DataFrame(evidence, columns=["What", "Value"]),
-            hide_index=True,
-            height=height_of(len(evidence), 12),
-            column_config={"Value": st.column_config.TextColumn(width="large")},
-        )
+        # A table of text: what people decide on is read as a whole, and no line of it is cut off.
+        st.table(_written(facts(review.evidence)), border="horizontal", hide_index=True)
         if review.state == "open":
             review_acts.hold(review)
             _decision(review)
         else:
-            st.info(
-                f"{review.state}: **{review.verdict or NONE}** by {review.decided_by or NONE}. {review.comment or ''}"
-            )
+            by = f" by {_person(review.decided_by, people)}" if review.decided_by else ""
+            st.info(f"{review.state.capitalize()}: **{review.verdict or NONE}**{by}. {literal(review.comment or '')}")
     if review_id is not None and st.button("The most urgent one", icon=":material/skip_next:"):
         _to_the_most_urgent()
         st.rerun()
+
+
+def _written(evidence: list[tuple[str, str]]) -> pd.DataFrame:
+    return pd.DataFrame([(literal(name), literal(value)) for name, value in evidence], columns=["What", "Value"])
 
 
 def _decision(review: ReviewView) -> None:
@@ -216,7 +225,7 @@ def _history() -> None:
                 ],
                 "Review": [_title(review) for review in closed],
                 "Verdict": [review.verdict or review.state for review in closed],
-                "By": [people.get(review.decided_by or "", review.decided_by or NONE) for review in closed],
+                "By": [_person(review.decided_by, people) for review in closed],
                 "Comment": [review.comment or NONE for review in closed],
                 "Run": [review.run_id for review in closed],
             }

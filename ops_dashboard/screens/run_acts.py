@@ -51,6 +51,11 @@ def _button(what: str, label: str, icon: str, run_id: str, *, fits: bool) -> Non
         st.rerun()
 
 
+def replay(run_id: str) -> None:
+    """The act that is for operators, at a dead run."""
+    _button("replay", "Replay", ":material/replay:", run_id, fits=True)
+
+
 def ask(run_id: str) -> None:
     """Show what was asked for about this run.
 
@@ -136,6 +141,23 @@ def _retry(run_id: str) -> None:
         )
 
 
+@st.dialog("Replay this dead run?", on_dismiss=_answered)
+def _replay(run_id: str) -> None:
+    st.write(
+        "It took too many workers with it, or broke too often, so nobody executes it any more. It is queued again at "
+        "the head of its lane, goes on after its last finished step, and may do the same again: look at its steps "
+        "first."
+    )
+    if st.button("Replay the run", type="primary", key="confirm_replay"):
+
+        async def again(platform: Platform, who: Viewer) -> None:
+            who.ctx.require(Scope.PLATFORM_OPERATE)
+            run = (await history(platform.db, who.ctx, run_id, platform.clock.now())).run
+            await platform.control.retry(await acting(platform, who, run.tenant_id), run_id)
+
+        _act(again, "The run is queued again.")
+
+
 @st.dialog("Fork this run?", width="medium", on_dismiss=_answered)
 def _fork(run_id: str) -> None:
     view, steps = _read(run_id)
@@ -207,6 +229,7 @@ _DIALOGS: dict[str | None, Callable[[str], None]] = {
     "pause": _pause,
     "resume": _resume,
     "retry": _retry,
+    "replay": _replay,
     "fork": _fork,
     "budget": _budget,
 }

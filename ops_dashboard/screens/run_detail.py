@@ -14,13 +14,12 @@ from core.bootstrap import Platform
 from core.errors import NotFound
 from core.runs.history import Relative, Relatives
 from core.runs.model import RunState, RunView
-from core.tenancy import Scope
 from core.usage.model import format_usd
-from ops_dashboard import data, figures, session, snapshots
+from ops_dashboard import data, figures, session, snapshots, timeline
 from ops_dashboard.data import RunDetail
 from ops_dashboard.screens import run_acts
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import NONE, duration, moment, percent
+from ops_dashboard.words import CAUSES, NONE, duration, moment, percent, plain
 
 _RUN = "run_shown"
 _Color = Literal["orange", "blue", "violet", "green", "red", "gray"]
@@ -79,12 +78,16 @@ def _live() -> None:
     _family(shown.detail.history.relatives)
     with st.container(border=True):
         st.plotly_chart(
-            figures.timeline(
+            timeline.timeline(
                 shown.detail.steps, shown.detail.passages, shown.detail.transitions, _calm(shown.now), who.timezone
             ),
             key="timeline",
             config=figures.CONFIG,
         )
+        if (attempts := len(shown.detail.steps)) > timeline.MOST_STEPS:
+            st.caption(
+                f"The newest {timeline.MOST_STEPS} of {attempts:,} attempts of steps; all are in the table below."
+            )
     _tabs(who, shown)
 
 
@@ -95,18 +98,22 @@ def _head(who: Viewer, shown: _Shown) -> None:
     st.subheader(f"{row['workflow']} v{row['version']}", anchor=False)
     with st.container(horizontal=True, vertical_alignment="center"):
         cause = row["cause"] if state is not RunState.QUEUED else _queued_cause(who, row)
-        st.badge(f"{state}: {str(cause).replace('_', ' ')}" if cause else str(state), icon=icon, color=color)
+        st.badge(f"{state}: {plain(cause)}" if cause else str(state), icon=icon, color=color, help=CAUSES)
         if row["held"] and state is RunState.RUNNING:
             st.badge("pauses before its next step", icon=":material/pause:", color="violet")
         if row["outcome"]:
-            st.badge(row["outcome"], color="gray")
+            st.badge(plain(row["outcome"]), color="gray")
+        if row["error_code"]:
+            st.badge(plain(row["error_code"]), color="red")
+        if who.operator:
+            st.markdown(f"of **{_name_of(who, row['tenant_id'])}**")
         if _compensates(shown.detail.transitions, state):
             st.badge("undoing", icon=":material/undo:", color="orange")
         st.markdown(f"`{row['run_id']}`")
         if row["forked_from"]:
-            st.markdown(f"forked from `{row['forked_from']}`")
-        if who.operator and state is RunState.DEAD and st.button("Replay", icon=":material/replay:", key="replay"):
-            _replay(row["tenant_id"], row["run_id"])
+            st.markdown(f"forked from [{row['forked_from']}](/runs?run={row['forked_from']})")
+        if who.operator and state is RunState.DEAD:
+            run_acts.replay(row["run_id"])
         if who.reviewer and shown.view is not None:  # operators and members look only
             run_acts.buttons(shown.view)
         if who.admin or who.operator:
@@ -119,14 +126,8 @@ def _compensates(transitions: pd.DataFrame, state: RunState) -> bool:
     return not state.final and told[-1:] == ["compensating"]
 
 
-def _replay(tenant_id: str, run_id: str) -> None:
-    """An operator lets a dead run begin anew, in the name of its tenant; its audit says who it was."""
-
-    async def again(platform: Platform, who: Viewer) -> None:
-        who.ctx.require(Scope.PLATFORM_OPERATE)
-        await platform.control.retry(await run_acts.acting(platform, who, tenant_id), run_id)
-
-    session.act(again, "The run is queued again.")
+def _name_of(who: Viewer, tenant_id: str) -> str:
+    return next((one.name for one in snapshots.pulse(who).tenants if one.tenant_id == tenant_id), tenant_id)
 
 
 def _queued_cause(who: Viewer, row: dict[str, Any]) -> str | None:
@@ -186,7 +187,7 @@ def _family(family: Relatives) -> None:
     told = " · ".join(f"{count:,} {state}" for state, count in family.counts.items())
     with st.expander(f"Children: {told}", icon=":material/family_history:"):
         for child in family.children:
-            st.markdown(f"{_linked(child)} {child.state}")
+            st.markdown(f":{_STATE_BADGES[child.state][0]}-badge[{child.state}] {_linked(child)}")
         left = sum(family.counts.values()) - len(family.children)
         if left:
             st.caption(f"and {left:,} more")
@@ -214,7 +215,7 @@ def _tabs(who: Viewer, shown: _Shown) -> None:
         st.json(shown.view.input)
     with tabs[3]:
         if shown.view.error:
-            st.error(f"{shown.view.error.get('code')}: {shown.view.error.get('message')}")
+            st.error(f"{plain(shown.view.error.get('code'))}: {shown.view.error.get('message')}")
         if shown.view.output is not None:
             st.json(shown.view.output)
         elif not shown.view.error:
@@ -241,7 +242,7 @@ def _steps(steps: pd.DataFrame, who: Viewer) -> None:
                 ],
                 "Cost": [format_usd(int(cost)) for cost in steps["cost_microusd"]],
                 "Model": steps["model"].fillna(NONE),
-                "Error": steps["error_code"].fillna(NONE),
+                "Error": [NONE if pd.isna(code) else plain(code) for code in steps["error_code"]],
                 "Began": [moment(at, who.timezone) for at in steps["started_at"]],
             }
         ),
@@ -255,8 +256,9 @@ def _transitions(transitions: pd.DataFrame, who: Viewer) -> None:
             {
                 "#": transitions["seq"],
                 "At": [moment(at, who.timezone) for at in transitions["at"]],
-                "What": [kind.replace("_", " ") for kind in transitions["kind"]],
-                "Cause": transitions["cause"].fillna(NONE),
+                "What": [plain(kind) for kind in transitions["kind"]],
+                "Step": [NONE if pd.isna(step) else str(abs(int(step))) for step in transitions["step"]],
+                "Cause": [NONE if pd.isna(cause) else plain(cause) for cause in transitions["cause"]],
             }
         ),
         hide_index=True,

@@ -17,7 +17,7 @@ from ops_dashboard.pulse import Pulse
 from ops_dashboard.screens import bulk, run_detail
 from ops_dashboard.screens.tables import height_of
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import NONE, duration, moment
+from ops_dashboard.words import CAUSES, NONE, duration, moment, plain
 
 PAGE = 50
 _ANY = "any"
@@ -143,6 +143,7 @@ def _list() -> None:
         selection_mode="single-cell",
         column_config={
             "Run": st.column_config.TextColumn(width="medium"),
+            "Cause": st.column_config.TextColumn(help=CAUSES),
             "Outcome": st.column_config.TextColumn(width=110),
             "Cost": st.column_config.TextColumn(width=90),
             "State": st.column_config.MultiselectColumn(
@@ -153,7 +154,7 @@ def _list() -> None:
     _pager(pages, rows, more)
 
 
-_STATE_TONES = ("orange", "blue", "violet", "green", "red", "gray")
+_STATE_TONES = ("orange", "blue", "violet", "green", "red", "gray", "yellow")
 
 
 def _open_selected() -> None:
@@ -191,7 +192,7 @@ def _table(who: Viewer, rows: list[dict[str, Any]]) -> pd.DataFrame:
         "State": [[row["state"]] for row in rows],
         "Cause": [_cause(row, pulse) for row in rows],
         "Workflow": [f"{row['workflow']} v{row['version']}" for row in rows],
-        "Outcome": [row["outcome"] or row["error_code"] or NONE for row in rows],
+        "Outcome": [plain(row["outcome"] or row["error_code"] or NONE) for row in rows],
         "Submitted": [moment(row["submitted_at"], who.timezone) for row in rows],
         "Waited": [_span(row["submitted_at"], row["started_at"]) for row in rows],
         "Duration": [_span(row["submitted_at"], row["finished_at"]) for row in rows],
@@ -210,7 +211,7 @@ def _table(who: Viewer, rows: list[dict[str, Any]]) -> pd.DataFrame:
 def _cause(row: dict[str, Any], pulse: Pulse) -> str:
     queued = row["state"] == RunState.QUEUED
     cause = pulse.queued_cause(row["tenant_id"], row["workflow"], row["version"]) if queued else row["cause"]
-    return str(cause).replace("_", " ") if cause else NONE
+    return plain(cause) if cause else NONE
 
 
 def _span(begin: datetime, end: datetime | None) -> str:

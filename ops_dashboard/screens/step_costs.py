@@ -7,7 +7,7 @@ import streamlit as st
 
 from core.usage.model import format_usd
 from ops_dashboard import session
-from ops_dashboard.words import percent
+from ops_dashboard.words import NONE, percent
 
 
 def show(tenant_id: str | None) -> None:
@@ -25,10 +25,12 @@ def show(tenant_id: str | None) -> None:
             {
                 "Workflow": [each.workflow for each in found],
                 "Step": [each.step for each in found],
-                "Ended": [each.settled for each in found],
-                "Costs, 95th percentile": [format_usd(each.p95_microusd) for each in found],
+                "Times": [each.settled for each in found],
+                "Cost p95": [format_usd(each.p95_microusd) for each in found],
                 "Estimate too small": [percent(each.exceeded_share) for each in found],
-                "by, on average": [format_usd(each.mean_overshoot_microusd) for each in found],
+                "Short by, on average": [
+                    format_usd(each.mean_overshoot_microusd) if each.exceeded_share else NONE for each in found
+                ],
             }
         ),
         hide_index=True,

@@ -10,6 +10,7 @@ import streamlit as st
 
 from core.bootstrap import Platform
 from core.errors import InvalidInput
+from core.ids import TenantId
 from core.tenancy import ModelTier, Policy, Tier
 from core.tenants.model import TenantView
 from core.usage.model import format_usd
@@ -22,20 +23,19 @@ from ops_dashboard.session import Viewer
 from ops_dashboard.words import causes, count, duration, percent
 
 
-async def _list(platform: Platform, who: Viewer) -> list[TenantView]:
-    return list(await platform.tenants.list_tenants(who.ctx))
+def _tenant(tenant_id: str) -> TenantView:
+    return session.ask(lambda platform, _: platform.tenants.tenant(TenantId(tenant_id)))
 
 
 def show() -> None:
     """All tenants and one of them for operators; the own one for admins."""
     who = session.viewer()
-    tenants = {tenant.tenant_id: tenant for tenant in session.ask(_list)}
     if not who.operator:
         st.title(who.identity.tenant_name, anchor=False)
         _use()
         policy, costs, keys = st.tabs(["Policy", "Costs of steps", "API keys"])
         with policy:
-            _editor(who, tenants[who.ctx.tenant_id])
+            _editor(who, _tenant(who.ctx.tenant_id))
         with costs:
             step_costs.show(None)
         with keys:
@@ -43,16 +43,17 @@ def show() -> None:
         return
     st.title("Tenants", anchor=False)
     _platform_cap(who)
+    tenants = [tenant.tenant_id for tenant in snapshots.pulse(who).tenants]
     if not tenants:
         st.info("There is no tenant yet. `bailiwick seed` makes the demo tenants.", icon=":material/domain_add:")
         return
     # The address holds what is shown: ids, so that a link to a tenant is a link to that tenant.
-    chosen = st.selectbox("Tenant", list(tenants), key="policy_of", bind="query-params")
+    chosen = st.selectbox("Tenant", tenants, key="policy_of", bind="query-params")
     _use()
     if chosen is not None:
         policy, costs = st.tabs(["Policy", "Costs of steps"])
         with policy:
-            _editor(who, tenants[chosen])
+            _editor(who, _tenant(chosen))
         with costs:
             step_costs.show(chosen)
 

@@ -3,43 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from datetime import datetime, timedelta
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from core.bootstrap import Platform
 from core.commands.versions import changed_as_text, share_in_words
 from core.errors import BailiwickError
 from core.versions.model import Changed, VersionView
-from ops_dashboard import data, figures, session
+from ops_dashboard import figures, session, snapshots
 from ops_dashboard.figures import CONFIG
 from ops_dashboard.screens.tables import table
 from ops_dashboard.session import Viewer
-from ops_dashboard.snapshots import SPANS, Span
+from ops_dashboard.snapshots import SPANS
 from ops_dashboard.words import NONE, moment
 
 _CHANGED = "route_changed"
 
 
 def show() -> None:
-    """A workflow is chosen; its versions, their plots and the acts on its route are shown."""
-    who = session.viewer()
+    """A workflow is chosen; its versions and plots, which renew themselves, and the acts on its route are shown."""
     st.title("Versions", anchor=False)
     views = session.ask(_listed)
-    _stuck(views)
+    if not views:
+        st.info(
+            "No version is known yet: a worker tells what it has when it starts. `bailiwick worker` starts one.",
+            icon=":material/alt_route:",
+        )
+        return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         names = list(dict.fromkeys(view.workflow for view in views))
         workflow = st.selectbox("Workflow", names, key="workflow", bind="query-params", width=320)
-        name = st.segmented_control(
+        st.segmented_control(
             "Window", [span.name for span in SPANS], default=SPANS[1].name, required=True, key="versions_window"
         )
-    span = next((span for span in SPANS if span.name == name), SPANS[1])
-    own = [view for view in views if view.workflow == workflow]
-    _versions(own, who.timezone)
-    _plots(workflow, span, who.timezone)
-    _acts(workflow, own)
+    _live()
+    _acts(workflow, [view for view in views if view.workflow == workflow])
+
+
+@session.live("5s")
+def _live() -> None:
+    who = session.viewer()
+    workflow = st.session_state.get("workflow")
+    span = next((span for span in SPANS if span.name == st.session_state.get("versions_window")), SPANS[1])
+    views = session.ask(_listed)
+    _stuck(views)
+    _versions([view for view in views if view.workflow == workflow], who.timezone)
+    frame = snapshots.version_endings(who, span)
+    own = frame[frame["workflow"] == workflow]
+    left, right = st.columns(2, border=True)
+    left.plotly_chart(figures.version_endings(own, who.timezone), key="versions_ended", config=CONFIG)
+    right.plotly_chart(figures.version_failures(own, who.timezone), key="versions_failed", config=CONFIG)
 
 
 async def _listed(platform: Platform, who: Viewer) -> list[VersionView]:
@@ -75,26 +89,6 @@ def _code(view: VersionView) -> str:
     if view.stuck:
         return "missing"
     return "may be removed" if view.removable else "needed"
-
-
-def _plots(workflow: str, span: Span, timezone: str) -> None:
-    frame = session.ask(lambda platform, who: _endings(platform, who, span))
-    own = frame[frame["workflow"] == workflow]
-    for column, figure in zip(
-        st.columns(2), (figures.version_endings(own, timezone), figures.version_failures(own, timezone)), strict=True
-    ):
-        column.plotly_chart(figure, config=CONFIG)
-
-
-async def _endings(platform: Platform, who: Viewer, span: Span) -> pd.DataFrame:
-    return await data.version_endings(
-        platform.db, who.ctx, _calm(platform.clock.now(), span), span.seconds, span.bucket_s
-    )
-
-
-def _calm(now: datetime, span: Span) -> datetime:
-    """The end of the last whole bucket: one that fills up would change the plots at every look."""
-    return now - timedelta(seconds=now.timestamp() % span.bucket_s)
 
 
 def _acts(workflow: str, views: list[VersionView]) -> None:

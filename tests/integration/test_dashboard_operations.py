@@ -91,9 +91,9 @@ async def test_the_pulse_names_why_nothing_moves_and_how_long_the_oldest_run_is_
     await work.usage.reserve(on.ctx, "chat/1", 2_500)
     work.clock.advance(20)
 
-    tenants = await work.tenants.list_tenants(await work.operator())
-    pulse = await data.pulse(work.db, await work.operator(), tenants, work.clock.now())
+    pulse = await data.pulse(work.db, await work.operator(), work.clock.now())
     (tenant,) = pulse.tenants
+    assert (tenant.name, tenant.tier, tenant.queue_depth) == ("Credit Union", "free", Policy().queue_depth)
     assert (tenant.queued, tenant.running, tenant.queued_by_cause) == (2, 1, {Cause.CAP: 2})
     assert tenant.oldest_queued_at == submitted
     assert (tenant.runs_today, tenant.daily_runs) == (3, 20)
@@ -103,7 +103,7 @@ async def test_the_pulse_names_why_nothing_moves_and_how_long_the_oldest_run_is_
     rate = Wait(2, "credit-bureau", Cause.RATE, key="credit-bureau", wake_at=submitted + timedelta(hours=1))
     await work.execution.arm_wait(on, rate)
     await work.execution.park(on)
-    pulse = await data.pulse(work.db, union, tenants, work.clock.now())
+    pulse = await data.pulse(work.db, union, work.clock.now())
     (tenant,) = pulse.tenants
     assert tenant.waiting == {"rate": 1}
     assert pulse.workers == ()  # workers are the operators' business
@@ -161,8 +161,7 @@ async def test_fairness_compares_those_who_kept_a_backlog_apart_from_those_who_w
     work.clock.advance(50)
 
     operator = await work.operator()
-    tenants = await work.tenants.list_tenants(operator)
-    pulse = await data.pulse(work.db, operator, tenants, work.clock.now())
+    pulse = await data.pulse(work.db, operator, work.clock.now())
     services = await data.services(work.db, operator, pulse.tenants, work.clock.now(), 60)
     found = fairness(services)
     assert (found.tenants, found.contenders) == (3, 2)
@@ -190,6 +189,10 @@ async def test_beyond_the_largest_tenants_a_plot_has_one_row_a_bucket_for_all_ot
     assert sum(row["worker_s"] for row in service) == 5 * 60
     window = await data.window(work.db, operator, now, seconds=120, bucket_s=60)
     assert set(window.depth_over_time["tenant_id"]) == {f"tenant-{number}" for number in range(5)}
+    assert {row.tenant_id for row in window.waits_over_time.itertuples()} == {f"tenant-{n}" for n in range(5)}
+    assert {(row.bucket, row.wait_p95_s) for row in window.waits_over_time.itertuples()} == {
+        (now - timedelta(seconds=60), 60.0)
+    }
     causes = window.wait_causes.set_index("tenant_id")
     assert list(causes.loc["tenant-4", ["starts", "share_s", "capped_s", "no_worker_s"]]) == [1, 0, 0, 60]
 
@@ -220,6 +223,7 @@ async def test_a_tenants_user_sees_only_their_own_numbers_and_operators_function
         "op_depth_over_time": (since, now, 60, 8),
         "op_run_rows": (None, None, None, None, None, None, None, None, None, 10),
         "op_wait_causes": (since, now),
+        "op_wait_over_time": (since, now, 60, 8),
         "op_platform": (),
         "op_workers": (),
         "op_audit": (),

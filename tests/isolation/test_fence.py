@@ -91,6 +91,7 @@ FUNCTIONS = {
     "op_version_route_set": May.OPERATE,
     "op_versions": May.OPERATE,
     "op_wait_causes": May.OPERATE,
+    "op_wait_over_time": May.OPERATE,
     "op_workers": May.OPERATE,
     "orphaned": May.REFUSE,
     "overlong": May.REFUSE,

@@ -64,22 +64,22 @@ language sql stable as $$
     from queue_entries e  -- its rank says when it was queued, so that a million of them need no look at their runs
 $$;
 
--- Now, per tenant: queue (by lane, too), slots, burst, waits by cause, quota, budget of the month, reviews.
+-- Now, per tenant: queue (by lane, too) and its limit, slots, burst, waits by cause, quota, budget of the month, reviews.
 create function app.pulse(p_now timestamptz)
-returns table (tenant_id text, queued integer, running integer, cap integer, weight double precision,
-               paused boolean, draining boolean, burst_slots integer, burst_credit_s double precision,
-               debt_s double precision, lanes jsonb, codes jsonb, oldest_queued_at timestamptz, waiting jsonb,
-               runs_today integer, month_limit_microusd bigint, month_reserved_microusd bigint,
-               month_spent_microusd bigint, reviews_open integer, reviews_overdue integer,
-               review_next_due timestamptz)
+returns table (tenant_id text, name text, tier text, queued integer, queue_depth integer, running integer, cap integer,
+               weight double precision, paused boolean, draining boolean, burst_slots integer,
+               burst_credit_s double precision, debt_s double precision, lanes jsonb, codes jsonb,
+               oldest_queued_at timestamptz, waiting jsonb, runs_today integer, daily_runs integer,
+               month_limit_microusd bigint, month_reserved_microusd bigint, month_spent_microusd bigint,
+               reviews_open integer, reviews_overdue integer, review_next_due timestamptz)
 language sql stable as $$
-    select t.tenant_id, coalesce(q.queued, 0), coalesce(q.running, 0), coalesce(q.cap, 0), coalesce(q.weight, 1),
-           coalesce(q.paused, false), coalesce(q.draining, false), coalesce(q.burst_slots, 0),
-           coalesce(q.burst_credit_s, 0),
+    select t.tenant_id, t.name, p.document ->> 'tier', coalesce(q.queued, 0), (p.document ->> 'queue_depth')::integer,
+           coalesce(q.running, 0), coalesce(q.cap, 0), coalesce(q.weight, 1), coalesce(q.paused, false),
+           coalesce(q.draining, false), coalesce(q.burst_slots, 0), coalesce(q.burst_credit_s, 0),
            coalesce(greatest(0, q.debt_s + (q.running - q.cap) * greatest(0, extract(epoch from p_now - q.clock_at))), 0),
            coalesce(l.lanes, '{}'), coalesce(k.codes, '{}'), oldest.queued_at, coalesce(w.waiting, '{}'),
-           coalesce(d.runs, 0), coalesce(b.limit_microusd, 0), coalesce(b.reserved_microusd, 0),
-           coalesce(b.spent_microusd, 0), v.open, v.overdue, v.next_due
+           coalesce(d.runs, 0), (p.document ->> 'daily_runs')::integer, (p.document ->> 'budget_month_microusd')::bigint,
+           coalesce(b.reserved_microusd, 0), coalesce(b.spent_microusd, 0), v.open, v.overdue, v.next_due
     from tenants t
     join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
     cross join lateral (select coalesce(p.document ->> 'timezone', 'UTC') as name) zone
@@ -312,12 +312,12 @@ $$;
 -- The same over all tenants, for operators: empty outside the tenant 'platform'.
 
 create function app.op_pulse(p_now timestamptz)
-returns table (tenant_id text, queued integer, running integer, cap integer, weight double precision,
-               paused boolean, draining boolean, burst_slots integer, burst_credit_s double precision,
-               debt_s double precision, lanes jsonb, codes jsonb, oldest_queued_at timestamptz, waiting jsonb,
-               runs_today integer, month_limit_microusd bigint, month_reserved_microusd bigint,
-               month_spent_microusd bigint, reviews_open integer, reviews_overdue integer,
-               review_next_due timestamptz)
+returns table (tenant_id text, name text, tier text, queued integer, queue_depth integer, running integer, cap integer,
+               weight double precision, paused boolean, draining boolean, burst_slots integer,
+               burst_credit_s double precision, debt_s double precision, lanes jsonb, codes jsonb,
+               oldest_queued_at timestamptz, waiting jsonb, runs_today integer, daily_runs integer,
+               month_limit_microusd bigint, month_reserved_microusd bigint, month_spent_microusd bigint,
+               reviews_open integer, reviews_overdue integer, review_next_due timestamptz)
 language sql stable as $$ select * from app.pulse(p_now) where app.tenant() = 'platform' $$;
 select app.control('app.op_pulse(timestamptz)');
 

@@ -92,6 +92,30 @@ returns table (tenant_id text, starts integer, bursts integer, capped_s double p
 language sql stable as $$ select * from app.wait_causes(p_since, p_now) where app.tenant() = 'platform' $$;
 select app.control('app.op_wait_causes(timestamptz, timestamptz)');
 
+-- How long the runs that got a slot in each bucket of time had waited for it, p95, of the p_top tenants that waited most
+-- in all; buckets in which none of a tenant's runs started have no row of it.
+create function app.wait_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer, p_top integer)
+returns table (tenant_id text, bucket timestamptz, wait_p95_s double precision)
+language sql stable as $$
+    with starts as materialized (
+        select q.tenant_id, floor(extract(epoch from q.claimed_at - p_since) / p_bucket_s)::integer as n,
+               greatest(0, extract(epoch from q.claimed_at - q.queued_at))::double precision as waited_s
+        from app.queue_passages(p_since) q where q.claimed_at > p_since and q.claimed_at < p_now
+    ), top as (
+        select s.tenant_id from starts s group by s.tenant_id order by sum(s.waited_s) desc, s.tenant_id limit p_top
+    )
+    select s.tenant_id, p_since + make_interval(secs => s.n * p_bucket_s),
+           percentile_cont(0.95) within group (order by s.waited_s)
+    from starts s join top on top.tenant_id = s.tenant_id group by s.tenant_id, s.n
+$$;
+
+create function app.op_wait_over_time(p_since timestamptz, p_now timestamptz, p_bucket_s integer, p_top integer)
+returns table (tenant_id text, bucket timestamptz, wait_p95_s double precision)
+language sql stable as $$
+    select * from app.wait_over_time(p_since, p_now, p_bucket_s, p_top) where app.tenant() = 'platform'
+$$;
+select app.control('app.op_wait_over_time(timestamptz, timestamptz, integer, integer)');
+
 -- The cap of the whole platform; null: none.
 create function app.op_platform() returns table (cap integer) language sql stable as $$
     select p.cap from queue_platform p where app.tenant() = 'platform'

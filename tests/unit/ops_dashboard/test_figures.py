@@ -10,6 +10,7 @@ import pytest
 
 from ops_dashboard import figures
 from ops_dashboard.figures import OTHERS, TOP
+from ops_dashboard.timeline import MOST_STEPS, timeline
 
 NINE = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 NAMES = {"bank": "Regional Bank"}
@@ -53,7 +54,8 @@ def test_beyond_the_largest_tenants_the_others_are_drawn_together_and_nothing_is
         figures.version_endings(pd.DataFrame(), "UTC"),
         figures.version_failures(pd.DataFrame(), "UTC"),
         figures.wait_causes(pd.DataFrame(), {}),
-        figures.timeline(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), NINE, "UTC"),
+        figures.waits_over_time(pd.DataFrame(), figures.buckets_of(NINE, 60, 60), {}, {}, "UTC"),
+        timeline(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), NINE, "UTC"),
     ],
 )
 def test_a_figure_of_nothing_says_so_instead_of_showing_empty_axes(figure: object) -> None:
@@ -78,7 +80,7 @@ def test_waiting_is_stacked_by_cause_for_the_tenants_that_waited_most() -> None:
     figure = figures.wait_causes(pd.DataFrame(rows, columns=columns), NAMES)
     assert [trace.name for trace in figure.data] == ["share", "cap", "paused", "no worker", "no code"]
     assert list(figure.data[0].y)[:2] == ["Regional Bank", f"t{TOP + 2}"]
-    assert [trace.x[0] for trace in figure.data] == [30.0, 60.0, 0.0, 1.0, 5.0]
+    assert [trace.x[0] for trace in figure.data] == [0.5, 1.0, 0.0, 0.02, 0.08]  # minutes
     assert len(figure.data[0].y) == TOP
     idle = figures.wait_causes(pd.DataFrame([("bank", 9, 0, 0.0, 0.0, 0.0, 0.0, 0.0)], columns=columns), NAMES)
     assert len(idle.layout.annotations) == 1
@@ -99,7 +101,7 @@ def test_a_run_is_drawn_with_its_queue_slots_waits_by_cause_and_attempts() -> No
     )
     steps = pd.DataFrame(
         [
-            (1, 1, "pull_credit", "call", "failed", 0, None, at(6), at(7), "unavailable"),
+            (1, 1, "pull_credit", "call", "failed", 0, None, at(6), at(7), "model_unavailable"),
             (1, 2, "pull_credit", "call", "done", 2_500, None, at(7), at(8), None),
             (2, 1, "review", "review", "started", 0, None, at(8), None, None),
         ],
@@ -108,7 +110,7 @@ def test_a_run_is_drawn_with_its_queue_slots_waits_by_cause_and_attempts() -> No
             *("started_at", "finished_at", "error_code"),
         ],
     )
-    (bars,) = figures.timeline(steps, passages, transitions, at(111), "UTC").data
+    (bars,) = timeline(steps, passages, transitions, at(111), "UTC").data
     drawn = [(row, round(length / 1000)) for row, length in zip(bars.y, bars.x, strict=True)]
     assert drawn == [
         ("queue", 5),
@@ -121,7 +123,7 @@ def test_a_run_is_drawn_with_its_queue_slots_waits_by_cause_and_attempts() -> No
         ("2. review", 103),
     ]
     assert bars.text[2] == "no worker"
-    assert "unavailable" in bars.customdata[5]
+    assert "model unavailable" in bars.customdata[5]
     assert "$0.0025" in bars.customdata[6]
 
 
@@ -132,5 +134,31 @@ def test_the_time_between_a_failure_and_its_retry_is_no_wait() -> None:
     transitions = pd.DataFrame(
         [(1, at(2), "failed", None), (2, at(50), "retried", None)], columns=["seq", "at", "kind", "cause"]
     )
-    (bars,) = figures.timeline(pd.DataFrame(), passages, transitions, at(60), "UTC").data
+    (bars,) = timeline(pd.DataFrame(), passages, transitions, at(60), "UTC").data
     assert list(bars.y) == ["queue", "slot", "queue"]
+
+
+def test_a_step_that_was_set_aside_is_drawn_and_of_very_many_only_the_newest() -> None:
+    columns = [
+        *("step", "attempt", "name", "kind", "state", "cost_microusd", "model"),
+        *("started_at", "finished_at", "error_code"),
+    ]
+    rows = [
+        (number, 1, "screen", "step", "set aside" if number % 2 else "done", 0, None, at(number), at(number + 1), None)
+        for number in range(1, MOST_STEPS + 11)
+    ]
+    steps = pd.DataFrame(rows, columns=columns)
+    (bars,) = timeline(steps, pd.DataFrame(), pd.DataFrame(), at(99), "UTC").data
+    assert list(bars.y) == [f"{number}. screen" for number in range(11, MOST_STEPS + 11)]
+    assert len(set(bars.marker.color)) == 2
+
+
+def test_failures_are_named_in_words_and_the_tenants_beyond_the_largest_are_one() -> None:
+    rows = [(f"t{number:02}", "loan", "step_failed", number + 1) for number in range(TOP + 3)]
+    rows.append(("t00", "loan", "timeout", 1))
+    frame = pd.DataFrame(rows, columns=["tenant_id", "workflow", "code", "count"])
+    figure = figures.failures(frame, {}, {})
+    assert [trace.name for trace in figure.data][-1] == OTHERS
+    assert len(figure.data) == TOP + 1
+    assert sum(sum(trace.x) for trace in figure.data) == sum(row[3] for row in rows)
+    assert list(figure.layout.yaxis.categoryarray) == ["step failed", "timeout"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.queue.shares import jain
-from ops_dashboard.measures import Service, fairness, ratio
+from ops_dashboard.measures import Service, correlations, fairness, ratio
 
 SHARES = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=50)
 
@@ -47,3 +51,44 @@ def test_only_tenants_with_about_the_longest_backlog_contend_and_it_takes_two() 
 def test_nothing_of_nothing_has_no_share() -> None:
     assert ratio(1, 0) is None
     assert ratio(1, 4) == 0.25
+
+
+def over_time(**values: Sequence[float]) -> pd.DataFrame:
+    """Long rows of one value per tenant and minute."""
+    start = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+    return pd.DataFrame(
+        [
+            (tenant, start + timedelta(minutes=minute), value)
+            for tenant, row in values.items()
+            for minute, value in enumerate(row)
+        ],
+        columns=["tenant_id", "bucket", "value"],
+    )
+
+
+def test_a_spike_that_others_feel_is_told_from_one_that_they_do_not() -> None:
+    depth = over_time(bank=[0, 0, 0, 0, 0, 200, 180, 150, 90, 0, 0, 0], shop=[3] * 12).rename(
+        columns={"value": "queued"}
+    )
+    waits = over_time(
+        union=[0.1, 0.2, 0.1, 0.2, 4.0, 9.0, 8.0, 7.0, 0.2, 0.1, 0.2, 0.1],
+        shop=[0.2, 0.1] * 6,
+        bank=[0.1] * 12,
+    ).rename(columns={"value": "wait_p95_s"})
+    found = correlations(depth, waits)
+    assert [(pair.of, pair.on, pair.moved) for pair in found] == [("bank", "union", True), ("bank", "shop", False)]
+    assert found[0].r > 0.5
+    assert (found[0].calm_s, found[0].spike_s) == pytest.approx((0.15, 7.5))
+    assert found[0].points == 12
+    assert abs(found[1].r) < 0.5
+
+
+def test_without_a_spike_or_with_too_few_moments_nothing_is_said() -> None:
+    waits = over_time(union=[0.1, 5.0] * 6).rename(columns={"value": "wait_p95_s"})
+    for queue in ([9.0] * 11 + [0.0], [50.0] * 12):  # too short for a spike; no calm to compare it with
+        assert correlations(over_time(bank=queue).rename(columns={"value": "queued"}), waits) == []
+    depth = over_time(bank=[0.0] * 8 + [50.0] * 4).rename(columns={"value": "queued"})
+    assert correlations(depth, waits.head(7)) == []
+    assert correlations(depth, waits.head(0)) == []
+    (still,) = correlations(depth, waits.assign(wait_p95_s=0.0))
+    assert (still.r, still.moved) == (0.0, False)

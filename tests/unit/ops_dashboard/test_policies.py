@@ -72,10 +72,19 @@ def test_caps_inside_the_organisation_may_be_empty_and_are_named_one_by_one() ->
 
 
 @pytest.mark.parametrize(
-    "fields", [{"weight": 0}, {"concurrency_cap": 0}, {"budget_run_microusd": -1}, {"rate_limits": {"x": {"limit": 0}}}]
+    ("fields", "label"),
+    [
+        ({"weight": 0}, "^Weight: "),
+        ({"concurrency_cap": 0}, "^Cap \\(runs at a time\\): "),
+        ({"budget_run_microusd": -1}, "^Budget of a run, USD: "),
+        ({"rate_limits": {"x": {"limit": 0}}}, "^rate limits x limit: "),
+        ({"budget_cheaper_at": 1.0, "budget_skip_at": 0.5}, "^Policy: "),
+    ],
 )
-def test_a_value_out_of_bounds_is_refused_by_name(fields: dict[str, object]) -> None:
-    with pytest.raises(InvalidInput, match=next(iter(fields))):
+def test_a_value_out_of_bounds_is_refused_by_the_name_that_the_form_gives_it(
+    fields: dict[str, object], label: str
+) -> None:
+    with pytest.raises(InvalidInput, match=label):
         changed(POLICY, fields)
 
 

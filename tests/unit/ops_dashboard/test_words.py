@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ops_dashboard.words import NONE, causes, count, duration, facts, moment, percent, relative
+from ops_dashboard.words import NONE, causes, count, duration, facts, literal, moment, percent, relative, shares
 
 NOON = datetime(2026, 3, 8, 12, 0, tzinfo=UTC)
 
@@ -60,6 +60,18 @@ def test_causes_are_ordered_by_how_many_wait_for_them() -> None:
     assert causes({"rate": 3, "no_worker": 40, "review": 3, "timer": 0}) == "no worker 40 · rate 3 · review 3"
     assert causes({}) == NONE
     assert count(1_234_567) == "1\u202f234\u202f567"
+
+
+def test_waiting_is_shared_out_among_its_causes_without_what_hardly_counts() -> None:
+    assert shares({"cap": 79.5, "share": 20.0, "no_worker": 0.5}) == "cap 80 % · share 20 %"
+    assert shares({"cap": 0.0}) == shares({}) == NONE
+
+
+def test_what_others_wrote_is_nobodys_markup() -> None:
+    assert literal("![x](https://evil.example) **A** #1") == (
+        "\\!\\[x\\]\\(https\\://evil\\.example\\) \\*\\*A\\*\\* \\#1"
+    )
+    assert literal("Application 901") == "Application 901"
 
 
 def test_a_document_becomes_lines_that_name_every_value() -> None:
