@@ -117,7 +117,7 @@ def normalised_service(services: pd.DataFrame, names: Mapping[str, str], colors:
 
     ``services``: tenant_id, normalised, backlogged (share of the window with runs queued).
     """
-    figure = base("Worker-seconds per unit of weight: even bars mean fair service", 300, showlegend=False)
+    figure = base("Worker-seconds / weight: even is fair", 300, showlegend=False)
     figure.update_layout(hovermode="closest")
     if services.empty:
         return empty(figure, "No tenant had demand in this window.")
@@ -166,7 +166,7 @@ def wait_causes(frame: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
 
     ``frame``: tenant_id, capped_s, paused_s, no_worker_s, no_code_s, share_s.
     """
-    figure = base("Waiting in the queue, all runs together, by cause", 300, barmode="stack")
+    figure = base("Waiting in the queue in sum, by cause", 300, barmode="stack")
     figure.update_layout(hovermode="closest")
     total = pd.Series(dtype=float) if frame.empty else frame[[*QUEUE_CAUSES]].sum(axis=1)
     if not total.sum() > 0:

@@ -36,6 +36,7 @@ def pages(who: Viewer | None) -> list[tuple[str, str, str, Callable[[], None]]]:
         allowed = ["overview", "runs", "versions", "tenants", "audit"] * who.operator + ["reviews"] * who.pool_reviewer
     elif who.admin:
         allowed = [name for name in screens if name != "versions"]
+        screens["tenants"] = ("Tenant", *screens["tenants"][1:])
     elif who.reviewer:
         allowed = ["overview", "runs", "reviews", "schedules"]
     else:

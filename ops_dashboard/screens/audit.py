@@ -48,7 +48,8 @@ def _own() -> None:
         entry
         for entry in entries
         if act in {"any", entry.act}
-        and who_acts.lower() in f"{people.get(entry.actor, '')} {entry.actor} {entry.subject}".lower()
+        and who_acts.lower()
+        in f"{people.get(entry.actor)} {entry.actor} {people.get(entry.subject)} {entry.subject}".lower()
     ]
     if not shown:
         st.info("No entry matches." if entries else "Nothing has happened yet.", icon=":material/verified_user:")
@@ -59,7 +60,7 @@ def _own() -> None:
                 "At": moment(entry.at, who.timezone),
                 "Actor": people.get(entry.actor, entry.actor),
                 "Act": entry.act,
-                "Subject": entry.subject,
+                "Subject": people.get(entry.subject, entry.subject),
                 "Before": before,
                 "After": after,
                 "Policy": entry.policy_version,
@@ -70,7 +71,8 @@ def _own() -> None:
         ]
     )
     st.caption(
-        f"The newest {count(len(entries))} entries. Sealed entries are chained by hash; sealing runs in batches."
+        f"The newest {count(len(entries))} entries, times of {who.timezone}. Sealed entries are chained by hash; "
+        "sealing runs in batches."
     )
 
 
@@ -120,7 +122,7 @@ def _chains() -> None:
                 "At": moment(act["at"], who.timezone),
                 "Actor": read.people.get(act["actor"], act["actor"]),
                 "Act": act["act"],
-                "Subject": act["subject"],
+                "Subject": read.people.get(act["subject"], act["subject"]),
                 "Before": before,
                 "After": after,
             }
@@ -165,7 +167,8 @@ def _verify_all(tenant_ids: Sequence[str]) -> None:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> None:
-    table({name: [row[name] for row in rows] for name in rows[0]})
+    long = st.column_config.TextColumn(width="medium")
+    table({name: [row[name] for row in rows] for name in rows[0]}, {"Before": long, "After": long})
 
 
 def _differing(before: Any, after: Any) -> tuple[str, str]:
@@ -181,7 +184,10 @@ def _short(document: Any) -> str:
         return NONE
     if not isinstance(document, Mapping):
         return json.dumps(document, ensure_ascii=False)
-    return " · ".join(
-        f"{plain(name)}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
-        for name, value in document.items()
-    )
+    return " · ".join(f"{plain(name)}: {_word(value)}" for name, value in document.items())
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ", ".join(value) or NONE
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -9,7 +9,7 @@ import streamlit as st
 
 from ops_dashboard import figures
 from ops_dashboard.data import Window
-from ops_dashboard.measures import CORRELATION, Correlation
+from ops_dashboard.measures import CORRELATION, POINTS, SPIKE, Correlation
 from ops_dashboard.measures import correlations as measured
 from ops_dashboard.pulse import Pulse
 from ops_dashboard.screens.tables import table
@@ -65,7 +65,10 @@ def correlations(window: Window) -> list[Correlation]:
 def _felt(pairs: list[Correlation], names: Mapping[str, str]) -> None:
     st.subheader("Is one tenant's spike felt by others?", anchor=False, help=CORRELATION)
     if not pairs:
-        st.caption("Nobody had a spike in this window: at least 10 queued, and for most of it less than half of that.")
+        st.caption(
+            f"Nothing to compare in this window: it takes a queue of {SPIKE} runs that was also short for a while, and "
+            f"{POINTS} moments at which runs of others started."
+        )
         return
     moved = [pair for pair in pairs if pair.moved]
     for pair in moved[:3]:
@@ -92,7 +95,8 @@ def _felt(pairs: list[Correlation], names: Mapping[str, str]) -> None:
 def _drawn(window: Window) -> list[str]:
     """The tenants on the plots, the busiest first: they get colours of their own."""
     frames = ((window.service_over_time, "worker_s"), (window.depth_over_time, "queued"), (window.failures, "count"))
-    ranked = [frame.groupby("tenant_id")[value].sum().nlargest(figures.TOP).index for frame, value in frames]
+    sums = [frame.groupby("tenant_id")[value].sum().sort_values(ascending=False) for frame, value in frames]
+    ranked = [one.index[: figures.TOP] for one in sums]
     waited = window.waits_over_time["tenant_id"].unique()
     return [tenant for tenants in (*ranked, waited) for tenant in tenants if tenant != figures.OTHERS]
 

@@ -84,7 +84,7 @@ def lately(pulse: Pulse, window: Window, hits: Sequence[Hit]) -> None:
             "Failed": [_share(*pair) for pair in zip(rows["failed"], rows["succeeded"], strict=True)],
             "Weight": rows["weight"],
             "Worker time": _durations(rows["worker_s"]),
-            "Share of it": rows["worker_s"] / total if total else rows["worker_s"],
+            "Share of it": (rows["worker_s"] / total).round(2) if total else rows["worker_s"],
         },
         {
             "Tenant": st.column_config.TextColumn(pinned=True),

@@ -40,7 +40,7 @@ def of_all(pulse: Pulse, window: Window, pairs: Sequence[Correlation], short: Fa
     running, queued = sum(t.running for t in tenants), sum(t.queued for t in tenants)
     lanes: Counter[str] = sum((Counter(tenant.lanes) for tenant in tenants), Counter())
     fair_help = f"{JAIN_FORMULA}\n\n{_CONTENDING}"
-    with st.grid(4):
+    with st.grid(4, min_column_width=150):
         _tile("Running", f"{count(running)} / {count(pulse.slots)}", _slots(pulse), help_text=_HEADROOM)
         _tile("Queued", count(queued), f"oldest {_oldest(pulse)} · {in_lanes(lanes)}" if queued else "")
         _tile("Waiting", count(parked.total()), causes(parked), help_text=CAUSES)
@@ -61,7 +61,7 @@ def of_one(pulse: Pulse, window: Window) -> None:
     (tenant,) = pulse.tenants
     service = window.service.iloc[0] if len(window.service) else None
     ending = window.endings.iloc[0] if len(window.endings) else None
-    with st.grid(4):
+    with st.grid(4, min_column_width=150):
         _tile("Running", f"{tenant.running} / {tenant.cap}", "of your slots")
         _tile(
             "Queued",

@@ -143,7 +143,7 @@ def _tiles(row: dict[str, Any], who: Viewer, now: datetime) -> None:
     spent, budget = row["cost_microusd"], row["budget_microusd"]
     waited = row["started_at"] and (row["started_at"] - row["submitted_at"]).total_seconds()
     took = ((row["finished_at"] or now) - row["submitted_at"]).total_seconds()
-    with st.grid(5):
+    with st.grid(5, min_column_width=150):
         for label, value, below in (
             ("Cost", format_usd(spent), f"{percent(spent / budget)} of {format_usd(budget)}" if budget else NONE),
             ("Worker time", duration(row["worker_seconds"]), f"{row['attempt']} × in a slot"),

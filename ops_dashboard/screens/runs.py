@@ -20,6 +20,7 @@ from ops_dashboard.session import Viewer
 from ops_dashboard.words import CAUSES, NONE, duration, moment, plain
 
 PAGE = 50
+_FIELD_PX = 155
 _ANY = "any"
 _TABLE = "runs_table"
 _SHOWN = "runs_shown"
@@ -64,23 +65,21 @@ def _filters(who: Viewer) -> None:
         on_change=_first_page,
         label_visibility="collapsed",
     )
-    places = iter(st.columns([2, 2, 2, 3] if who.operator else [2, 2, 3]))
-    with next(places):
-        st.selectbox("Workflow", workflows, key="workflow", bind="query-params", on_change=_first_page)
-    if who.operator:
-        tenants = [_ANY, *(tenant.tenant_id for tenant in snapshots.pulse(who).tenants)]
-        with next(places):
-            st.selectbox("Tenant", tenants, key="tenant", bind="query-params", on_change=_first_page)
-    with next(places):
-        st.text_input("Outcome", key="outcome", bind="query-params", placeholder="declined", on_change=_first_page)
-    with next(places):
+    kept: dict[str, Any] = {"bind": "query-params", "on_change": _first_page}
+    # Not columns: on a narrow screen two of them share a line.
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.selectbox("Workflow", workflows, key="workflow", width=_FIELD_PX, **kept)
+        if who.operator:
+            tenants = [_ANY, *(tenant.tenant_id for tenant in snapshots.pulse(who).tenants)]
+            st.selectbox("Tenant", tenants, key="tenant", width=_FIELD_PX, **kept)
+        st.text_input("Outcome", key="outcome", placeholder="declined", width=_FIELD_PX, **kept)
         st.text_input(
             "Search",
             key="search",
-            bind="query-params",
             placeholder="run id, batch id or idempotency key",
-            on_change=_first_page,
             type="search",
+            width=320,
+            **kept,
         )
 
 
@@ -142,7 +141,8 @@ def _list() -> None:
         on_select=_open_selected,
         selection_mode="single-cell",
         column_config={
-            "Run": st.column_config.TextColumn(width="medium"),
+            "Run": st.column_config.TextColumn(width="small"),
+            "Batch": st.column_config.TextColumn(width="small"),
             "Cause": st.column_config.TextColumn(help=CAUSES),
             "Outcome": st.column_config.TextColumn(width=110),
             "Cost": st.column_config.TextColumn(width=90),
@@ -172,7 +172,7 @@ def _pager(pages: list[tuple[datetime, str]], rows: list[dict[str, Any]], more: 
         if st.button("Older", icon=":material/chevron_right:", icon_position="right", disabled=not more):
             pages.append((rows[-1]["submitted_at"], rows[-1]["run_id"]))
             st.rerun(scope="fragment")
-        st.caption(f"Page {len(pages) + 1} · click a run to open it")
+        st.caption(f"Page {len(pages) + 1} · click a run to open it · times of {session.viewer().timezone}")
 
 
 def _nothing(where: RunFilter) -> None:
@@ -196,13 +196,15 @@ def _table(who: Viewer, rows: list[dict[str, Any]]) -> pd.DataFrame:
         "Submitted": [moment(row["submitted_at"], who.timezone) for row in rows],
         "Waited": [_span(row["submitted_at"], row["started_at"]) for row in rows],
         "Duration": [_span(row["submitted_at"], row["finished_at"]) for row in rows],
-        "Worker time": [duration(row["worker_seconds"] or None) for row in rows],
         "Cost": [format_usd(row["cost_microusd"]) for row in rows],
-        "Lane": [Lane(row["lane"]).name.lower() for row in rows],
-        "Source": [row["source"] for row in rows],
-        "Batch": [row["batch_id"] or NONE for row in rows],
-        "Run": [row["run_id"] for row in rows],
     }
+    # What is the same for all, as a rule, takes no room.
+    if any(row["lane"] != Lane.NORMAL for row in rows):
+        columns["Lane"] = [Lane(row["lane"]).name.lower() for row in rows]
+    columns["Source"] = [row["source"] for row in rows]
+    if any(row["batch_id"] for row in rows):
+        columns["Batch"] = [row["batch_id"] or NONE for row in rows]
+    columns["Run"] = [row["run_id"] for row in rows]
     if who.operator:
         columns = {"Tenant": [names.get(row["tenant_id"], row["tenant_id"]) for row in rows], **columns}
     return pd.DataFrame(columns)

@@ -68,11 +68,15 @@ def _use() -> None:
         return
     spent, limit = now.month_spent_microusd, now.month_limit_microusd
     reserved = format_usd(now.month_reserved_microusd)
-    with st.grid(3):
+    with st.grid(3, min_column_width=150):
         for label, value, below in (
             ("Running", f"{now.running} / {now.cap}", f"{percent(ratio(now.running, now.cap))} of the cap"),
             ("Queued", count(now.queued), causes(now.causes)),
-            ("Burst", f"{now.bursting} / {now.burst_slots}", f"{duration(now.debt_s)} owed"),
+            (
+                "Slots over the cap",
+                f"{now.bursting} / {now.burst_slots}",
+                f"{duration(now.debt_s)} owed" if now.debt_s >= 1 else "nothing owed",
+            ),
             ("Runs today", count(now.runs_today), f"{percent(ratio(now.runs_today, now.daily_runs))} of the quota"),
             ("Spent this month", format_usd(spent), f"of {format_usd(limit)}, {reserved} reserved"),
             ("Reviews open", count(now.reviews_open), f"{now.reviews_overdue} overdue"),
@@ -127,18 +131,19 @@ def _editor(who: Viewer, tenant: TenantView) -> None:
 
 def _numbers(policy: Policy, asked: Sequence[Field], key: str, *, editable: bool) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    places = st.columns(3)
+    # A row at a time: where columns stand below each other, fields keep their order.
+    rows = [st.columns(3) for _ in range(0, len(asked), 3)]
     for index, field in enumerate(asked):
         before = policies.shown(policy, field)
         whole = before is None or isinstance(before, int)
-        value = places[index % 3].number_input(
-            field.label,
-            min_value=int(field.optional) if whole else 0.0,
-            value=before,
-            step=1 if whole else field.step or 0.5,
-            key=f"{field.name}_{key}",
-            help=field.help or None,
-            disabled=not editable,
+        shape: dict[str, Any] = {
+            "min_value": int(field.optional) if whole else 0.0,
+            "value": before,
+            "step": 1 if whole else field.step or 0.5,
+            "format": "%d" if whole else "%g",
+        }
+        value = rows[index // 3][index % 3].number_input(
+            field.label, key=f"{field.name}_{key}", help=field.help or None, disabled=not editable, **shape
         )
         values[field.name] = policies.stored(field, value)
     return values
