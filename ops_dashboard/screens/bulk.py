@@ -29,7 +29,7 @@ _WORDS = {
 def menu(choice: Choice) -> None:
     """The acts, on everything that ``choice`` finds."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption("All of these:")
+        st.caption("All of these:", width="content")
         for act, (label, icon, _) in _WORDS.items():
             if st.button(label, icon=icon, key=f"bulk_{act}", type="tertiary"):
                 _preview(act, choice)

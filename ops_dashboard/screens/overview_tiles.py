@@ -165,7 +165,7 @@ def _contention(short: Fairness, long: Fairness) -> str:
     hour = f"1 h {_index(long.overall)}"
     if short.contending is None:
         return f"nobody contended · {hour}"
-    return f"{_index(short.contending)} among {short.contenders} that contended · {hour}"
+    return f"{short.contenders} contended: {_index(short.contending)} · {hour}"
 
 
 def _strongest(pulse: Pulse, pairs: Sequence[Correlation]) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from ops_dashboard import data, figures, session, snapshots, timeline
 from ops_dashboard.data import RunDetail
 from ops_dashboard.screens import run_acts
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import CAUSES, NONE, duration, moment, percent, plain
+from ops_dashboard.words import NONE, duration, moment, percent, plain
 
 _RUN = "run_shown"
 _Color = Literal["orange", "blue", "violet", "green", "red", "gray"]
@@ -98,7 +98,7 @@ def _head(who: Viewer, shown: _Shown) -> None:
     st.subheader(f"{row['workflow']} v{row['version']}", anchor=False)
     with st.container(horizontal=True, vertical_alignment="center"):
         cause = row["cause"] if state is not RunState.QUEUED else _queued_cause(who, row)
-        st.badge(f"{state}: {plain(cause)}" if cause else str(state), icon=icon, color=color, help=CAUSES)
+        st.badge(f"{state}: {plain(cause)}" if cause else str(state), icon=icon, color=color)
         if row["held"] and state is RunState.RUNNING:
             st.badge("pauses before its next step", icon=":material/pause:", color="violet")
         if row["outcome"]:

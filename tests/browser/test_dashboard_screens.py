@@ -113,7 +113,9 @@ def test_an_operator_sees_every_tenant_live_and_no_content(
 ) -> None:
     page = look(OLGA)
     expect(tile(page, "Jain's index, 5 min")).to_have_text(__import__("re").compile(r"^0\.\d{3}$|^1\.000$"))
-    expect(page.locator(".js-plotly-plot")).to_have_count(5)
+    expect(page.locator(".js-plotly-plot")).to_have_count(6)
+    expect(tile(page, "Cross-tenant correlation")).to_be_visible()
+    expect(page.get_by_text("Who is hit, and why")).to_be_visible()
     expect(page.get_by_role("link", name="Reviews")).to_have_count(0)
     expect(page.get_by_role("link", name="Schedules")).to_have_count(0)
     page.screenshot(path=pictures / "dashboard-operator.png")
