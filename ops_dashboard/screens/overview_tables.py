@@ -10,6 +10,7 @@ import streamlit as st
 
 from ops_dashboard.attention import Hit
 from ops_dashboard.data import Window
+from ops_dashboard.figures import QUEUE_CAUSES
 from ops_dashboard.measures import ratio
 from ops_dashboard.pulse import Pulse, TenantPulse
 from ops_dashboard.screens.overview_tiles import SLA, TAKES, WAIT, in_lanes, promised
@@ -154,7 +155,7 @@ def _reviews(tenant: TenantPulse) -> str:
 
 
 def _waited(row: Any) -> str:
-    seconds = {"share": row.share_s, "cap": row.capped_s, "paused": row.paused_s, "no worker": row.no_worker_s}
+    seconds = {cause: getattr(row, column) for column, cause in QUEUE_CAUSES.items()}
     return shares(seconds) if sum(seconds.values()) >= 1 else NONE
 
 

@@ -73,7 +73,7 @@ def window(
         depth_over_time=nothing,
         wait_causes=pd.DataFrame(
             [("bank", *waits)] if waits else [],
-            columns=["tenant_id", "capped_s", "paused_s", "no_worker_s", "share_s"],
+            columns=["tenant_id", "capped_s", "paused_s", "no_worker_s", "no_code_s", "share_s"],
         ),
         waits_over_time=nothing,
     )
@@ -108,7 +108,7 @@ def test_what_is_refused_late_failing_stuck_or_overdue_is_told() -> None:
     assert "its quota of 100 runs a day is used up" in told(replace(CALM, runs_today=100))
     assert "it may queue 1\u202f000 runs" in told(queued(CALM, 1_000, since_s=1))
     assert "an operator drains it" in told(replace(CALM, draining=True, runs_today=100))
-    late = window(endings=(72, 0, 72, 28), waits=(80.0, 0.0, 0.0, 20.0))
+    late = window(endings=(72, 0, 72, 28), waits=(80.0, 0.0, 0.0, 0.0, 20.0))
     assert told(CALM, late) == "72.0 % of its runs in time – waited in the queue: cap 80 % · share 20 %"
     failing = window(
         endings=(90, 10, 100, 0), failures=(("bank", "loan", "step_failed", 8), ("bank", "x", "timeout", 2))
