@@ -182,17 +182,17 @@ class RunExecution(Recorded):
                     tx, key, cost_microusd, model, run_id=on.run_id, step=step, attempt=attempt, learn=learn
                 )
                 if cost_microusd and (step < 0 or not reserved):
-                    await self._tell_overdraft(tx, on, step, attempt)
+                    await self._tell_overrun(tx, on, step, attempt)
             if not closed and not await store.still_ours(tx, on.held):
                 raise Lost
         self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
 
-    async def _tell_overdraft(self, tx: Transaction, on: Executing, step: int, attempt: int) -> None:
-        overdraft = await self._usage.overdraft_in(tx, on.ctx, on.run_id)
-        if overdraft is not None:
-            cause = f"{format_usd(overdraft.over_microusd)} over the {overdraft.account}'s budget"
-            facts = {"step": step, "attempt": attempt, "cause": cause, **asdict(overdraft)}
-            await append_event(tx, on.run_id, self._clock.now(), "overdrawn", facts)
+    async def _tell_overrun(self, tx: Transaction, on: Executing, step: int, attempt: int) -> None:
+        overrun = await self._usage.overrun_in(tx, on.ctx, on.run_id)
+        if overrun is not None:
+            cause = f"{format_usd(overrun.over_microusd)} over the {overrun.account}'s budget"
+            facts = {"step": step, "attempt": attempt, "cause": cause, **asdict(overrun)}
+            await append_event(tx, on.run_id, self._clock.now(), "overrun", facts)
 
     async def fail_for_good(self, on: Executing, step: int, name: str, kind: str, error: dict[str, Any]) -> None:
         """Remember that the step is not tried again: later executions of the run are told the same. Raises ``Lost``."""

@@ -84,7 +84,7 @@ class Entry:
 
 
 _TOLD = frozenset(
-    {"cancel_requested", "compensating", "handed_back", "overdrawn", "pause_requested"}
+    {"cancel_requested", "compensating", "handed_back", "overrun", "pause_requested"}
     | {"recovered", "resumed", "retried"}
     | {f"budget_{rung}" for rung in Rung if rung is not Rung.PARK}
     | {"budget_raised", "budget_set", "budget_stopped"}

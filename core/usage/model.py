@@ -130,7 +130,7 @@ class StepCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Overdraft:
+class Overrun:
     """What was spent and promised beyond the limit of an account: ``run``, ``parent`` (a run above it) or ``month``."""
 
     account: str

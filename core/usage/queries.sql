@@ -2,7 +2,7 @@
 -- Promise an amount under a key; 'ok' or the account that does not cover it.
 select app.ledger_reserve($1, $2, $3, $4, $5, $6, $7, $8);
 
--- name: overdrawn
+-- name: overrun
 -- Of the accounts of a run, of those above it, and of month $2, the nearest to the run that more was spent from or promised
 -- on than it had; no row when there is none.
 select case b.account when 'run:' || $1 then 'run' when 'month:' || $2::text then 'month' else 'parent' end as account,

@@ -21,7 +21,7 @@ from core.usage.model import (
     PARENT,
     Balance,
     NewLimit,
-    Overdraft,
+    Overrun,
     StepCost,
     check_limits,
     estimate_of,
@@ -90,9 +90,9 @@ class UsageService:
             above = await store.tightest_above(tx, run_id) if lacking == PARENT else None
             raise not_covered(lacking, whole if above is None else above.limit_microusd, amount_microusd)
 
-    async def overdraft_in(self, tx: Transaction, ctx: TenantContext, run_id: str) -> Overdraft | None:
-        """By how much the run's account is overdrawn, else that of a run above it, else the month's; None: none is."""
-        return await store.overdrawn(tx, run_id, month_of(self._clock.now(), ctx.policy.timezone))
+    async def overrun_in(self, tx: Transaction, ctx: TenantContext, run_id: str) -> Overrun | None:
+        """By how much the run's account is overrun, else that of a run above it, else the month's; None: none is."""
+        return await store.overrun(tx, run_id, month_of(self._clock.now(), ctx.policy.timezone))
 
     async def settle(self, ctx: TenantContext, key: str, amount_microusd: int, model: str | None = None) -> bool:
         """Replace the promise under ``key`` by what was spent; False when it was settled before."""

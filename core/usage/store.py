@@ -6,7 +6,7 @@ from datetime import datetime
 
 from core.db.pool import Transaction
 from core.db.queries import load_queries
-from core.usage.model import Balance, NewLimit, Overdraft, StepCost
+from core.usage.model import Balance, NewLimit, Overrun, StepCost
 
 SQL = load_queries(__file__)
 
@@ -30,10 +30,10 @@ async def reserve(
     return answer
 
 
-async def overdrawn(tx: Transaction, run_id: str, month: str) -> Overdraft | None:
+async def overrun(tx: Transaction, run_id: str, month: str) -> Overrun | None:
     """By how much an account of a run is beyond its limit; None: none is."""
-    row = await tx.fetchrow(SQL["overdrawn"], run_id, month)
-    return None if row is None else Overdraft(**row)
+    row = await tx.fetchrow(SQL["overrun"], run_id, month)
+    return None if row is None else Overrun(**row)
 
 
 async def tightest_above(tx: Transaction, run_id: str | None) -> Balance | None:

@@ -12,7 +12,7 @@
 The end to come is kept in the run's row from the beginning, so a crash does not change it. An undo is numbered as its
 step, below zero; that of a call is under the same rate limit. Nothing stops undos half way: no cancellation, no limit
 of the run's duration, and nobody can pause the run. What they cost is reserved and settled as for any step, but beyond
-the budgets if need be, which the run's log tells (``overdrawn``). A step that was cut off in its middle is not done,
+the budgets if need be, which the run's log tells (``overrun``). A step that was cut off in its middle is not done,
 and so not undone: where that matters, one step says what will be done and the next one does it.
 
 A run that is dead is not undone: people may replay it. When they cancel it instead, it executes once more, for this.

@@ -212,7 +212,7 @@ async def test_a_queued_run_that_did_something_executes_once_more_when_it_is_can
     assert (run.state, effects(log)) == (RunState.CANCELLED, ["1", "2", "-2 undoes 2", "-1 undoes 1"])
     assert run.cost_microusd == usd("0.02")  # that of an undo, which is paid beyond the month's budget
     events = await site.platform.runs.events(site.admin, run.run_id)
-    (told,) = [event.data for event in events if event.kind == "overdrawn"]
+    (told,) = [event.data for event in events if event.kind == "overrun"]
     assert (told["step"], told["account"], told["over_microusd"]) == (-2, "month", usd("0.02"))
     assert await site.platform.queue.faults() == []
 

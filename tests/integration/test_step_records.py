@@ -89,7 +89,7 @@ async def test_an_undo_is_paid_once_whatever_is_left_and_however_often_it_is_beg
         await work.execution.finish_step(other, -1, 1, None, cost_microusd=5, reserved=False)  # more than it had said
     balance = await work.usage.balance(ctx, run.run_id)
     assert (balance.limit_microusd, balance.reserved_microusd, balance.spent_microusd) == (100, 0, 150)
-    told = [event.data for event in await work.runs.events(ctx, run.run_id) if event.kind == "overdrawn"]
+    told = [event.data for event in await work.runs.events(ctx, run.run_id) if event.kind == "overrun"]
     assert [(one["step"], one["attempt"], one["account"], one["over_microusd"]) for one in told] == [
         (-2, 2, "run", 45),
         (-1, 1, "run", 50),

@@ -19,7 +19,7 @@ from core.runs.execution import Wait
 from core.runs.model import Cause, RunState
 from core.settings import Settings
 from core.tenancy import Policy, TenantContext
-from core.usage.model import Overdraft
+from core.usage.model import Overrun
 from tests.fixtures.work import Work, work_in
 
 MONTH, RUN = 1_000, 400
@@ -122,14 +122,14 @@ class Model:
             return "run"
         return "ok"
 
-    def overdraft(self, run: str) -> Overdraft | None:
+    def overrun(self, run: str) -> Overrun | None:
         """By how much a run, else the month, has more promised and spent than it may."""
         for account, over in (
             ("run", self.open(run) + self.paid(run) - self.limit(run)),
             ("month", self.open() + self.paid() - MONTH),
         ):
             if over > 0:
-                return Overdraft(account, over)
+                return Overrun(account, over)
         return None
 
     def give_back(self, prefix: str) -> int:
@@ -190,7 +190,7 @@ async def agrees(work: Work, ctx: TenantContext, model: Model) -> None:
         ), run
     async with work.db.tenant_transaction(ctx) as tx:
         for run in ("run_1", "run_2"):
-            assert await work.usage.overdraft_in(tx, ctx, run) == model.overdraft(run)
+            assert await work.usage.overrun_in(tx, ctx, run) == model.overrun(run)
 
 
 @pytest.fixture
