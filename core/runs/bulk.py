@@ -126,6 +126,7 @@ class BulkControl:
 
         Raises ``InvalidInput`` for more than 10,000.
         """
+        ctx.require(Scope.RUNS_READ)
         ctx.require(Scope.RUNS_WRITE)
         now = self._clock.now()
         bulk_id = new_id("blk", now)

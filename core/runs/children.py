@@ -168,8 +168,8 @@ class ChildRuns:
                 again = await self._retry_in(tx, on, run_ids, self._clock.now())
             (stands,) = await tx.fetch(SQL["stands"], on.run_id, spawning.step, f"{on.run_id}/{brood.key}/")
             found = await self._looked_in(tx, on, spawning, brood, dict(stands))
+            await self._execution.disarm_in(tx, on, wait.step)
             if found.numbers is None and not found.ends:
-                await self._execution.disarm_in(tx, on, wait.step)
                 await self._execution.arm_wait_in(tx, on, _until(wait, spawning, failed=stands["failed"]))
         if again:
             await self._bus.signal(Topic.WORKERS)

@@ -1,4 +1,7 @@
-"""What people do to runs, one at a time: cancel, pause, resume, retry, fork, and give them another budget."""
+"""What people do to runs, one at a time: cancel, pause, resume, retry, fork, and give them another budget.
+
+Every act answers with the run as it stands then, so it needs the right to read runs besides its own.
+"""
 
 from __future__ import annotations
 
@@ -118,6 +121,7 @@ class RunControl:
         ``Conflict`` when it has succeeded; ``InvalidInput`` for less than is spent or promised, or more than the policy
         allows.
         """
+        ctx.require(Scope.RUNS_READ)
         ctx.require(Scope.TENANT_WRITE)
         async with self._db.tenant_transaction(ctx) as tx:
             woken = await self._budgets.set_in(tx, ctx, run_id, budget_microusd)
@@ -129,6 +133,7 @@ class RunControl:
         return await self._runs.get(ctx, run_id)
 
     async def _act(self, ctx: TenantContext, act: Act, run_id: str, from_step: int | None = None) -> RunView:
+        ctx.require(Scope.RUNS_READ)  # the answer shows it: nothing is done for who may not see it
         ctx.require(Scope.RUNS_WRITE)
         async with self._db.tenant_transaction(ctx) as tx:
             if from_step is None:

@@ -132,6 +132,16 @@ async def test_a_queued_run_is_paused_resumed_and_forked(http: httpx.AsyncClient
     assert (await http.post(f"{path}/fork", json={"from_step": 1, "input": {"age": "x"}})).status_code == 422
 
 
+async def test_nothing_is_done_for_a_program_that_may_not_see_what_became_of_it(
+    web: Web, http: httpx.AsyncClient
+) -> None:
+    path = f"/api/v1/runs/{(await http.post('/api/v1/runs', json=LOAN)).json()['run_id']}"
+    async with web.client(await web.key("bank", Scope.RUNS_WRITE)) as blind:
+        assert (await blind.post(f"{path}/cancel")).status_code == 403
+        assert (await blind.post("/api/v1/bulk", json={"act": "cancel"})).status_code == 403
+    assert (await http.get(path)).json()["state"] == "queued"
+
+
 async def test_an_admin_says_what_a_run_may_spend_and_a_program_with_fewer_rights_does_not(
     web: Web, http: httpx.AsyncClient
 ) -> None:

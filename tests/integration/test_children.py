@@ -66,6 +66,14 @@ async def test_what_becomes_of_families(settings: Settings, owner_dsn: str) -> N
         assert failed.error["details"]["error"]["details"]["step"] == "failing"
         assert len(await children(site, failing)) == 4  # one at a time: the last was never spawned
 
+        # A fork of it, with an input that mends it: what went well is kept, the rest is spawned by the fork.
+        mended, _ = await site.platform.control.fork(
+            site.admin, failing.run_id, from_step=2, document={"count": 5, "at_once": 1}
+        )
+        (forked,) = await site.ended([mended])
+        assert forked.output == [number * number for number in range(5)]
+        assert sorted(child.input["number"] for child in await children(site, mended)) == [3, 4]
+
         # A family that is too deep.
         (too_deep,) = await site.ended([endless])
         assert too_deep.error is not None
