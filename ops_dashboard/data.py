@@ -18,7 +18,7 @@ from core.db.pool import Database, Row, Transaction
 from core.db.queries import Query, load_queries
 from core.ids import RunId
 from core.queue.estimate import StartsIn
-from core.queue.model import IDLE_LOOK_S
+from core.queue.model import ALIVE, ALIVE_IDLE
 from core.queue.service import QueueService
 from core.runs.history import History, history
 from core.runs.model import Lane, Standstill, queued_cause
@@ -30,9 +30,6 @@ from ops_dashboard.measures import Service
 from ops_dashboard.pulse import Pulse, TenantPulse, WorkerPulse
 
 SQL = load_queries(__file__)
-
-_ALIVE = timedelta(minutes=1)
-_ALIVE_IDLE = timedelta(seconds=IDLE_LOOK_S) + _ALIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +117,8 @@ async def pulse(db: Database, ctx: TenantContext, now: datetime) -> Pulse:
     """What stands now in the tenants that this context sees."""
     async with db.tenant_transaction(ctx) as tx:
         rows = await tx.fetch(_query(ctx, "pulse"), now)
-        live_slots = int(await tx.fetchval(SQL["live_slots"], now - _ALIVE, now - _ALIVE_IDLE))
-        codes = await tx.fetchval(SQL["live_codes"], now - _ALIVE, now - _ALIVE_IDLE)
+        live_slots = int(await tx.fetchval(SQL["live_slots"], now - ALIVE, now - ALIVE_IDLE))
+        codes = await tx.fetchval(SQL["live_codes"], now - ALIVE, now - ALIVE_IDLE)
         workers = await tx.fetch(SQL["op_workers"]) if is_operator(ctx) else []
         platform_cap = await tx.fetchval(SQL["op_platform"]) if is_operator(ctx) else None
     live_codes = None if codes is None else frozenset(codes)

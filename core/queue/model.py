@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from core.ids import RunId, TenantId, UserId
@@ -27,6 +27,12 @@ Longer than the five minutes without a question after which a serverless Postgre
 shorter look would keep it awake for ever. Wake-ups come by signal; a look is for one that was never sent,
 because its sender died after its commit.
 """
+
+ALIVE = timedelta(minutes=1)
+"""A worker that holds runs is held to live for so long after it was heard of."""
+
+ALIVE_IDLE = timedelta(seconds=IDLE_LOOK_S) + ALIVE
+"""The same of one that holds nothing, and speaks at its idle looks only."""
 
 _SHORTEST_LOOK_S = 60.0
 

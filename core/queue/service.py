@@ -21,13 +21,11 @@ from core.errors import Unavailable
 from core.ids import RunId, WorkerId
 from core.queue import store
 from core.queue.estimate import StartsIn, starts_in
-from core.queue.model import DEAD_AFTER_S, HEADROOM, IDLE_LOOK_S, Claims, Requeued, Stopped, Topic
+from core.queue.model import ALIVE, ALIVE_IDLE, DEAD_AFTER_S, HEADROOM, Claims, Requeued, Stopped, Topic
 from core.redis.bus import Bus
 
 _DEAD_AFTER = timedelta(seconds=DEAD_AFTER_S)
 _NOBODY_IS_DEAD = datetime.min.replace(tzinfo=UTC)
-_ALIVE = timedelta(minutes=1)
-_ALIVE_IDLE = timedelta(seconds=IDLE_LOOK_S) + _ALIVE
 _USES_KEPT = timedelta(days=7)
 _FORGET_BATCH = 10_000
 _DEPTH_TTL = timedelta(seconds=1)
@@ -204,7 +202,7 @@ class QueueService:
     async def live_slots_in(self, tx: Transaction) -> int:
         """Slots of all workers that live: heard of in the last minute, or idle and not due to speak yet."""
         now = self._clock.now()
-        return await store.live_slots(tx, now - _ALIVE, now - _ALIVE_IDLE)
+        return await store.live_slots(tx, now - ALIVE, now - ALIVE_IDLE)
 
     async def live_codes_in(self, tx: Transaction, *, fresh: bool = False) -> frozenset[str] | None:
         """The code of the same workers, at most a second old unless ``fresh``; None: one executes whatever there is."""
@@ -212,7 +210,7 @@ class QueueService:
         # "Nobody has any" is believed for no time: it turns false with the first worker that comes.
         known = self._codes if self._codes is not None and self._codes[1] != frozenset() else None
         if fresh or known is None or not timedelta(0) <= now - known[0] < _DEPTH_TTL:
-            known = self._codes = (now, await store.live_codes(tx, now - _ALIVE, now - _ALIVE_IDLE))
+            known = self._codes = (now, await store.live_codes(tx, now - ALIVE, now - ALIVE_IDLE))
         return known[1]
 
     async def depth_in(self, tx: Transaction) -> int:
@@ -232,7 +230,7 @@ class QueueService:
         place = await store.place(tx, run_id, now, any_tenant=any_tenant)
         if place is None:
             return None
-        slots = await store.shared_slots(tx, now - _ALIVE, now - _ALIVE_IDLE, HEADROOM)
+        slots = await store.shared_slots(tx, now - ALIVE, now - ALIVE_IDLE, HEADROOM)
         known = self._level
         if known is None or known[1] != slots or not timedelta(0) <= now - known[0] < _DEPTH_TTL:
             known = self._level = (now, slots, await store.fair_level(tx, slots))

@@ -17,15 +17,13 @@ from core.audit.service import AuditService
 from core.clock import Clock
 from core.db.pool import Database
 from core.errors import Conflict, WorkflowUnknown
-from core.queue.model import IDLE_LOOK_S
+from core.queue.model import ALIVE, ALIVE_IDLE
 from core.queue.service import QueueService
 from core.tenancy import Scope, TenantContext
 from core.versions import store
 from core.versions.model import Changed, Route, VersionView, warnings_of
 
 _TTL = timedelta(seconds=1)
-_ALIVE = timedelta(minutes=1)
-_ALIVE_IDLE = timedelta(seconds=IDLE_LOOK_S) + _ALIVE
 
 
 class Installed(Protocol):
@@ -84,7 +82,7 @@ class VersionService:
         ctx.require(Scope.PLATFORM_OPERATE)
         now = self._clock.now()
         async with self._db.tenant_transaction(ctx) as tx:
-            rows = await store.versions(tx, now - _ALIVE, now - _ALIVE_IDLE)
+            rows = await store.versions(tx, now - ALIVE, now - ALIVE_IDLE)
         known = {(row["workflow"], row["version"]): dict(row) for row in rows}
         for name in self._installed.names():
             for version in self._installed.versions(name):
