@@ -121,9 +121,9 @@ async def fetch(
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """What a Retry-After header asks for, in seconds from now; None without a valid one."""
+    """What a Retry-After header asks for, in seconds from now, perhaps a part of one; None without a valid one."""
     value = headers.get("retry-after", "").strip()
-    if value.isdigit() and len(value) < 10:
+    if len(value) < 10 and value.replace(".", "", 1).isdecimal():
         return float(value)
     try:
         at = parsedate_to_datetime(value)

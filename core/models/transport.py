@@ -7,7 +7,7 @@ is none; only here does a request get an address and a key.
 Per request: money is reserved → endpoints of the tenant's regions are tried in order, each behind its
 breaker, with retries on 429 and 5xx (full jitter, or what Retry-After says) → the answer is passed on and
 watched → the call is settled with what it used. Closing a stream closes the connection: the endpoint stops
-working, and what it did is charged.
+working, and what it did is charged. One that breaks off, or falls silent, counts against the endpoint.
 
 Errors: ``BudgetExceeded``, ``RateLimited``, ``NoModelEndpoint`` (retryable), ``InvalidInput`` when the
 endpoint finds the request wrong. The libraries pass them on unchanged.
@@ -27,6 +27,7 @@ import httpx2
 import stamina
 
 from core.errors import BailiwickError, InvalidInput, NoModelEndpoint, RateLimited
+from core.http import retry_after_s
 from core.models.metering import Meter, OpenCall
 from core.models.model import Endpoint, Tokens, cacheable, estimate_of, is_embedding, prompt_hash
 from core.models.observation import Observed, StreamObserver, observe
@@ -39,6 +40,7 @@ BASE_URL = "http://models.invalid/v1"
 
 CACHE_TTL_S = 3600.0
 _SPACE = "model"
+_LONGEST_WAIT_S = 3_600.0  # whatever an endpoint says, callers ask again after it
 _FORWARDED = ("content-type", "accept", "user-agent")
 _RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
 
@@ -116,7 +118,7 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
             except NoAnswerError as problem:
                 problems[route.endpoint.name] = problem.trouble
                 if problem.trouble is Trouble.LIMITED:
-                    limited_s = problem.told_wait_s or 5.0
+                    limited_s = min(problem.told_wait_s or 5.0, _LONGEST_WAIT_S)
                 route.failed(self._tenant, problem.trouble)
                 continue
             except BailiwickError:
@@ -125,7 +127,8 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
             except BaseException:
                 route.given_up(self._tenant)
                 raise
-            route.answered(self._tenant)
+            if not _is_stream(response):
+                route.answered(self._tenant)
             return route, response
         if limited_s is not None:
             raise RateLimited("The model endpoint is at its rate limit.", retry_after_s=limited_s, endpoints=problems)
@@ -185,7 +188,7 @@ class MeteredTransport(httpx2.AsyncBaseTransport):
     def _unusable(self, route: Route, response: httpx2.Response, content: bytes, pause_s: float) -> Exception:
         status = response.status_code
         if status in _RETRIED:
-            told_s = _retry_after_s(response.headers)
+            told_s = retry_after_s(response.headers, self._now())
             trouble = Trouble.BROKEN if status >= 500 else Trouble.LIMITED if status == 429 else Trouble.REFUSED
             return NoAnswerError(trouble, min(told_s or pause_s, self._patience.longest_pause_s), told_s)
         if status in (401, 403):
@@ -286,6 +289,12 @@ class _Ending:
         """Count it now, write it down in the background: whoever read the stream may be gone."""
         tokens = watched.tokens_so_far(self.prompt_bytes)
         self.route.leave(self.meter.tenant_id)
+        if how == "broken":
+            self.route.failed(self.meter.tenant_id, Trouble.BROKEN)
+        elif watched.events:
+            self.route.answered(self.meter.tenant_id)
+        else:
+            self.route.given_up(self.meter.tenant_id)
         charged = self.meter.charge(self.call, self.route.endpoint, watched.seen, tokens, how, watched.sha256)
         self.spawn(self.meter.write(charged))
 
@@ -342,13 +351,6 @@ def _pause_before_retry(problem: Exception) -> bool | float:
     if isinstance(problem, NoAnswerError) and problem.wait_s is not None:
         return problem.wait_s
     return False
-
-
-def _retry_after_s(headers: httpx2.Headers) -> float | None:
-    try:
-        return max(0.0, float(headers.get("retry-after", "")))
-    except ValueError:
-        return None
 
 
 def _problem_in(content: bytes) -> str:

@@ -386,12 +386,13 @@ async def test_closing_a_stream_closes_it_upstream_and_charges_what_was_done(hou
 
 
 async def test_a_stream_that_breaks_off_is_an_error_and_charged(house: House, endpoint: Upstream) -> None:
-    endpoint.script.append(DROP)
-    ctx = await house.tenant()
-    models = house.gateway(at(endpoint)).for_tenant(ctx, "chat")
-    with pytest.raises(NoModelEndpoint, match="broke off"):
-        await ask_streaming(models)
-    assert [call.after["outcome"] for call in await house.audit(ctx)] == ["broken"]
+    endpoint.script.extend([DROP] * 9)
+    models = house.gateway(at(endpoint)).for_tenant(ctx := await house.tenant(), "chat")
+    for problem in ["broke off"] * 5 + ["no other region is tried"]:
+        with pytest.raises(NoModelEndpoint, match=problem):
+            await ask_streaming(models)
+    assert [call.after.get("outcome") for call in await house.audit(ctx)] == ["broken"] * 5 + [None]
+    assert len(endpoint.requests) == 5, "the open breaker spares it"
 
 
 async def _drain(events: AsyncIterator[Any]) -> None:

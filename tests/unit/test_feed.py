@@ -127,9 +127,10 @@ def test_two_failures_wait_up_to_four_intervals() -> None:
 def test_retry_after_is_read_in_both_its_forms() -> None:
     now = datetime(2026, 1, 1, 12, tzinfo=UTC)
     assert retry_after_s({"retry-after": "120"}, now) == 120
+    assert retry_after_s({"retry-after": "0.25"}, now) == 0.25
     assert retry_after_s({"retry-after": "Thu, 01 Jan 2026 12:05:00 GMT"}, now) == 300
     assert retry_after_s({"retry-after": "Thu, 01 Jan 2026 11:05:00 GMT"}, now) == 0
-    for nonsense in ("", "soon", "-5", "1" * 40):
+    for nonsense in ("", "soon", "-5", "1" * 40, "inf", "nan", "1e9", "1.2.3", "."):
         assert retry_after_s({"retry-after": nonsense}, now) is None
 
 
