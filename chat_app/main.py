@@ -63,6 +63,7 @@ AREAS = (
     Area(HOOKS, max_body_bytes=MAX_INPUT_BYTES),
     Area(f"{PREFIX}/blobs", max_body_bytes=MAX_BLOB_BYTES),
     Area(f"{CHAT}/assets", cache="public, max-age=31536000, immutable"),
+    Area("/assets", CHAT_POLICY, cache="public, max-age=31536000, immutable"),
     Area(f"{CHAT}/public", cache="public, max-age=300"),
     # Files travel as multipart: a little more than the file itself.
     Area(CHAT, CHAT_POLICY, max_body_bytes=MAX_CONTENT_BYTES + 64 * 1024),

@@ -14,12 +14,13 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
+from fastapi.responses import FileResponse, RedirectResponse
 
 from chat_app.downloads import downloads
 from chat_app.routes.pages import Pages
@@ -30,6 +31,7 @@ from core.settings import Settings
 from core.tenants.model import Identity
 
 PATH = "/chat"
+PDF_WORKER = "/assets"
 OFFLINE_NOTE = "Offline model: answers come from fixed rules, not from a language model."
 ONLINE_NOTE = "Models can be wrong. Check what matters."
 
@@ -70,6 +72,9 @@ def mount_chat(app: FastAPI, services: ChatServices, settings: Settings) -> None
     chainlit_app.state.chat = services
     app.include_router(downloads(services), prefix=PATH)
     app.add_api_route(PATH, _to_chat, include_in_schema=False)
+    # What shows a PDF is asked for at the root of the host, wherever Chainlit is mounted.
+    for worker in (_package_folder() / "frontend" / "dist" / "assets").glob("pdf.worker*.mjs"):
+        app.add_api_route(f"{PDF_WORKER}/{worker.name}", _sender(worker), include_in_schema=False)
     mount_chainlit(app, target=str(Path(__file__).with_name("ui.py")), path=PATH)
     chainlit_app.add_middleware(
         Gate,
@@ -112,6 +117,13 @@ def prepare_folder(root: Path, *, offline: bool) -> Path:
 async def _to_chat() -> RedirectResponse:
     """The address without the slash at its end."""
     return RedirectResponse(f"{PATH}/", status_code=303)
+
+
+def _sender(script: Path) -> Callable[[], Awaitable[FileResponse]]:
+    async def send() -> FileResponse:
+        return FileResponse(script, media_type="text/javascript")
+
+    return send
 
 
 def _reword(texts: dict[str, Any], note: str) -> None:

@@ -14,7 +14,7 @@ from core.agents.words import cause_in_words, counts_of, merged, shortest, waits
 from core.conversations.model import Batch
 from core.conversations.service import ConversationService
 from core.errors import InvalidInput, NotFound
-from core.runs.model import BatchProgress, RunRequest, RunView
+from core.runs.model import BatchProgress, Cause, RunRequest, RunView
 from core.runs.service import MAX_BATCH, RunService
 from core.tenancy import Scope, TenantContext
 from core.workflows.loan_intake import read_applications
@@ -221,13 +221,14 @@ class RunTools:
 def summary(view: RunView) -> dict[str, Any]:
     """A run in a line."""
     reasons = view.output.get("reasons") if isinstance(view.output, dict) else None
+    paused = view.cause is Cause.PAUSED and view.held
     return shortest(
         {
             "run_id": view.run_id,
             "application": view.input.get("application_id"),
             "workflow": view.workflow,
             "status": view.outcome or view.state.value,
-            "waits_for": cause_in_words(view.cause),
+            "waits_for": "somebody to resume it" if paused else cause_in_words(view.cause),
             "reasons": list(reasons)[:3] if reasons else None,
             "error": (view.error or {}).get("message"),
             "cost_usd": round(view.cost_microusd / 1_000_000, 6) or None,

@@ -54,6 +54,10 @@ async def test_one_login_leads_into_the_chat_and_everything_stops_with_the_proce
             assert asset is not None
             script = await http.get(asset[1])
             assert (script.status_code, "immutable" in script.headers["cache-control"]) == (200, True)
+            asset = re.search(r'"(/assets/pdf\.worker[^"]+\.mjs)"', script.text)
+            assert asset is not None
+            worker = await http.get(asset[1])  # at the root, though the chat is not
+            assert (worker.status_code, "javascript" in worker.headers["content-type"]) == (200, True)
             operator = await http.get("/chat/", headers={**page, "Cookie": f"bailiwick_session={token}"})
             assert operator.status_code == 403
             too_large = await http.post("/chat/project/file", content=b" " * (6 * 1024 * 1024))

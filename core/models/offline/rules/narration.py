@@ -217,7 +217,20 @@ def _one_run(_arguments: Mapping[str, Any], data: Any) -> str | None:
     told += [as_sentence(str(line)) for line in data.get("budget") or []]
     steps = [step for step in data.get("steps") or [] if isinstance(step, Mapping)]
     done = len({step.get("name") for step in steps if step.get("state") == "done"})
-    return " ".join([*told, f"{plural(done, 'step')} done so far." if steps else ""]).strip()
+    return " ".join([*told, *([f"{plural(done, 'step')} done so far."] if done else [])])
+
+
+def _run_lines(_arguments: Mapping[str, Any], data: Any) -> str | None:
+    rows = candidates(data)
+    if not rows or not all(row.get("workflow") and row.get("status") for row in rows):
+        return _rows_of("run", "There are no such runs.")(_arguments, data)
+    lines = []
+    for row in rows[:_LIMIT]:
+        name = f"Application {row['application']}" if row.get("application") else _label(row["workflow"])
+        why = _first(row, "waits_for", "error")
+        lines.append(f"- {name}: {row['status']}" + (f", {why}" if why else ""))
+    note = data.get("message") if isinstance(data, Mapping) else None
+    return "\n".join([f"{plural(len(rows), 'run')}, newest first:", *lines, *_more(rows), *([note] if note else [])])
 
 
 def _rows_of(noun: str, nothing: str) -> Callable[[Mapping[str, Any], Any], str | None]:
@@ -283,7 +296,7 @@ _NARRATORS: dict[str, Callable[[Mapping[str, Any], Any], str | None]] = {
     "remember": _remembered,
     "recall": _recalled,
     "create_schedule": _scheduled,
-    "list_runs": _rows_of("run", "There are no such runs."),
+    "list_runs": _run_lines,
     "list_reviews": _reviews,
     "list_schedules": _rows_of("schedule", "There are no schedules."),
     "decide_review": _decided,
