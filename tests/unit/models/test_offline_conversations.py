@@ -62,6 +62,31 @@ def test_progress_lists_the_counts_that_are_not_zero() -> None:
     assert text == "Of 20 runs: succeeded 12, running 3, waiting for review 5."
 
 
+def test_runs_are_told_by_what_they_are_where_they_stand_and_why() -> None:
+    rows = [
+        {
+            "run_id": "run_1",
+            "application": "7",
+            "workflow": "loan-approval",
+            "status": "waiting",
+            "waits_for": "budget",
+        },
+        {"run_id": "run_2", "workflow": "credit-line", "status": "failed", "error": "No answer."},
+        {"run_id": "run_3", "workflow": "credit-line", "status": "approved"},
+    ]
+    _, text = converse("List the runs", {"list_runs": {"runs": rows, "message": "There are more."}})
+    assert text == (
+        "3 runs, newest first:\n- Application 7: waiting for budget\n- credit-line: failed, No answer.\n"
+        "- credit-line: approved\nThere are more."
+    )
+    assert converse("List the runs", {"list_runs": {"runs": []}})[1] == "There are no such runs."
+    steps = [{"name": "pull", "state": "done"}, {"name": "decide", "state": "started"}]
+    _, text = converse(
+        "Show run run_1m7zr1m3r99m28a9tw79cxavg", {"get_run": {**rows[0], "result": None, "steps": steps}}
+    )
+    assert text == "The loan-approval run of application 7 is waiting. It waits for: budget. 1 step done so far."
+
+
 def test_a_question_is_answered_from_the_memories_that_fit_it() -> None:
     memories = ["Our compliance officer is Dana", "We never approve below 620", "The board prefers short reports"]
     result = {"memories": [{"id": f"mem_{n}", "statement": text} for n, text in enumerate(memories)]}

@@ -227,8 +227,9 @@ def _run_lines(_arguments: Mapping[str, Any], data: Any) -> str | None:
     lines = []
     for row in rows[:_LIMIT]:
         name = f"Application {row['application']}" if row.get("application") else _label(row["workflow"])
-        why = _first(row, "waits_for", "error")
-        lines.append(f"- {name}: {row['status']}" + (f", {why}" if why else ""))
+        waits_for, error = row.get("waits_for"), row.get("error")
+        why = f" for {waits_for}" if waits_for and row["status"] == "waiting" else f", {waits_for or error}"
+        lines.append(f"- {name}: {row['status']}" + (why if waits_for or error else ""))
     note = data.get("message") if isinstance(data, Mapping) else None
     return "\n".join([f"{plural(len(rows), 'run')}, newest first:", *lines, *_more(rows), *([note] if note else [])])
 
