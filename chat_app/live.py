@@ -296,11 +296,7 @@ class LiveCards:
         return run_card(run, self.ctx.policy, await self._seen([run]))
 
     async def _seen(self, opened: Iterable[RunView]) -> Seen:
-        runs = self.rooms.runs
-        steps = {
-            run.run_id: await runs.steps(self.ctx, run.run_id) if runs.shows_content(self.ctx, run) else []
-            for run in opened
-        }
+        steps = {run.run_id: await self.rooms.runs.steps(self.ctx, run.run_id) for run in opened}
         return Seen(Scope.RUNS_WRITE in self.ctx.scopes, steps)
 
     async def review_props(

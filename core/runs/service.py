@@ -170,10 +170,14 @@ class RunService:
         return page, _encode_cursor(page[-1]) if len(views) > limit else None
 
     async def steps(self, ctx: TenantContext, run_id: str) -> Sequence[StepView]:
-        """All attempts of all steps of a run. Raises ``NotFound``."""
-        await self.get(ctx, run_id)
+        """All attempts of all steps of a run; without their errors where its content is not the caller's.
+
+        Raises ``NotFound``.
+        """
+        shown = self.shows_content(ctx, await self.get(ctx, run_id))
         async with self._db.tenant_transaction(ctx) as tx:
-            return await store.steps(tx, run_id)
+            found = await store.steps(tx, run_id)
+        return found if shown else [replace(step, error=None) for step in found]
 
     async def events(self, ctx: TenantContext, run_id: str, after_seq: int = 0) -> Sequence[RunEvent]:
         """Up to 1,000 events after a position, as the caller may see them. Raises ``NotFound``."""

@@ -173,6 +173,11 @@ async def test_what_a_private_workflow_is_given_and_returns_is_its_submitters_on
     theirs = await runs.get(site.reviewer, run.run_id)
     listed, _ = await runs.list(site.reviewer, workflow="sample-private")
     assert [(view.input, view.output, view.state) for view in (theirs, *listed)] == [({}, None, RunState.SUCCEEDED)] * 2
+    broken, _ = await runs.submit(site.admin, RunRequest("sample-private", {"log": log, "fail": True}))
+    await site.ended([broken])
+    errors = [[step.error for step in await runs.steps(who, broken.run_id)] for who in (site.admin, site.reviewer)]
+    assert all(errors[0])
+    assert errors[1] == [None] * len(errors[0])
 
 
 async def test_the_same_idempotency_key_is_one_run(site: Site, log: str) -> None:
