@@ -8,7 +8,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from rich.console import Console
 
+from core.commands.runs import as_text, show
 from core.errors import Conflict
 from core.ids import WorkerId
 from core.runs.duration import Durations
@@ -214,6 +216,9 @@ async def test_a_queued_run_that_did_something_executes_once_more_when_it_is_can
     events = await site.platform.runs.events(site.admin, run.run_id)
     (told,) = [event.data for event in events if event.kind == "overrun"]
     assert (told["step"], told["account"], told["over_microusd"]) == (-2, "month", usd("0.02"))
+    console = Console(record=True, width=120)
+    console.print(as_text(await show(site.platform, site.admin, run.run_id, None)))
+    assert "$0.02 over the month's budget" in console.export_text()
     assert await site.platform.queue.faults() == []
 
 
