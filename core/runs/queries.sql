@@ -317,5 +317,9 @@ insert into events (tenant_id, name, key, payload, created_at) values (app.tenan
 on conflict do nothing;
 
 -- name: waits_on_key
--- Runs that wait for something under this key.
-select run_id, step from waits where tenant_id = app.tenant() and cause = $1 and key = $2 order by since limit 1000;
+-- Runs that wait for something under this key, those that wait for the longest first.
+select run_id, step from waits where tenant_id = app.tenant() and cause = $1 and key = $2 order by since, run_id limit $3;
+
+-- name: waits_over
+-- Those that wait for something under this key have waited long enough: they are woken some at a time.
+update waits set wake_at = $3 where tenant_id = app.tenant() and cause = $1 and key = $2;

@@ -48,6 +48,9 @@ from core.runs.waiting import Standing, by_cause
 from core.tenancy import Scope, TenantContext
 
 MAX_BATCH = 5_000
+WOKEN_AT_ONCE = 1_000
+"""Runs that are woken with the event that they wait for; others are by the scheduler, some at a time."""
+
 TOLD_AT_ONCE = 100
 """Of so many runs of a batch, screens are told one by one; of more they learn when they look."""
 
@@ -229,14 +232,19 @@ class RunService:
             raise InvalidInput("An event needs a payload.")
         async with self._db.tenant_transaction(ctx) as tx:
             await store.event_line(tx, name, key)
-            waiting = await store.waits_on_key(tx, Cause.EVENT, f"{name}/{key}")
+            waiting = await store.waits_on_key(tx, Cause.EVENT, f"{name}/{key}", WOKEN_AT_ONCE)
             for run_id, step in waiting:
                 await self._queue.wake_in(tx, run_id, step)
+            left = len(waiting) == WOKEN_AT_ONCE and await store.waits_over(
+                tx, Cause.EVENT, f"{name}/{key}", self._clock.now()
+            )
             sent = await store.send_event(tx, name, key, payload, self._clock.now())
         for run_id, _ in waiting:
             self._bus.news.of_run(ctx.tenant_id, run_id)
         if waiting:
             await self._queue.signal_workers()
+        if left:
+            await self._bus.signal(Topic.SCHEDULER)
         return sent
 
 

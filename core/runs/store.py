@@ -227,6 +227,12 @@ async def send_event(tx: Transaction, name: str, key: str, payload: Any, now: da
     return await tx.execute(SQL["send_event"], name, key, payload, now) == 1
 
 
-async def waits_on_key(tx: Transaction, cause: Cause, key: str) -> list[tuple[RunId, int]]:
-    """Runs and steps that wait under a key."""
-    return [(RunId(r["run_id"]), r["step"]) for r in await tx.fetch(SQL["waits_on_key"], cause.value, key)]
+async def waits_on_key(tx: Transaction, cause: Cause, key: str, limit: int) -> list[tuple[RunId, int]]:
+    """Runs and steps that wait under a key, those that wait for the longest first."""
+    rows = await tx.fetch(SQL["waits_on_key"], cause.value, key, limit)
+    return [(RunId(row["run_id"]), row["step"]) for row in rows]
+
+
+async def waits_over(tx: Transaction, cause: Cause, key: str, now: datetime) -> int:
+    """All that wait under a key are woken by the scheduler; how many."""
+    return await tx.execute(SQL["waits_over"], cause.value, key, now)

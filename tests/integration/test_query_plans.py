@@ -59,7 +59,7 @@ HOT: dict[str, tuple[Query, tuple[Any, ...]]] = {
     "runs that ended lately": (RUNS["ended_since"], (NOW,)),
     "one run": (RUNS["views_by_id"], (["run_7_9"],)),
     "replayed submissions": (RUNS["by_idempotency_keys"], (["k1", "k2"],)),
-    "who waits for an event": (RUNS["waits_on_key"], ("timer", "k")),
+    "who waits for an event": (RUNS["waits_on_key"], ("timer", "k", 1_000)),
     "open reviews": (REVIEWS["open"], (100,)),
 }
 

@@ -14,6 +14,7 @@ from core.clock import FakeClock
 from core.errors import Conflict
 from core.redis.limits import Limits
 from core.reviews.model import Verdict
+from core.runs import service
 from core.runs.execution import Executing, Wait
 from core.runs.model import Cause, RunState, RunView
 from core.settings import Settings
@@ -75,6 +76,21 @@ async def test_an_event_sent_at_the_moment_in_which_a_run_begins_to_wait_is_not_
     assert found == {"payload": {"x": 1}} or await work.execution.park(on) is RunState.QUEUED
     await owner.close()
     await watch.close()
+
+
+async def test_an_event_reaches_all_that_wait_for_it_however_many_they_are(
+    work: Work, ctx: TenantContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "WOKEN_AT_ONCE", 2)
+    for _ in range(5):
+        _, on = await executing(work, ctx)
+        assert await work.execution.await_event(on, GO, "go", "1") is None
+        assert await work.execution.park(on) is RunState.WAITING
+    assert await work.runs.send_event(ctx, "go", "1", {"x": 1})
+    assert len(await work.queue.wake_due()) == 3
+    for claim in await work.claim("w", 5):
+        found = await work.execution.await_event(await work.executing(claim, "w"), GO, "go", "1")
+        assert found == {"payload": {"x": 1}}
 
 
 async def test_cancelling_a_run_closes_its_review_and_a_retry_asks_again(
