@@ -47,7 +47,7 @@ async def test_a_run_is_completed_by_workers_of_limited_lifetime_each_step_once(
         while not ended.done():
             one = WorkerProcess(site.settings, tmp_path, free_port_base(), "--max-lifetime", LIFETIME)
             try:
-                assert await one.ended() == 0
+                assert await one.ended() == 0, one.said
             except BaseException:
                 one.kill()
                 raise
