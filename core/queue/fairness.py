@@ -40,8 +40,8 @@ back from being idle would wait until they have caught up.
 
 **Code.** A worker is given runs whose code it has. It passes over tenants of which it can execute nothing, and leaves
 a tenant's tenth claim to another worker with free slots when the oldest run is of code that only that one has. All of
-the above holds among tenants and runs that every claiming worker can execute. The database asks 512 tenants at a time
-(``app.next_served``); here all are asked.
+the above holds among tenants and runs that every claiming worker can execute. Where many tenants
+have nothing for a worker the database asks 512 at a time (``app.next_served``); here all are asked.
 
 **Approximate.** The bound does not cover bursts. Estimates are means of the past: they decide how soon an error is
 noticed, never who pays for it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -26,18 +27,18 @@ from tests.fixtures.workers import site_in
 
 OLD, NEW = [code_of("loan", "1")], [code_of("loan", "1"), code_of("loan", "2")]
 ONLY_NEW = [code_of("loan", "2")]
-STRANDED = """
+QUEUED = """
 with tenant as (
     insert into tenants (tenant_id, name, org_id, region, created_at)
-    select 'left-' || n, 'Left', 'o', 'us-east-1', 'epoch' from generate_series(1, $1) n returning tenant_id
+    select $2::text || '-' || n, 'Tenant', 'o', 'us-east-1', 'epoch' from generate_series(1, $1) n returning tenant_id
 ), queued as (
     insert into queue_tenants (tenant_id, weight, cap, burst_slots, burst_credit_s, queued, virtual_time, clock_at)
-    select tenant_id, 1, 3, 0, 0, 1, row_number() over (), 'epoch' from tenant returning tenant_id
+    select tenant_id, 1, $4, 0, 0, 1, row_number() over (), 'epoch' from tenant returning tenant_id
 )
 insert into queue_flows (tenant_id, lane, workflow, code, user_key, fresh, queued, head_rank, virtual_time)
-select tenant_id, 1, 'loan', 'loan@1', '', true, 1, 1, 0 from queued
+select tenant_id, 1, 'loan', $3, '', true, 1, 1, 0 from queued
 """
-"""So many tenants with something queued, before all others, of a version that nobody has."""
+"""So many tenants of a name with something queued, of some code and with some cap, before all others."""
 
 
 @pytest.fixture
@@ -87,15 +88,34 @@ async def test_what_one_worker_cannot_execute_is_passed_over_and_others_are_woke
     assert {one.version for one in await work.claim("new", 9, codes=NEW)} == {"2"}
 
 
+async def test_a_worker_finds_the_few_runs_of_its_code_behind_any_number_of_others(work: Work, owner_dsn: str) -> None:
+    owner = await asyncpg.connect(owner_dsn)
+    await owner.execute(QUEUED, 1_100, "left", "loan@1", 3)
+    lagging, leading, bursting = [
+        await work.tenant(name, Policy(concurrency_cap=cap, burst_slots=1, burst_credit_s=9))
+        for name, cap in (("lagging", 9), ("leading", 9), ("bursting", 1))
+    ]
+    for ctx in (leading, lagging, bursting):
+        await work.submit(ctx, 2, "loan", version="2")
+    await owner.execute("update queue_tenants set virtual_time = 1_000_000 where tenant_id not like 'left-%'")
+    await owner.execute("update queue_tenants set virtual_time = 2_000_000 where tenant_id = 'leading'")
+    claims = await work.claim("new", 9, slots=40, codes=ONLY_NEW)
+    assert [one.tenant_id for one in claims] == [*("bursting", "lagging") * 1, "lagging", *("leading",) * 2, "bursting"]
+    assert [one.burst for one in claims] == [False] * 5 + [True]
+    assert claims.again_at is None
+    await owner.close()
+
+
 async def test_a_claim_asks_no_more_than_so_many_tenants_and_the_next_one_goes_on_behind_them(
     work: Work, owner_dsn: str
 ) -> None:
     owner = await asyncpg.connect(owner_dsn)
-    await owner.execute(STRANDED, 1_100)
+    await owner.execute(QUEUED, 1_100, "left", "loan@1", 3)
+    await owner.execute(QUEUED, 600, "full", "loan@2", 0)  # all that have something for it and may not
     first, second = [await work.tenant(name) for name in ("zone-a", "zone-b")]
-    await owner.execute("update queue_tenants set virtual_time = 1_000_000 where tenant_id like 'zone-%'")
     await work.submit(first, 2, "loan", version="2")
     await work.submit(second, 2, "loan", version="2")
+    await owner.execute("update queue_tenants set virtual_time = 1_000_000 where tenant_id like 'zone-%'")
     asked = []
     for _ in range(3):
         claims = await work.claim("new", 1, slots=40, codes=ONLY_NEW)
@@ -105,18 +125,20 @@ async def test_a_claim_asks_no_more_than_so_many_tenants_and_the_next_one_goes_o
 
     # For a second it goes on from there, and then it looks at all again.
     ahead = await work.tenant("ahead")
-    await owner.execute("update queue_tenants set virtual_time = 0 where tenant_id = 'ahead'")
     await work.submit(ahead, 1, "loan", version="2")
     await owner.execute("update queue_tenants set virtual_time = 0 where tenant_id = 'ahead'")
     assert {one.tenant_id for one in await work.claim("new", 1, slots=40, codes=ONLY_NEW)} == {"zone-b"}
     work.clock.advance(1)
     assert {one.tenant_id for one in await work.claim("new", 1, slots=40, codes=ONLY_NEW)} == {"ahead"}
 
-    # Before it gives up it has looked at all.
-    rest = [await work.claim("new", 9, slots=40, codes=ONLY_NEW) for _ in range(6)]
-    assert [len(one) for one in rest] == [0, 0, 2, 0, 0, 0]
-    assert [one.again_at for one in rest] == [*[work.clock.now()] * 5, None]
-    assert await owner.fetchval("select behind_time is null from workers where worker_id = 'new'")
+    # Before it gives up it has looked at all; then it looks at more than the first ones once a second at most.
+    now = work.clock.now()
+    rest = [await work.claim("new", 9, slots=40, codes=ONLY_NEW) for _ in range(7)]
+    assert [len(one) for one in rest] == [0, 0, 2, 0, 0, 0, 0]
+    assert [one.again_at for one in rest] == [*[now] * 5, *[now + timedelta(seconds=1)] * 2]
+    work.clock.advance(1)
+    rest = [await work.claim("new", 9, slots=40, codes=ONLY_NEW) for _ in range(3)]
+    assert [(len(one), one.again_at) for one in rest[:2]] == [(0, work.clock.now())] * 2
     await owner.close()
 
 

@@ -216,7 +216,7 @@ begin
         elsif flow.flow_id is null or flow.code <> all (known) then
             passed := passed || tenant.tenant_id;
             -- Nothing for this worker anywhere: do not look at every tenant.
-            exit when not exists (select from queue_flows f where f.queued > 0 and f.code = any (known));
+            exit when app.few_served(known) = '{}';
             continue;
         end if;
 

@@ -108,8 +108,18 @@ create function app.serves(p_codes text[], p_passed text[], p_tenant text) retur
         select from queue_flows f where f.tenant_id = p_tenant and f.queued > 0 and f.code = any (p_codes))
 $$;
 
--- The most tenants that a claim asks whether they have something for its worker.
+-- The most tenants that a claim asks whether they have something for its worker, and the most flows of its code at which
+-- it asks those of whom they are.
 create function app.most_asked() returns integer language sql immutable as $$ select 512 $$;
+
+-- The tenants that have something queued of this code; null: more flows than it is worth to look at. From the code to the
+-- flows, though the planner may hold code that few have for as common as any.
+create function app.few_served(p_codes text[]) returns text[] language sql stable
+set enable_seqscan = off set enable_bitmapscan = off as $$
+    select coalesce(array_agg(distinct f.tenant_id), '{}')
+    from (select tenant_id from queue_flows where queued > 0 and code = any (p_codes) limit app.most_asked() + 1) f
+    having count(*) <= app.most_asked()
+$$;
 
 -- Who is next once a claim has passed over tenants for want of code: as in 0010_queue_verbs.sql (app.claim,
 -- app.quiet_tenant, app.bursting_tenant), among those of which this worker can execute something. p_open: a slot is
@@ -117,9 +127,10 @@ create function app.most_asked() returns integer language sql immutable as $$ se
 -- is not slowed down by it.
 --
 -- Who is served moves on in virtual time, and who has nothing for any worker stays where it is: the longer code is
--- missing, the more tenants stand before all others. So a claim asks 512, in their order, and then the worker goes on
--- behind them: at once, if they had nothing for it (app.look_again), and with its next claims for a second, if it found
--- something. Then it begins anew, and before it gives up.
+-- missing, the more tenants stand before all others. So where few flows are of its code a claim looks at their tenants
+-- only. Else it asks 512, in their order, and then the worker goes on behind them: at once, if they had nothing for it
+-- (app.look_again), and with its next claims for a second, if it found something. Then it begins anew, and before it
+-- gives up; when it has asked all in vain, after a second.
 create function app.next_served(p_worker text, p_open boolean, p_wide boolean, p_free integer, p_platform queue_platform,
                                 p_now timestamptz, p_codes text[], p_passed text[])
 returns queue_tenants language plpgsql as $$
@@ -127,9 +138,23 @@ declare
     tenant     queue_tenants%rowtype;
     far        queue_tenants%rowtype;
     own        workers%rowtype;
+    few        text[] := app.few_served(p_codes);
     from_time  double precision := '-infinity';
     from_name  text := '';
 begin
+    while few is not null loop
+        select * into tenant from queue_tenants q
+        where q.tenant_id = any (few) and q.tenant_id <> all (p_passed)
+          and (q.eligible and (p_open or q.newcomer or q.virtual_time <= p_platform.virtual_time and (
+                   q.running < p_free or q.virtual_time + p_platform.mean_s / q.weight <= p_platform.virtual_time))
+               or p_open and p_wide and q.may_burst)
+        order by not q.eligible, case when p_open or q.newcomer then 0 else 1 + q.running end, q.virtual_time, q.tenant_id
+        limit 1 for update skip locked;
+        if not found or tenant.eligible or tenant.clock_at = p_now then return tenant; end if;
+        update queue_tenants q set clock_at = p_now where q.tenant_id = tenant.tenant_id returning * into tenant;
+        if tenant.may_burst then return tenant; end if;
+    end loop;
+
     select * into strict own from workers w where w.worker_id = p_worker;
     if own.behind_time is not null and (not own.behind_taken or own.behind_since > p_now - interval '1 second') then
         from_time := own.behind_time;
@@ -177,6 +202,7 @@ begin
     where c.eligible and (c.virtual_time, c.tenant_id) > (from_time, from_name)
     order by c.virtual_time, c.tenant_id offset app.most_asked() - 1 limit 1;
     if found then
+        if own.behind_time is null and own.behind_since > p_now - interval '1 second' then return null; end if;
         update workers w set behind_time = far.virtual_time, behind_tenant = far.tenant_id, behind_moved = p_now
         where w.worker_id = p_worker;
         return null;
@@ -197,7 +223,7 @@ begin
     update workers w
     set behind_time = case when own.behind_taken then '-infinity'::double precision end,
         behind_tenant = case when own.behind_taken then '' end,
-        behind_moved = case when own.behind_taken then p_now end, behind_taken = false
+        behind_moved = case when own.behind_taken then p_now end, behind_since = p_now, behind_taken = false
     where w.worker_id = p_worker and own.behind_time is not null;
     return null;
 end $$;
@@ -208,8 +234,15 @@ create function app.look_again(p_worker text, p_opens_at timestamptz, p_now time
                                p_passed text[]) returns timestamptz language sql stable as $$
     select case
         when exists (select from workers w where w.worker_id = p_worker and w.behind_moved = p_now) then p_now
+        when exists (select from workers w where w.worker_id = p_worker and w.behind_time is null
+                                             and w.behind_since > p_now - interval '1 second') then (
+            select w.behind_since + interval '1 second' from workers w where w.worker_id = p_worker)
         when p_opens_at <= p_now or p_opens_at = 'infinity' then null
         when p_passed = '{}' and exists (select from queue_tenants q where q.eligible or q.may_burst) then p_opens_at
+        when exists (select from queue_tenants q where q.tenant_id = any (app.few_served(p_codes))
+                                                   and q.tenant_id <> all (p_passed) and (q.eligible or q.may_burst))
+            then p_opens_at
+        when app.few_served(p_codes) is not null then null
         when exists (select from (select q.tenant_id from queue_tenants q where q.eligible
                                   order by q.virtual_time, q.tenant_id limit app.most_asked()) q
                      where app.serves(p_codes, p_passed, q.tenant_id)) then p_opens_at
