@@ -55,9 +55,16 @@ class QueueService:
             await self.signal_workers()
         return claims
 
-    async def push_in(self, tx: Transaction, run_ids: list[RunId], *, head: bool = False) -> None:
-        """Queue runs in the caller's transaction. Call ``signal_workers`` after the commit."""
-        await store.push(tx, run_ids, head, self._clock.now())
+    async def push_in(
+        self, tx: Transaction, run_ids: Sequence[RunId], queued_at: datetime, *, head: bool = False
+    ) -> None:
+        """Queue runs in the caller's transaction, as of the moment that they say. Call ``signal_workers`` after the
+        commit."""
+        await store.push(tx, run_ids, head, queued_at)
+
+    async def lock_in(self, tx: Transaction) -> None:
+        """Keep all else that moves the tenant's runs away until the transaction ends; before any run is locked."""
+        await store.push(tx, (), False, self._clock.now())
 
     async def release_in(self, tx: Transaction, run_id: RunId, worker_id: WorkerId) -> float | None:
         """Give a slot back in the caller's transaction; None: the run is somebody else's now."""

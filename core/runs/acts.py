@@ -102,7 +102,7 @@ class Acts:
     ) -> Outcome | None:
         """Perform one on a run that is still in the state in which somebody saw it; else it says why not."""
         await tx.execute(SQL["asked_from"], run_id, 0)
-        await self._queue.push_in(tx, [])
+        await self._queue.lock_in(tx)
         found = await standing(tx, run_id)
         if found is None or found is was:
             return await self.perform_in(tx, ctx, act, run_id, facts)
@@ -201,14 +201,14 @@ class Acts:
     async def _retry(
         self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime, facts: Facts
     ) -> Outcome | None:
-        await self._queue.push_in(tx, [])  # locks the queue before the run, as everybody does
+        await self._queue.lock_in(tx)
         was = await standing(tx, run_id)
         if was is None:
             return None
         if not was.final or was is RunState.SUCCEEDED:
             return Outcome(was, f"Only a failed, cancelled or dead run is retried; this one is {was}.")
         await begin_anew(tx, run_id, now)
-        await self._queue.push_in(tx, [RunId(run_id)], head=True)
+        await self._queue.push_in(tx, [RunId(run_id)], now, head=True)
         await append_event(tx, run_id, now, "retried", {"actor": ctx.actor, **facts})
         return await self._done(tx, ctx, Act.RETRY, run_id, was, facts)
 

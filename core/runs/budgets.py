@@ -42,7 +42,7 @@ class Budgets:
         """
         now = self._clock.now()
         short = await tx.fetch(SQL["short"], run_id)
-        await self._queue.push_in(tx, [])
+        await self._queue.lock_in(tx)
         state = await standing(tx, run_id)
         if state is None:
             raise NotFound("There is no such run.")

@@ -161,7 +161,7 @@ class ChildRuns:
             brood = _brood(spawning.step, await self._place_in(tx, on, spawning.step))
             if brood.next == 0:
                 return Look(brood.missing(spawning.of)[: spawning.at_once])
-            await self._queue.push_in(tx, [])  # whoever ends a child holds this lock: it has ended, or will wake us
+            await self._queue.lock_in(tx)  # whoever ends a child holds this lock: it has ended, or will wake us
             phase = await self._execution.begin_wait_in(tx, on, wait)
             if phase is WaitPhase.NEW and on.claim > 1:
                 run_ids = await _ids(tx, on, spawning)
@@ -247,7 +247,7 @@ class ChildRuns:
         again: list[RunId] = []
         ends: list[ChildEnd] | None = None
         async with self._db.tenant_transaction(on.ctx) as tx:
-            await self._queue.push_in(tx, [])  # whoever ends a child holds this lock: it has ended, or will wake us
+            await self._queue.lock_in(tx)  # whoever ends a child holds this lock: it has ended, or will wake us
             if await self._execution.begin_wait_in(tx, on, wait) is WaitPhase.NEW and on.claim > 1:
                 again = await self._retry_in(tx, on, run_ids, self._clock.now())
             if await tx.fetchval(SQL["awaits"], on.run_id, int(wait.key or 0)):
@@ -272,7 +272,7 @@ class ChildRuns:
         for run_id in undone:
             await begin_anew(tx, run_id, now)
             await append_event(tx, run_id, now, "retried", {"actor": f"run:{on.run_id}"})
-        await self._queue.push_in(tx, undone)
+        await self._queue.push_in(tx, undone, now)
         return undone
 
 

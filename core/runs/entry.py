@@ -113,7 +113,7 @@ class Entry:
         if new:
             if await store.insert_runs(tx, ctx, new, now) < len(new):
                 raise Conflict("The same submission is under way.", retry_after_s=1.0)
-            await self._queue.push_in(tx, [run.run_id for run in new])
+            await self._queue.push_in(tx, [run.run_id for run in new], now)
             for run in new:
                 if run.request.fork is not None:
                     await give_steps_in(tx, ctx, run.request.fork, run.run_id, now)

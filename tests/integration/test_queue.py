@@ -183,7 +183,7 @@ async def test_one_tenant_can_neither_push_wake_nor_cancel_anothers_runs(work: W
     theirs = await work.tenant("theirs")
     (run,) = await work.submit(theirs, 1)
     async with work.db.tenant_transaction(mine) as tx:
-        await work.queue.push_in(tx, [run.run_id])
+        await work.queue.push_in(tx, [run.run_id], work.clock.now())
         assert not await work.queue.wake_in(tx, run.run_id, 1)
         assert await work.queue.cancel_in(tx, run.run_id) is None
         assert await work.queue.release_in(tx, RunId(run.run_id), WorkerId("w")) is None

@@ -188,7 +188,7 @@ async def test_a_tenant_that_somebody_writes_about_holds_up_no_claim_of_others(w
     await work.submit(busy, 1)
     await work.submit(other, 1)
     async with work.db.tenant_transaction(busy) as tx:
-        await work.queue.push_in(tx, [])
+        await work.queue.lock_in(tx)
         assert [claim.tenant_id for claim in await work.claim("w", 2)] == ["other"]
     assert [claim.tenant_id for claim in await work.claim("w", 2)] == ["busy"]
 
