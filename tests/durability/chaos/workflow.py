@@ -22,7 +22,7 @@ _TIMEOUT_S = 2.0
 
 class Job(BaseModel):
     """What one run does. ``refused``: the world refuses one of its effects until somebody heals it; ``maps``: so many
-    children at once; ``spawns``: one, and something else meanwhile.
+    children, two at once; ``spawns``: one, and something else meanwhile.
     """
 
     number: int
@@ -139,7 +139,8 @@ async def _family(run: Run, job: Job) -> list[str]:
         had.append(await _effect(run, job, "meanwhile"))
         had.append(await run.result(child))
     if job.maps:
-        had += await run.map(errand, [Wish(what=f"{job.number}/mapped-{one}") for one in range(job.maps)])
+        wishes = [Wish(what=f"{job.number}/mapped-{one}") for one in range(job.maps)]
+        had += await run.map(errand, wishes, at_once=2)
     return had
 
 
