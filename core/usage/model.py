@@ -71,7 +71,7 @@ def check_limits(changed: Sequence[NewLimit], most_microusd: int) -> None:
 
     None is less than what is spent or promised, and none grows beyond ``most_microusd``, what the policy allows a run.
     """
-    for one in reversed(changed):
+    for one in reversed([one for one in changed if one.after_microusd != one.before_microusd]):
         if one.after_microusd < one.used_microusd:
             raise InvalidInput(
                 f"{format_usd(one.used_microusd)} of the budget is spent or promised: it cannot be less.",

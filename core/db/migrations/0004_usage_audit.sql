@@ -205,7 +205,7 @@ returns table (run_id text, before_microusd bigint, used_microusd bigint, after_
 declare
     accounts text[] := app.run_accounts(p_run_id);
     next     text;
-    more     bigint;
+    more     bigint;  -- that those above it must cover; null: its limit does not grow
 begin
     -- Runs before accounts, and children before their parents: the order of whoever works on a step.
     perform from runs r where r.tenant_id = app.tenant() and 'run:' || r.run_id = any(accounts)
@@ -215,7 +215,7 @@ begin
         perform app.open_account(next, 0);
         perform from budget_accounts b where b.tenant_id = app.tenant() and b.account = next for update;
     end loop;
-    select p_limit - b.reserved_microusd - b.spent_microusd into strict more
+    select case when p_limit > b.limit_microusd then p_limit - b.reserved_microusd - b.spent_microusd end into strict more
     from budget_accounts b where b.tenant_id = app.tenant() and b.account = 'run:' || p_run_id;
     return query
         with changed as (
