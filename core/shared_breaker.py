@@ -168,10 +168,11 @@ class SharedBreaker:
                 async with asyncio.timeout(_PATIENCE_S):
                     known = await reports.exchange(self._endpoint, [_report(seen, asked_s) for seen in told])
             except (Unavailable, TimeoutError):
-                self._read_at_s = self._now_s() + _ASK_AGAIN_S
+                self._read_at_s = self._now_s() + _ASK_AGAIN_S - READ_EVERY_S
                 return
             now_s = self._read_at_s = self._now_s()
-            self._untold = [seen for seen in self._untold if seen not in told]
+            sent = {id(seen) for seen in told}  # two calls may have failed alike at the same moment
+            self._untold = [seen for seen in self._untold if id(seen) not in sent]
             seen = [_Seen(one.tenant, one.works, now_s - one.ago_s, one.probe) for one in known]
             self._breaker = self._folded([*seen, *self._untold])
             answers = self._news()

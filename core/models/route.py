@@ -72,7 +72,9 @@ class Route:
 
     async def admit(self, tenant: str) -> bool:
         """May the tenant call it now?"""
-        return await self._breaker.admit(tenant)
+        admitted = await self._breaker.admit(tenant)
+        self._tell()  # others may have found something out
+        return admitted
 
     async def enter(self, tenant: str, wait_s: float) -> None:
         """Take one of the tenant's places while the call is open. Raises ``NoAnswerError``: all are in use."""

@@ -63,7 +63,9 @@ class Service:
 
     async def admit(self, tenant: str) -> None:
         """Raises ``EndpointDown`` unless the tenant may call it now."""
-        if not await self._breaker.admit(tenant):
+        admitted = await self._breaker.admit(tenant)
+        self._watched(*self._breaker.open_for())  # others may have found something out
+        if not admitted:
             after_s = self.opens_in_s(tenant) or _LOOK_AGAIN_S
             raise EndpointDown(
                 f"The service {self.name} does not answer. It is tried again soon.",
