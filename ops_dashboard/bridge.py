@@ -62,7 +62,12 @@ class Bridge:
             return future.result(timeout_s)
         except concurrent.futures.TimeoutError:
             future.cancel()
-            raise Unavailable("The platform takes too long to answer.", retry_after_s=5) from None
+            raise _too_long() from None
+
+    def start(self, work: Coroutine[Any, Any, Result], timeout_s: float = _CALL_S) -> concurrent.futures.Future[Result]:
+        """Begin it, and do not wait. The future raises what it raises; ``Unavailable`` when it takes longer."""
+        self._used_at = time.monotonic()
+        return asyncio.run_coroutine_threadsafe(_in_time(work, timeout_s), self._loop)
 
     async def run_here(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The same for callers on another event loop, which stays free meanwhile."""
@@ -78,6 +83,18 @@ class Bridge:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._closing.set)
             self._thread.join(10)
+
+
+async def _in_time(work: Coroutine[Any, Any, Result], timeout_s: float) -> Result:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await work
+    except TimeoutError:
+        raise _too_long() from None
+
+
+def _too_long() -> Unavailable:
+    return Unavailable("The platform takes too long to answer.", retry_after_s=5)
 
 
 @st.cache_resource(show_spinner=False)

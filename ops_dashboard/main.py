@@ -69,7 +69,9 @@ def show() -> None:
     except LoggedOut:
         st.rerun()
     except BailiwickError as error:
-        st.error(error.message, icon=":material/error:")
+        st.error(f"{error.message} Reload in a moment, or go back to the page before.", icon=":material/error:")
+    except Exception as error:
+        session.show_fault(error)
     session.show_notices()
 
 

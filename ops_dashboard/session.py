@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import streamlit as st
+import structlog
 
 from core.bootstrap import Platform
 from core.errors import BailiwickError, Unauthenticated
@@ -24,6 +25,7 @@ from ops_dashboard.server import COOKIE, login_url
 Result = TypeVar("Result")
 
 _NOTICES = "notices"
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,16 @@ def show_refusal(error: BailiwickError) -> None:
     st.error("  \n".join(lines), icon=":material/error:")
 
 
+def show_fault(error: Exception) -> None:
+    """Something broke that nobody thought of: say what to do, and keep what it was for whoever mends it."""
+    log.error("screen_failed", url=st.context.url, exc_info=error)
+    st.error(
+        "This part of the screen broke: the fault is ours, and is in the dashboard's log. Nothing else is concerned; "
+        "reload in a moment, and tell whoever runs the platform when it stays.",
+        icon=":material/bug_report:",
+    )
+
+
 def notify(text: str, *, ok: bool = True) -> None:
     """Say something in the corner of the screen, also when the script starts over at once."""
     st.session_state.setdefault(_NOTICES, []).append((text, ok))
@@ -146,6 +158,8 @@ def live(every: str = "2s") -> Callable[[Callable[[], None]], Callable[[], None]
                 st.rerun(scope="app")
             except BailiwickError as error:
                 st.warning(f"{error.message} Trying again.", icon=":material/sync_problem:")
+            except Exception as error:
+                show_fault(error)
             show_notices()
 
         return st.fragment(guarded, run_every=every)

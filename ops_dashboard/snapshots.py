@@ -1,26 +1,27 @@
 """One snapshot for all who look: sessions of the same tenant, and all operators, share what was read.
 
-However many tabs are open, a tenant is read once per two seconds, and only while somebody looks. Callers have
-identified themselves before they ask (``session.viewer``); the key is their tenant. Snapshots are shared
-between threads: do not change them.
+However many tabs are open, a tenant is read once per two seconds, less often where that takes long (``shared``), and
+only while somebody looks. Callers have identified themselves before they ask (``session.viewer``); the key is their
+tenant. Snapshots are shared between threads: do not change them.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from core.tenancy import TenantContext
+from core.tenancy import Scope
 from ops_dashboard import data
 from ops_dashboard.bridge import bridge
 from ops_dashboard.data import Window
-from ops_dashboard.measures import Fairness, fairness
+from ops_dashboard.measures import Fairness, Service, fairness
 from ops_dashboard.pulse import Pulse
 from ops_dashboard.session import Viewer
+from ops_dashboard.shared import Shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,68 +37,71 @@ SPANS = (Span("5 min", 300, 10), Span("1 h", 3_600, 30), Span("24 h", 86_400, 90
 
 
 def pulse(who: Viewer) -> Pulse:
-    """What stands now, at most two seconds old."""
-    return _pulse(who.ctx)
+    """What stands now, about two seconds old."""
+    platform = bridge().platform
+    return _pulses().look(who.ctx.tenant_id, lambda: data.pulse(platform.db, who.ctx, platform.clock.now()), _counting)
 
 
 def window(who: Viewer, span: Span) -> Window:
-    """What happened in a window, at most 5 s old (30 s for a day)."""
-    fetch = _window if span.seconds <= 3_600 else _long_window
-    return fetch(span, who.ctx)
+    """What happened in a window, about 5 s old (30 s for a day)."""
+    platform = bridge().platform
+    shared = _windows() if span.seconds <= 3_600 else _long_windows()
+    return shared.look(
+        (who.ctx.tenant_id, span),
+        lambda: data.window(platform.db, who.ctx, platform.clock.now(), span.seconds, span.bucket_s),
+        _counting,
+    )
 
 
 def version_endings(who: Viewer, span: Span) -> pd.DataFrame:
-    """How the runs of each version ended in a window, whole buckets only, at most 5 s old. For operators."""
-    return _version_endings(span, who.ctx)
-
-
-def fairness_of(who: Viewer, seconds: int) -> Fairness:
-    """Jain's index over the last ``seconds``, at most 5 s old."""
-    return _fairness(seconds, who.ctx)
-
-
-def _tenant_of(ctx: TenantContext) -> str:
-    return ctx.tenant_id
-
-
-_SHARED: dict[str, Any] = {
-    "max_entries": 2_000,
-    "show_spinner": False,
-    "hash_funcs": {TenantContext: _tenant_of, Span: repr},
-}
-
-
-@st.cache_resource(ttl=2, **_SHARED)
-def _pulse(ctx: TenantContext) -> Pulse:
-    platform = bridge().platform
-    return bridge().run(data.pulse(platform.db, ctx, platform.clock.now()))
-
-
-@st.cache_resource(ttl=5, **_SHARED)
-def _window(span: Span, ctx: TenantContext) -> Window:
-    return _read_window(span, ctx)
-
-
-@st.cache_resource(ttl=30, **_SHARED)
-def _long_window(span: Span, ctx: TenantContext) -> Window:
-    return _read_window(span, ctx)
-
-
-def _read_window(span: Span, ctx: TenantContext) -> Window:
-    platform = bridge().platform
-    return bridge().run(data.window(platform.db, ctx, platform.clock.now(), span.seconds, span.bucket_s))
-
-
-@st.cache_resource(ttl=5, **_SHARED)
-def _version_endings(span: Span, ctx: TenantContext) -> pd.DataFrame:
+    """How the runs of each version ended in a window, whole buckets only, about 5 s old. For operators."""
+    who.ctx.require(Scope.PLATFORM_OPERATE)
     platform = bridge().platform
     now = platform.clock.now()
     until = now - timedelta(seconds=now.timestamp() % span.bucket_s)
-    return bridge().run(data.version_endings(platform.db, ctx, until, span.seconds, span.bucket_s))
+    return _versions().look(
+        span,
+        lambda: data.version_endings(platform.db, who.ctx, until, span.seconds, span.bucket_s),
+        _counting,
+    )
 
 
-@st.cache_resource(ttl=5, **_SHARED)
-def _fairness(seconds: int, ctx: TenantContext) -> Fairness:
+def fairness_of(who: Viewer, pulse: Pulse, seconds: int) -> Fairness:
+    """Jain's index over the last ``seconds``, about 5 s old."""
     platform = bridge().platform
-    tenants = _pulse(ctx).tenants
-    return fairness(bridge().run(data.services(platform.db, ctx, tenants, platform.clock.now(), seconds)))
+    return fairness(
+        _services().look(
+            (who.ctx.tenant_id, seconds),
+            lambda: data.services(platform.db, who.ctx, pulse.tenants, platform.clock.now(), seconds),
+            _counting,
+        )
+    )
+
+
+def _counting() -> AbstractContextManager[None]:
+    return st.spinner("Counting…")
+
+
+@st.cache_resource(show_spinner=False)
+def _pulses() -> Shared[Pulse]:
+    return Shared(bridge().start, ttl_s=2)
+
+
+@st.cache_resource(show_spinner=False)
+def _windows() -> Shared[Window]:
+    return Shared(bridge().start, ttl_s=5)
+
+
+@st.cache_resource(show_spinner=False)
+def _long_windows() -> Shared[Window]:
+    return Shared(bridge().start, ttl_s=30)
+
+
+@st.cache_resource(show_spinner=False)
+def _versions() -> Shared[pd.DataFrame]:
+    return Shared(bridge().start, ttl_s=5)
+
+
+@st.cache_resource(show_spinner=False)
+def _services() -> Shared[list[Service]]:
+    return Shared(bridge().start, ttl_s=5)

@@ -72,8 +72,8 @@ def _of_all(who: Viewer, pulse: Pulse, window: Window, hits: list[Hit]) -> None:
         pulse,
         window,
         overview_plots.correlations(window),
-        snapshots.fairness_of(who, 300),
-        snapshots.fairness_of(who, 3_600),
+        snapshots.fairness_of(who, pulse, 300),
+        snapshots.fairness_of(who, pulse, 3_600),
     )
     overview_tables.now(pulse, hits)
     st.subheader(f"The last {_name(window)}", anchor=False)
