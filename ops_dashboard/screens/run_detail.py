@@ -13,7 +13,7 @@ import streamlit as st
 from core.bootstrap import Platform
 from core.errors import NotFound
 from core.runs.history import Relative, Relatives
-from core.runs.model import RunState, RunView
+from core.runs.model import Cause, RunState, RunView
 from core.usage.model import format_usd
 from ops_dashboard import data, figures, session, snapshots, timeline
 from ops_dashboard.data import RunDetail
@@ -31,6 +31,12 @@ _STATE_BADGES: dict[RunState, tuple[_Color, str]] = {
     RunState.FAILED: ("red", ":material/error:"),
     RunState.CANCELLED: ("gray", ":material/block:"),
     RunState.DEAD: ("red", ":material/skull:"),
+}
+
+_STARTS: dict[str, str] = {
+    Cause.PAUSED: "It starts when somebody resumes its tenant.",
+    Cause.NO_WORKER: "It starts when a worker comes: none is alive.",
+    Cause.NO_CODE: "It starts when a worker comes that has its version: none that is alive has it.",
 }
 
 
@@ -72,7 +78,7 @@ def _live() -> None:
     who = session.viewer()
     _head(who, shown)
     _tiles(shown.detail.row, who, shown.now)
-    _waiting(shown.detail)
+    _waiting(shown.detail, _queued_cause(who, shown.detail.row))
     if shown.view is not None and shown.view.progress:
         _progress(shown.view.progress)
     _family(shown.detail.history.relatives)
@@ -158,18 +164,20 @@ def _tiles(row: dict[str, Any], who: Viewer, now: datetime) -> None:
             st.metric(label, value, delta=below, delta_color="off", delta_arrow="off", border=True)
 
 
-def _waiting(detail: RunDetail) -> None:
+def _waiting(detail: RunDetail, queued_for: str | None) -> None:
     """What it waited for so far, and when it should start."""
     if detail.starts_in is not None:
         soonest, latest = round(detail.starts_in.soonest_s), round(detail.starts_in.latest_s)
         when = f"in about {duration(latest)}" if soonest == latest else f"in {duration(soonest)} to {duration(latest)}"
         st.info(f"Should start {'at once' if latest == 0 else when}, if nobody comes or goes.", icon=":material/timer:")
     elif detail.row["state"] == RunState.QUEUED:
-        st.info("Nobody can say when it starts: it is paused, or no worker has its code.", icon=":material/timer_off:")
-    if waited := detail.history.waited():
+        st.info(_STARTS.get(queued_for or "", "Nobody can say yet when it starts."), icon=":material/timer_off:")
+    # In tenths of a second: a bar that grew at every look would flicker.
+    waited = {cause.value: round(seconds, 1) for cause, seconds in detail.history.waited().items() if seconds >= 0.1}
+    if waited:
         whole = duration(sum(waited.values()))
         st.caption(f"Waited {whole} so far" if detail.row["finished_at"] is None else f"Waited {whole}")
-        st.html(figures.stacked_bar({cause.value: round(seconds, 1) for cause, seconds in waited.items()}))
+        st.html(figures.stacked_bar(waited))
 
 
 def _progress(progress: dict[str, Any]) -> None:

@@ -2,93 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
-from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from playwright.sync_api import expect
 
 from core.runs.acts import Act
 from core.settings import Port
 from core.tenancy import Role
-from tests.fixtures.browser import DEADLINE_MS
-from tests.fixtures.busy import BusyDashboard, busy_dashboard
+from tests.fixtures.busy import BusyDashboard
+from tests.fixtures.looking import ADA, MIA, RAVI, Look, open_row, tile
 from tests.fixtures.web import LOAN
 from tests.fixtures.work import Work
-
-__all__ = ["busy_dashboard"]
-
-ADA, RAVI, MIA = (f"{name}@regional-bank.example" for name in ("ada", "ravi", "mia"))
-OLGA = "olga@platform.example"
-ROW_PX = 33
-Look = Callable[..., Page]
-
-
-@pytest.fixture
-def look(busy_dashboard: BusyDashboard, chromium: Browser) -> Iterator[Look]:
-    """Open a page of the dashboard as somebody. Whatever page asks another host, or breaks, fails the test."""
-    expect.set_options(timeout=DEADLINE_MS)
-    contexts: list[BrowserContext] = []
-    hosts: set[str] = set()
-    troubles: list[str] = []
-
-    def console(message: ConsoleMessage) -> None:
-        if message.type == "error" and "404" not in message.text:  # Streamlit looks for its own base address
-            troubles.append(message.text)
-
-    def asked(request: Request) -> None:
-        hosts.add(urlsplit(request.url).netloc)
-
-    def enter(email: str, path: str = "/", context: BrowserContext | None = None) -> Page:
-        if context is None:
-            context = chromium.new_context(base_url=busy_dashboard.url, viewport={"width": 1440, "height": 1000})
-            cookie = {"name": "bailiwick_session", "value": busy_dashboard.busy.tokens[email]}
-            context.add_cookies([{**cookie, "url": busy_dashboard.url, "httpOnly": True}])  # type: ignore[typeddict-item]
-            contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(DEADLINE_MS)
-        page.on("console", console)
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", asked)
-        page.goto(path)
-        return page
-
-    yield enter
-    for context in contexts:
-        context.close()
-    assert troubles == []
-    assert {host for host in hosts if host} <= {urlsplit(busy_dashboard.url).netloc}
-
-
-def tile(page: Page, label: str) -> Locator:
-    """The big number under a label."""
-    return page.get_by_test_id("stMetric").filter(has_text=label).get_by_test_id("stMetricValue")
-
-
-def open_row(page: Page, number: int, url: str) -> None:
-    """Click a row of the first table, counted from 1, until the address is ``url``.
-
-    The table is a canvas that the live screen may be drawing anew at that moment: such a click goes nowhere, and a
-    person clicks again.
-    """
-    table = page.get_by_test_id("stDataFrame").first
-    for patience_ms in (5_000, 5_000, DEADLINE_MS):
-        expect(page.locator("[data-stale='true']")).to_have_count(0)
-        expect(table).to_be_visible(timeout=DEADLINE_MS)
-        box = table.bounding_box()
-        assert box is not None
-        x, y = box["x"] + 160, box["y"] + ROW_PX * (number + 0.5)
-        page.mouse.move(x - 5, y)
-        page.mouse.click(x, y)
-        with contextlib.suppress(PlaywrightTimeout):
-            page.wait_for_url(url, timeout=patience_ms)
-            return
-    raise AssertionError(f"No click on row {number} led to {url}.")
 
 
 def test_somebody_without_a_session_is_sent_to_the_login_and_gets_nothing_else(busy_dashboard: BusyDashboard) -> None:
@@ -106,34 +33,6 @@ def test_somebody_without_a_session_is_sent_to_the_login_and_gets_nothing_else(b
         static = http.get("/static/none.js")
         assert static.headers["x-frame-options"] == "DENY"
         assert "frame-ancestors 'none'" in static.headers["content-security-policy"]
-
-
-def test_an_operator_sees_every_tenant_live_and_no_content(
-    look: Look, busy_dashboard: BusyDashboard, pictures: Path
-) -> None:
-    page = look(OLGA)
-    expect(tile(page, "Jain's index, 5 min")).to_have_text(__import__("re").compile(r"^0\.\d{3}$|^1\.000$"))
-    expect(page.locator(".js-plotly-plot")).to_have_count(6)
-    expect(tile(page, "Cross-tenant correlation")).to_be_visible()
-    expect(page.get_by_text("Who is hit, and why")).to_be_visible()
-    expect(page.get_by_role("link", name="Reviews")).to_have_count(0)
-    expect(page.get_by_role("link", name="Schedules")).to_have_count(0)
-    page.screenshot(path=pictures / "dashboard-operator.png")
-
-    queued = int(tile(page, "Queued").inner_text())
-
-    async def submit(work: Work) -> None:
-        await work.submit(await work.context("credit-union", Role.ADMIN), 5)
-
-    busy_dashboard.work(submit)
-    expect(tile(page, "Queued")).to_have_text(str(queued + 5))  # nobody reloads
-
-    page.goto(f"/runs?run={busy_dashboard.busy.failed}")
-    expect(page.get_by_text("failed").first).to_be_visible()
-    expect(page.get_by_text("Inputs and outputs belong to the tenant")).to_be_visible()
-    expect(page.get_by_role("tab", name="Input")).to_have_count(0)
-    expect(page.get_by_role("button", name="Retry")).to_have_count(0)
-    assert "a secret of the tenant" not in page.content()
 
 
 def test_an_admin_filters_failed_runs_opens_one_retries_it_and_returns_to_the_filter(
@@ -312,38 +211,6 @@ def test_an_admin_makes_a_webhook_whose_secret_is_shown_once(look: Look, picture
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
 
 
-def test_an_operator_changes_a_policy_after_seeing_before_and_after_and_pauses_the_tenant(
-    look: Look, busy_dashboard: BusyDashboard, pictures: Path
-) -> None:
-    page = look(OLGA, "/tenants?policy_of=fintech-startup")
-    cap = page.get_by_role("spinbutton", name="Cap (runs at a time)")
-    expect(cap).to_have_value("3")
-    cap.fill("6")
-    cap.press("Enter")
-    page.get_by_role("button", name="Review 1 change").click()
-    dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("version 1 → 2")).to_be_visible()
-    page.screenshot(path=pictures / "dashboard-policy.png")
-    dialog.get_by_role("button", name="Put it in force").click()
-    expect(tile(page, "Running")).to_have_text("3 / 6")
-    page.get_by_role("button", name="Pause this tenant").click()
-    page.get_by_role("dialog").get_by_role("button", name="Pause", exact=True).click()
-    expect(page.get_by_role("button", name="Resume this tenant")).to_be_visible()
-    page.get_by_role("button", name="Drain this tenant").click()
-    page.get_by_role("dialog").get_by_role("button", name="Drain", exact=True).click()
-    expect(page.get_by_role("button", name="End draining this tenant")).to_be_visible()
-    page.get_by_text("Platform", exact=True).click()
-    page.get_by_role("spinbutton", name="Slots that may be held at once").fill("20")
-    page.get_by_role("button", name="Put it in force").click()
-    expect(page.get_by_text("The platform's cap is 20.")).to_be_visible()
-
-    async def audited(work: Work) -> list[str]:
-        ctx = await work.context("fintech-startup", Role.ADMIN)
-        return [entry.act for entry in await work.audit.recent(ctx, 3)]
-
-    assert busy_dashboard.work(audited) == ["tenant.drain", "tenant.pause", "policy.change"]
-
-
 def test_an_admin_issues_a_key_and_verifies_the_chain_but_cannot_raise_the_own_cap(look: Look) -> None:
     page = look(ADA, "/tenants")
     expect(page.get_by_role("spinbutton", name="Cap (runs at a time)")).to_be_disabled()
@@ -356,16 +223,6 @@ def test_an_admin_issues_a_key_and_verifies_the_chain_but_cannot_raise_the_own_c
     page.goto("/audit")
     page.get_by_role("button", name="Verify chain").click()
     expect(page.get_by_text("is whole")).to_be_visible()
-
-
-def test_an_operator_compares_versions_and_routes_new_runs(look: Look, pictures: Path) -> None:
-    page = look(OLGA, "/versions?workflow=loan-approval")
-    expect(page.locator(".js-plotly-plot")).to_have_count(2)
-    page.get_by_role("button", name="Try").click()
-    expect(page.get_by_text("Version 1 is the only one of loan-approval")).to_be_visible()
-    page.get_by_role("button", name="Follow the newest").click()
-    expect(page.get_by_text("New runs of loan-approval go to its newest version.")).to_be_visible()
-    page.screenshot(path=pictures / "dashboard-versions.png")
 
 
 def test_a_member_sees_own_runs_only_and_a_logout_closes_every_tab(look: Look, busy_dashboard: BusyDashboard) -> None:
