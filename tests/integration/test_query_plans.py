@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -16,8 +16,10 @@ from core.runs.family import SQL as CHILDREN
 from core.runs.history import SQL as HISTORY
 from core.runs.store import SQL as RUNS
 from core.settings import Settings
+from ops_dashboard.data import SQL as DASHBOARD
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
+LATELY = datetime.now(UTC) - timedelta(minutes=5)
 TENANTS, RUNS_EACH = 40, 250
 
 FILL = """
@@ -40,6 +42,9 @@ from runs r join queue_flows f on f.tenant_id = r.tenant_id and f.lane = 1 and f
 where state = 'queued';
 insert into waits (run_id, step, tenant_id, cause, key, wake_at, since)
 select run_id, 1, tenant_id, 'timer', 'k', now() + interval '1 hour', now() from runs where state = 'waiting';
+insert into slot_uses (run_id, tenant_id, worker_id, queued_at, claimed_at, released_at, burst, capped_s, paused_s,
+                       no_worker_s, no_code_s)
+select run_id, tenant_id, 'w', submitted_at, submitted_at, submitted_at, false, 0, 0, 0, 0 from runs;
 insert into reviews (review_id, tenant_id, run_id, step, pool, title, evidence, choices, state, created_at, due_at)
 select 'rev_' || run_id, tenant_id, run_id, 1, 'p', 't', '{}', '{a}', 'open', now(), now() from runs;
 analyze;
@@ -62,6 +67,20 @@ HOT: dict[str, tuple[Query, tuple[Any, ...]]] = {
     "who waits for an event": (RUNS["waits_on_key"], ("timer", "k", 1_000)),
     "open reviews": (REVIEWS["open"], (100,)),
 }
+
+WATCHED: dict[str, tuple[Query, tuple[Any, ...]]] = {
+    "what stands now": (DASHBOARD["pulse"], (NOW,)),
+    "what ended in a window": (DASHBOARD["endings"], (LATELY, LATELY)),
+    "what failed in a window": (DASHBOARD["failures"], (LATELY, LATELY)),
+    "who got slots in a window": (DASHBOARD["service"], (LATELY, LATELY)),
+    "why they had waited": (DASHBOARD["wait_causes"], (LATELY, LATELY)),
+    "how waits went over time": (DASHBOARD["wait_over_time"], (LATELY, LATELY, 30, 8)),
+    "a page of runs": (DASHBOARD["run_rows"], (*[None] * 9, 51)),
+}
+"""What the dashboard asks every few seconds."""
+
+GROWING = {"runs", "run_events", "run_steps", "slot_uses", "waits", "reviews", "audit", "ledger"}
+"""Tables that grow with what happens, not with what is installed or queued."""
 
 CLAIM = {
     "next tenant": "select * from queue_tenants q where q.eligible order by q.virtual_time, q.tenant_id limit 1",
@@ -136,6 +155,23 @@ async def test_tenant_queries_use_their_indexes_under_row_level_security(
             tables = set(await sequential(filled, query, *arguments)) - EMPTY
         if tables:
             found[name] = tables
+    assert found == {}
+
+
+async def test_what_the_dashboard_asks_every_few_seconds_reads_no_growing_table_from_end_to_end(
+    filled: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    found = {}
+    for role, tenant in (
+        ("bailiwick_app", "t7"),
+        ("bailiwick_control", "platform"),
+    ):  # its own; as operators' functions
+        for name, (query, arguments) in WATCHED.items():
+            async with filled.transaction():
+                await filled.execute(f"set local role {role}")
+                await filled.execute("select set_config('app.tenant', $1, true)", tenant)
+                if tables := GROWING & set(await sequential(filled, query, *arguments)):
+                    found[role, name] = tables
     assert found == {}
 
 
