@@ -168,7 +168,8 @@ def _queue_signs(tenant: TenantPulse, pulse: Pulse, free: bool) -> Iterator[Sign
         urgency = Urgency.STANDSTILL if cause in (Cause.NO_WORKER, Cause.NO_CODE) else Urgency.SLOW
         yield Sign(urgency, what, _WHY[cause](tenant))
     elif free:
-        yield Sign(Urgency.STANDSTILL, what, "although slots are free: look at the workers below")
+        why = "although slots are free: a cap of one workflow or user in its policy, or a fault of the workers"
+        yield Sign(Urgency.STANDSTILL, what, why)
     else:
         yield Sign(Urgency.SLOW, what, "all slots are taken, and others have their share; add workers")
 
