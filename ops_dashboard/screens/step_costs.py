@@ -7,7 +7,7 @@ import streamlit as st
 
 from core.usage.model import format_usd
 from ops_dashboard import session
-from ops_dashboard.words import NONE, percent
+from ops_dashboard.words import NONE, count, literal, percent
 
 
 def show(tenant_id: str | None) -> None:
@@ -20,18 +20,19 @@ def show(tenant_id: str | None) -> None:
         "A step that declares no estimate reserves the 95th percentile of what it cost the last 64 times. When an "
         "estimate is too small, more is reserved within the run's budget."
     )
-    st.dataframe(
+    st.table(
         pd.DataFrame(
             {
-                "Workflow": [each.workflow for each in found],
-                "Step": [each.step for each in found],
-                "Times": [each.settled for each in found],
-                "Cost p95": [format_usd(each.p95_microusd) for each in found],
+                "Workflow": [literal(each.workflow) for each in found],
+                "Step": [literal(each.step) for each in found],
+                "Times": [count(each.settled) for each in found],
+                "Cost p95": [literal(format_usd(each.p95_microusd)) for each in found],
                 "Estimate too small": [percent(each.exceeded_share) for each in found],
                 "Short by, on average": [
-                    format_usd(each.mean_overshoot_microusd) if each.exceeded_share else NONE for each in found
+                    literal(format_usd(each.mean_overshoot_microusd)) if each.exceeded_share else NONE for each in found
                 ],
             }
         ),
+        border="horizontal",
         hide_index=True,
     )
