@@ -75,6 +75,16 @@ def _answered() -> None:
     st.session_state.pop(_ASKED, None)
 
 
+def _dismissed(what: str) -> Callable[[], None]:
+    """When a dialog is closed. The word of it may come late, when another one is asked for already: that one stays."""
+
+    def closed() -> None:
+        if st.session_state.get(_ASKED, (None, None))[0] == what:
+            _answered()
+
+    return closed
+
+
 def _act(deed: Deed, done: str) -> None:
     session.act(deed, done)
     _answered()
@@ -95,7 +105,7 @@ def _named(steps: Steps) -> Callable[[int], str]:
     return lambda number: f"{number} {names.get(number, 'what comes next')}"
 
 
-@st.dialog("Cancel this run?", on_dismiss=_answered)
+@st.dialog("Cancel this run?", on_dismiss=_dismissed("cancel"))
 def _cancel(run_id: str) -> None:
     st.write(
         "It stops at its next step. What its finished steps did is undone where the workflow says how, and stays "
@@ -105,7 +115,7 @@ def _cancel(run_id: str) -> None:
         _act(lambda platform, who: platform.control.cancel(who.ctx, run_id), "The run is being cancelled.")
 
 
-@st.dialog("Pause this run?", on_dismiss=_answered)
+@st.dialog("Pause this run?", on_dismiss=_dismissed("pause"))
 def _pause(run_id: str) -> None:
     st.write(
         "It stands still until somebody resumes it: at once, or, while it executes, before its next step. Reviews can "
@@ -115,14 +125,14 @@ def _pause(run_id: str) -> None:
         _act(lambda platform, who: platform.control.pause(who.ctx, run_id), "The run is paused.")
 
 
-@st.dialog("Resume this run?", on_dismiss=_answered)
+@st.dialog("Resume this run?", on_dismiss=_dismissed("resume"))
 def _resume(run_id: str) -> None:
     st.write("It goes on from the head of its lane, unless it still waits for something.")
     if st.button("Resume the run", type="primary", key="confirm_resume"):
         _act(lambda platform, who: platform.control.resume(who.ctx, run_id), "The run is resumed.")
 
 
-@st.dialog("Retry this run?", on_dismiss=_answered)
+@st.dialog("Retry this run?", on_dismiss=_dismissed("retry"))
 def _retry(run_id: str) -> None:
     _, steps = _read(run_id)
     st.write("It is queued again at the head of its lane. Finished steps are not repeated, nor paid again.")
@@ -141,7 +151,7 @@ def _retry(run_id: str) -> None:
         )
 
 
-@st.dialog("Replay this dead run?", on_dismiss=_answered)
+@st.dialog("Replay this dead run?", on_dismiss=_dismissed("replay"))
 def _replay(run_id: str) -> None:
     st.write(
         "It took too many workers with it, or broke too often, so nobody executes it any more. It is queued again at "
@@ -158,7 +168,7 @@ def _replay(run_id: str) -> None:
         _act(again, "The run is queued again.")
 
 
-@st.dialog("Fork this run?", width="medium", on_dismiss=_answered)
+@st.dialog("Fork this run?", width="medium", on_dismiss=_dismissed("fork"))
 def _fork(run_id: str) -> None:
     view, steps = _read(run_id)
     last = max((number for number, _ in steps), default=0)
@@ -200,7 +210,7 @@ async def acting(platform: Platform, who: Viewer, tenant_id: str) -> TenantConte
     )
 
 
-@st.dialog("Give this run another budget?", on_dismiss=_answered)
+@st.dialog("Give this run another budget?", on_dismiss=_dismissed("budget"))
 def _budget(run_id: str) -> None:
     async def read(platform: Platform, who: Viewer) -> RunLine:
         return (await history(platform.db, who.ctx, run_id, platform.clock.now())).run
