@@ -116,7 +116,7 @@ def warnings_of(route: Route, installed: Callable[[str], bool], live: frozenset[
     for version in dict.fromkeys(one for one in (route.base, route.canary) if one is not None):
         name = f"{route.workflow} version {version}"
         if live is not None and code_of(route.workflow, version) not in live:
-            told.append(f"No live worker has {name}: its runs wait, with cause “no code”, until one comes.")
+            told.append(f"No live worker has {name}: its runs wait, with cause no_code, until one comes.")
         if not installed(version):
             told.append(f"This process does not have {name}: deploy it wherever runs are submitted.")
     return tuple(told)
