@@ -78,7 +78,8 @@ def _live() -> None:
     who = session.viewer()
     _head(who, shown)
     _tiles(shown.detail.row, who, shown.now)
-    _waiting(shown.detail, _queued_cause(who, shown.detail.row))
+    queued = shown.detail.row["state"] == RunState.QUEUED
+    _waiting(shown.detail, _queued_cause(who, shown.detail.row) if queued else None)
     if shown.view is not None and shown.view.progress:
         _progress(shown.view.progress)
     _family(shown.detail.history.relatives)

@@ -13,7 +13,7 @@ from core.runs.acts import Act
 from core.settings import Port
 from core.tenancy import Role
 from tests.fixtures.busy import BusyDashboard
-from tests.fixtures.looking import ADA, MIA, RAVI, Look, open_row, tile
+from tests.fixtures.looking import ADA, MIA, RAVI, Look, open_row, settled, tile
 from tests.fixtures.web import LOAN
 from tests.fixtures.work import Work
 
@@ -67,12 +67,14 @@ def test_an_admin_pauses_a_run_resumes_it_and_forks_it(
     page.get_by_role("button", name="Resume").click()
     page.get_by_role("dialog").get_by_role("button", name="Resume the run").click()
     expect(page.get_by_text("waiting: review")).to_be_visible()
+    settled(page)
     page.get_by_role("button", name="Budget").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("spinbutton", name="Budget in USD").fill("0.07")
     page.screenshot(path=pictures / "dashboard-budget.png")
     dialog.get_by_role("button", name="Set the budget").click()
     expect(page.get_by_text("of $0.07")).to_be_visible()
+    settled(page)
     page.get_by_role("button", name="Fork").click()
     dialog.get_by_role("textbox", name="Input").fill("{")
     dialog.get_by_role("button", name="Fork the run").click()
