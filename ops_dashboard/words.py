@@ -44,10 +44,12 @@ def duration(seconds: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage; never rounds to 100 % what is less."""
+    """A share as a percentage; never rounds to 100 % what is less, nor to 0 % what is more."""
     if share is None:
         return NONE
     value = share * 100
+    if 0 < value < 0.1:
+        return "< 0.1 %"
     return "99.9 %" if 99.9 <= value < 100 else f"{value:.0f} %" if value in {0, 100} else f"{value:.1f} %"
 
 

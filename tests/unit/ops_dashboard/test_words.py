@@ -31,10 +31,11 @@ def test_a_duration_has_at_most_two_units(seconds: float | None, text: str) -> N
     assert duration(seconds) == text
 
 
-def test_a_percentage_never_rounds_up_to_everything() -> None:
-    assert [percent(share) for share in (None, 0, 0.123, 0.99996, 1, 1.5)] == [
+def test_a_percentage_never_rounds_up_to_everything_nor_down_to_nothing() -> None:
+    assert [percent(share) for share in (None, 0, 0.0004, 0.123, 0.99996, 1, 1.5)] == [
         NONE,
         "0 %",
+        "< 0.1 %",
         "12.3 %",
         "99.9 %",
         "100 %",
