@@ -32,13 +32,17 @@ def test_what_a_run_writes_is_seen_again_after_a_reload_and_the_run_is_paused_an
     assert mia.page.evaluate("document.documentElement.scrollWidth") == 390
 
     def press(name: str) -> None:
-        mia.page.get_by_role("button", name=f"{name}: Write letter").focus()
+        button = mia.page.get_by_role("button", name=f"{name}: Write letter")
+        expect(button).to_be_enabled(timeout=DEADLINE_MS)  # buttons rest until the act before is answered
+        button.focus()
         mia.page.keyboard.press("Enter")
 
     press("Pause")
     expect(mia.page.get_by_text("It pauses before its next step.")).to_be_visible(timeout=DEADLINE_MS)
+    resume = mia.page.get_by_role("button", name="Resume: Write letter")
+    expect(resume).to_be_enabled(timeout=DEADLINE_MS)
     mia.page.keyboard.press("Tab")  # from the buttons' place, which kept the focus
-    expect(mia.page.get_by_role("button", name="Resume: Write letter")).to_be_focused()
+    expect(resume).to_be_focused()
     hold.unlink()
     expect(mia.runs).to_contain_text("until somebody resumes it", timeout=FOR_RUNS_MS)
     expect(written).to_have_count(0)
