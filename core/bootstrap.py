@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -72,6 +73,15 @@ class Platform:
     models: ModelGateway
     workflows: Registry
     metrics: CollectorRegistry
+
+
+def settle() -> None:
+    """A process has loaded what it is made of: from now on the collector of garbage leaves that alone.
+
+    Else each full collection looks at 365,000 objects, and stops a process for 0.1 to 0.2 s with all that it executes.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from core.bootstrap import settle
 from core.embedded.process import Reaper
 from core.queue.simulator import Outcome, Scenario, quantile
 from tests.benchmarks import scenarios
@@ -47,7 +48,7 @@ class Size:
     part: virtual.Size = virtual.PART
     monday_tenants: int = 20
     noise: int = 100_000
-    noisy_s: float = 15.0
+    noisy_s: float = 25.0
     dbos_noise: int = 2_000
     dbos_s: float = 12.0
     tenants: int = 10_000
@@ -192,6 +193,7 @@ def publish(measured: Measured, seeds: Sequence[int]) -> None:
 def main() -> None:
     """The whole table."""
     began, size = time.monotonic(), Size()
+    settle()
     with tempfile.TemporaryDirectory(prefix="bailiwick-bench-") as folder:
         home = Path(folder)
         home.chmod(0o711)  # root's Postgres runs as another user, who must be able to enter
