@@ -82,10 +82,13 @@ async def test_runs_that_lack_money_go_on_when_their_budget_or_that_of_their_fam
             site.admin, RunRequest("sample-replan", {"log": str(tmp_path / "effects")})
         )
         await site.runs_until([lone], lambda seen: seen.cause is Cause.BUDGET)
-        await site.runs_until([family], lambda seen: seen.cost_microusd == usd("0.10"))
-        born, _ = await platform.runs.list(site.admin, parent=family.run_id)
-        (short,) = [child for child in born if not child.state.final]
-        await site.runs_until([short], lambda seen: seen.cause is Cause.BUDGET)
+
+        async def all_but_one_ended() -> bool | None:
+            born, _ = await platform.runs.list(site.admin, parent=family.run_id)
+            left = [child for child in born if not child.state.final]
+            return (len(born) == 6 and [child.cause for child in left] == [Cause.BUDGET]) or None
+
+        await site.until(all_but_one_ended)
 
         await control.budget(site.admin, family.run_id, usd("0.12"))
         (ended,) = await site.ended([family])
