@@ -122,6 +122,8 @@ async def resumed(thread: ThreadDict) -> None:
         await live.repaint(cast(list[Element], thread["elements"] or []))
     except BailiwickError as error:
         log.warning("chat.cards_not_repainted", code=error.code)
+    except Exception:
+        log.exception("chat.cards_not_repainted")  # old cards are better than a conversation that does not open
     live.follow()
     await turns.join(cast(WebsocketSession, context.session), live, thread)
 

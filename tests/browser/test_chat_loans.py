@@ -91,6 +91,7 @@ def test_nobody_else_sees_a_conversation_its_files_or_its_runs(log_in: Login) ->
     mia = log_in("mia@credit-union.example")
     mia.say("Process it", ("private.csv", csv_file(good(77))))
     expect(mia.runs).to_contain_text("finished", timeout=FOR_RUNS_MS)
+    mia.page.wait_for_url("**/thread/*")
     address = mia.page.url
     mia.page.reload()
     link = mia.page.locator("a[download='private.csv']")
