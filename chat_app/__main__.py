@@ -28,7 +28,7 @@ async def serve(settings: Settings) -> None:
     listening = listener(settings.bind_host, settings.port(Port.WEB))
     # Imported when the port is ours: the rest takes seconds to load, and a taken port is known at once.
     from chat_app.main import create_app
-    from core.bootstrap import open_platform, settle
+    from core.bootstrap import freeze_loaded, open_platform
     from memory.bootstrap import open_memory
 
     with open_tracer(settings, "web") as tracer:
@@ -51,7 +51,7 @@ async def serve(settings: Settings) -> None:
                 timeout_graceful_shutdown=5,
             )
             async with serving(config, listening):
-                settle()
+                freeze_loaded()
                 log.info("web.started", url=settings.web_url())
                 await stopping.wait()
 

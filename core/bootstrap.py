@@ -75,7 +75,7 @@ class Platform:
     metrics: CollectorRegistry
 
 
-def settle() -> None:
+def freeze_loaded() -> None:
     """A process has loaded what it is made of: from now on the collector of garbage leaves that alone.
 
     Else each full collection looks at 365,000 objects, and stops a process for 0.1 to 0.2 s with all that it executes.

@@ -12,7 +12,7 @@ import signal
 
 import structlog
 
-from core.bootstrap import open_platform, settle
+from core.bootstrap import freeze_loaded, open_platform
 from core.errors import Unavailable
 from core.settings import Port, Settings
 from core.telemetry import configure_logging, serve_ops
@@ -46,7 +46,7 @@ async def main(settings: Settings) -> None:
         checks = {"redis": redis, "jobs": jobs}
         port = settings.port(Port.SCHEDULER)
         async with serve_ops(port, checks, platform.metrics, host=settings.bind_host):
-            settle()
+            freeze_loaded()
             log.info("scheduler.started")
             with contextlib.suppress(asyncio.CancelledError):
                 await leading

@@ -35,7 +35,7 @@ from datetime import datetime
 import structlog
 from prometheus_client import Gauge
 
-from core.bootstrap import Platform, open_platform, settle
+from core.bootstrap import Platform, freeze_loaded, open_platform
 from core.errors import BailiwickError, Unavailable
 from core.ids import WorkerId
 from core.queue.model import HEARTBEAT_S, IDLE_LOOK_S, Claim, Topic, idle_look_s
@@ -321,7 +321,7 @@ async def main(settings: Settings) -> None:
         held.set_function(lambda: float(worker.held))
         checks = {"postgres": worker.postgres, "redis": redis}
         async with serve_ops(settings.port(Port.WORKER), checks, platform.metrics, host=settings.bind_host):
-            settle()
+            freeze_loaded()
             log.info("worker.started", worker_id=worker.worker_id, slots=settings.worker_slots)
             await worker.run(settings.worker_max_lifetime_s)
 

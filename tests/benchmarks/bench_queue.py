@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from core.bootstrap import settle
+from core.bootstrap import freeze_loaded
 from core.embedded.process import Reaper
 from core.queue.simulator import Outcome, Scenario, quantile
 from tests.benchmarks import scenarios
@@ -193,7 +193,7 @@ def publish(measured: Measured, seeds: Sequence[int]) -> None:
 def main() -> None:
     """The whole table."""
     began, size = time.monotonic(), Size()
-    settle()
+    freeze_loaded()
     with tempfile.TemporaryDirectory(prefix="bailiwick-bench-") as folder:
         home = Path(folder)
         home.chmod(0o711)  # root's Postgres runs as another user, who must be able to enter

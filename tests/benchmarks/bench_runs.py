@@ -15,7 +15,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.bootstrap import settle
+from core.bootstrap import freeze_loaded
 from core.embedded.process import Reaper
 from core.queue.simulator import quantile
 from tests.benchmarks.queue.places import Place, opened
@@ -116,7 +116,7 @@ async def _takeover(place: Place, reaper: Reaper, size: Size) -> list[Row]:
 def main() -> None:
     """The whole table."""
     began = time.monotonic()
-    settle()
+    freeze_loaded()
     with tempfile.TemporaryDirectory(prefix="bailiwick-bench-") as folder:
         home = Path(folder)
         home.chmod(0o711)  # root's Postgres runs as another user, who must be able to enter

@@ -6,6 +6,7 @@ compliance service get nothing that says who the applicant is.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,9 +24,9 @@ class Question(BaseModel):
     reference: str = Field(min_length=1, max_length=200)
     application_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
 
+    @abstractmethod
     def answer(self) -> dict[str, Any]:
         """The answer, ready for JSON."""
-        raise NotImplementedError
 
 
 class IdentityQuestion(Question):
