@@ -2,16 +2,21 @@
 
     nothing ──first──► written at once ──more within a minute──► counted ──minute over──► one entry with the count ──► …
 
-So there are at most two entries a minute for each kind of act of each actor. A process that dies loses what it had
-counted in that minute; what it counted stands for acts of which the first is written.
+So there are at most two entries a minute for each kind of act of each actor, written one after the other in the order
+of the acts: they stand in the audit in that order, and hold one connection to the database at most. A process that dies
+loses what it had counted in that minute; what it counted stands for acts of which the first is written. What was to be
+written when the database is away is lost, too, and its number told in the log.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 import structlog
+
+from core.errors import Unavailable
 
 TOGETHER_S = 60.0
 _MOST = 10_000
@@ -28,7 +33,8 @@ class Floods:
     def __init__(self, together_s: float = TOGETHER_S) -> None:
         self._together_s = together_s
         self._counts: dict[Key, tuple[int, Write]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: deque[tuple[Write, int]] = deque()
+        self._writing: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
 
     def tell(self, key: Key, write: Write) -> None:
@@ -41,7 +47,7 @@ class Floods:
             log.warning("audit.flooded", key=key)
             return
         self._counts[key] = (0, write)
-        self._spawn(write, 1)
+        self._queue(write, 1)
         if self._counting is None:
             self._counting = asyncio.create_task(self._count(), name="floods")
 
@@ -53,8 +59,8 @@ class Floods:
             self._counting = None
         self._write_counts()
         self._counts.clear()
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
 
     async def _count(self) -> None:
         while self._counts:
@@ -66,18 +72,24 @@ class Floods:
         for key, (count, write) in list(self._counts.items()):
             if count:
                 self._counts[key] = (0, write)
-                self._spawn(write, count)
+                self._queue(write, count)
             else:
                 del self._counts[key]
 
-    def _spawn(self, write: Write, count: int) -> None:
-        task = asyncio.create_task(_written(write, count))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _queue(self, write: Write, count: int) -> None:
+        self._waiting.append((write, count))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_waiting(), name="floods-writing")
 
-
-async def _written(write: Write, count: int) -> None:
-    try:
-        await write(count)
-    except Exception as problem:
-        log.warning("audit.not_written", problem=repr(problem), count=count)
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            write, count = self._waiting.popleft()
+            try:
+                await write(count)
+            except Unavailable as problem:
+                count += sum(waiting for _, waiting in self._waiting)
+                self._waiting.clear()
+                log.warning("audit.not_written", problem=repr(problem), count=count)
+            except Exception as problem:
+                log.warning("audit.not_written", problem=repr(problem), count=count)
+        self._writing = None

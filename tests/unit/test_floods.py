@@ -7,8 +7,10 @@ from collections import defaultdict
 
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from core.audit.floods import Floods, Key, Write
+from core.errors import Unavailable
 
 MOMENT_S = 0.01
 
@@ -58,6 +60,45 @@ async def test_the_first_is_written_at_once_the_others_when_the_time_is_over_and
         floods.tell(key, book.of(key))
         await floods.settled()
     assert book.entries[key] == [1, 49, 1]
+
+
+async def test_entries_are_written_one_after_the_other_in_the_order_of_the_acts() -> None:
+    floods, order, writing = Floods(), list[str](), 0
+
+    def slow(name: str, turns: int) -> Write:
+        async def write(count: int) -> None:
+            nonlocal writing
+            writing += 1
+            assert writing == 1
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            writing -= 1
+            order.append(f"{name} {count}")
+
+        return write
+
+    for name, turns in (("refuse", 5), ("lock", 1), ("refuse", 5), ("lock", 1), ("ask", 0)):
+        floods.tell((name,), slow(name, turns))
+    await floods.settled()
+    assert order == ["refuse 1", "lock 1", "ask 1", "refuse 1", "lock 1"]
+
+
+async def test_what_waits_when_the_database_is_away_is_lost_at_once_and_told_by_its_number() -> None:
+    book, floods = Book(), Floods()
+
+    async def away(count: int) -> None:
+        raise Unavailable("no database")
+
+    with capture_logs() as told:
+        floods.tell(("bank", "eve"), away)
+        floods.tell(("bank", "ada"), book.of(("bank", "ada")))
+        floods.tell(("union", "eve"), book.of(("union", "eve")))
+        await floods.settled()
+    assert not book.entries
+    assert [(one["event"], one["count"]) for one in told] == [("audit.not_written", 3)]
+    floods.tell(("bank", "ada"), book.of(("bank", "ada")))
+    await floods.settled()
+    assert book.entries == {("bank", "ada"): [1]}
 
 
 async def test_an_entry_that_cannot_be_written_stops_nobody() -> None:
