@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
 
+from core.db.pool import Transaction
 from core.db.queries import Query
+from core.ids import WorkerId
+from core.queue import store
+from core.queue.model import HEADROOM, Claim
 from core.reviews.store import SQL as REVIEWS
 from core.runs.family import SQL as CHILDREN
 from core.runs.history import SQL as HISTORY
 from core.runs.store import SQL as RUNS
 from core.settings import Settings
 from ops_dashboard.data import SQL as DASHBOARD
+from tests.benchmarks.queue.places import careless
+from tests.benchmarks.queue.scale import fill
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 LATELY = datetime.now(UTC) - timedelta(minutes=5)
@@ -138,6 +144,27 @@ async def filled(settings: Settings, owner_dsn: str) -> AsyncIterator[asyncpg.Co
         await connection.close()
 
 
+Session: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+READ = {
+    "estimates": ("run_estimates", "run_estimates_pkey"),
+    "slots": ("slots", "slots_pkey", "slots_worker"),
+    "tenants": ("queue_tenants", "queue_tenants_next"),
+}
+
+
+async def read(session: Session) -> dict[str, int]:
+    """What the session has read so far, rows from end to end and entries of indexes; inside a transaction."""
+    query = "select sum(pg_stat_get_xact_tuples_returned(name::regclass))::integer from unnest($1::text[]) as u(name)"
+    return {what: await session.fetchval(query, names) for what, names in READ.items()}
+
+
+async def give_back(session: Session, worker: WorkerId, claim: Claim) -> None:
+    """In a transaction."""
+    await session.execute("select set_config('app.tenant', $1, true)", claim.tenant_id)
+    assert await store.release(Transaction(session), claim.run_id, worker, NOW + timedelta(seconds=2)) is not None
+
+
 async def sequential(connection: asyncpg.Connection[asyncpg.Record], query: str, *arguments: Any) -> list[str]:
     """Tables of more than a page that the plan of a query reads from end to end."""
     plan = json.loads(await connection.fetchval(f"explain (format json) {query}", *arguments))[0]["Plan"]
@@ -181,3 +208,33 @@ async def test_the_claim_uses_its_indexes(filled: asyncpg.Connection[asyncpg.Rec
         await filled.execute("set local enable_seqscan = off")  # forty tenants fit a page: ask what is possible
         found = {name: tables for name, query in CLAIM.items() if (tables := await sequential(filled, query))}
     assert found == {}
+
+
+async def test_claims_and_releases_read_the_same_however_much_is_held_and_left_behind(settings: Settings) -> None:
+    """By a session that made its plans while nothing was held, and beside a reader for whom what is old is kept."""
+    await fill(settings, TENANTS, 60)
+    worker, held = WorkerId("w"), list[Claim]()
+    async with (
+        careless(settings.required("database_url")) as session,
+        careless(settings.required("database_url")) as old,
+    ):
+        tx = Transaction(session)
+        await store.heartbeat(tx, worker, 1_000_000, False, NOW)
+        async with old.transaction(isolation="repeatable_read"):
+            await old.fetch("select from queue_tenants")
+            for batch in range(60):
+                claims, _ = await store.claim(tx, worker, 10, HEADROOM, NOW + timedelta(milliseconds=batch))
+                held += claims
+                async with session.transaction():
+                    await give_back(session, worker, held.pop(0))
+            async with session.transaction():
+                before = await read(session)
+                assert len((await store.claim(tx, worker, 10, HEADROOM, NOW + timedelta(seconds=1)))[0]) == 10
+                claiming = {name: number - before[name] for name, number in (await read(session)).items()}
+            async with session.transaction():
+                before = await read(session)
+                await give_back(session, worker, held[-1])
+                releasing = {name: number - before[name] for name, number in (await read(session)).items()}
+    assert claiming["estimates"] <= 10
+    assert claiming["tenants"] <= 700  # the 600 that others left behind: once, not ten times
+    assert releasing["slots"] == 1

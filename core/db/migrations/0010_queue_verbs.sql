@@ -5,6 +5,9 @@
 -- a ring. A claim does not wait for a tenant that somebody else is writing about: it passes over it, and whoever
 -- writes wakes a worker after the commit. So a tenant that submits thousands of runs at once holds up nobody else.
 --
+-- Sessions keep the plans of these verbs, and may have made them while a table was small: the hot ones never read one from
+-- end to end (enable_seqscan).
+--
 -- Verbs called on behalf of a tenant only touch the tenant of the transaction (app.tenant()). Those of workers,
 -- scheduler and operators look across tenants and refuse inside a tenant's transaction (app.outside()).
 
@@ -145,7 +148,7 @@ create function app.claim(p_worker text, p_max integer, p_headroom double precis
 returns table (run_id text, tenant_id text, user_id text, workflow text, version text, input jsonb,
                attempt integer, thread_id text, batch_id text, budget_microusd bigint, submitted_at timestamptz,
                burst boolean, again_at timestamptz, others boolean)
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
     tenant   queue_tenants%rowtype;
@@ -163,6 +166,7 @@ declare
     ready    text[];
     later    timestamptz;
     oldest   boolean;
+    from_time double precision := '-infinity';
     passed   text[] := '{}';
     claimed  text[] := '{}';
     bursts   boolean[] := '{}';
@@ -196,9 +200,18 @@ begin
         if passed <> '{}' then
             tenant := app.next_served(p_worker, opens_at <= p_now, free > reserved, free, platform, p_now, known, passed);
         elsif opens_at <= p_now then
-            select * into tenant from queue_tenants q where q.eligible
+            -- On from where this claim found the last one, so that only its first look passes over what claims have left
+            -- behind in the index since the last vacuum. Who falls behind that meanwhile is served by the next claim.
+            select * into tenant from queue_tenants q where q.eligible and q.virtual_time >= from_time
             order by q.virtual_time, q.tenant_id limit 1 for update skip locked;
-            if not found and free > reserved then tenant := app.bursting_tenant(p_now); end if;
+            if found then
+                from_time := tenant.virtual_time;
+            elsif from_time > '-infinity' then
+                from_time := '-infinity';
+                continue;
+            elsif free > reserved then
+                tenant := app.bursting_tenant(p_now);
+            end if;
         else
             tenant := app.quiet_tenant(free, platform);
         end if;
@@ -295,14 +308,16 @@ select app.control('app.claim(text, integer, double precision, timestamptz)');
 -- Give a slot back and pay for the seconds really used. Null when this worker no longer owns the run:
 -- then somebody else does, and the caller must write nothing about it.
 create function app.release(p_run_id text, p_worker text, p_now timestamptz) returns double precision
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
     held     slots%rowtype;
     served_s double precision;
 begin
     perform from queue_tenants where tenant_id = app.tenant() for update;
-    delete from slots s where s.run_id = p_run_id and s.worker_id = p_worker and s.tenant_id = app.tenant()
+    -- By its id: "is true" keeps the planner from reading all that the worker holds.
+    delete from slots s
+    where s.run_id = p_run_id and s.tenant_id = app.tenant() and (s.worker_id = p_worker) is true
     returning * into held;
     if not found then return null; end if;
     served_s := greatest(0, extract(epoch from p_now - held.claimed_at));
