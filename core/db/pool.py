@@ -185,12 +185,14 @@ class Database:
             raise Unavailable(f"Postgres does not answer: {error}", retry_after_s=1) from error
         try:
             try:
-                await connection.execute(begin)
+                with _in_time():
+                    await connection.execute(begin)
                 yield Transaction(connection, statements)
+                with _in_time():
+                    await connection.execute(commit)
             except BaseException:
                 await _undo(connection, undo)
                 raise
-            await connection.execute(commit)
         except _LOST as error:
             if isinstance(error, _DOUBTFUL) and not _is_closed(connection):
                 raise

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
 from core.db.pool import Database
 from core.errors import Unavailable
+from core.ids import WorkerId
 from core.queue import store
 from core.settings import Settings
 
 TASTE_S = 0.3
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+SLOW_TO_COMMIT = """
+create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(60); return null; end $$;
+create constraint trigger slow after insert on workers deferrable initially deferred
+for each row execute function slow();
+"""
 
 
 @pytest.fixture
@@ -58,4 +66,19 @@ async def test_the_time_that_a_caller_gives_a_transaction_is_the_callers(db: Dat
                 await store.depth(tx)
     async with db.control_transaction() as tx:
         assert await store.depth(tx) == 0
+    await owner.close()
+
+
+async def test_a_commit_that_takes_too_long_is_given_up_too_and_leaves_nothing_behind(
+    db: Database, owner_dsn: str
+) -> None:
+    owner = await asyncpg.connect(owner_dsn)
+    await owner.execute(SLOW_TO_COMMIT)
+    async with asyncio.timeout(20):
+        with pytest.raises(Unavailable, match="too long"):
+            async with db.control_transaction() as tx:
+                await store.heartbeat(tx, WorkerId("slow"), 1, draining=False, now=NOON)
+        async with db.control_statement() as tx:
+            assert await store.depth(tx) == 0
+        assert await owner.fetchval("select count(*) from workers") == 0
     await owner.close()
