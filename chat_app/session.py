@@ -127,24 +127,26 @@ class Gate:
             await self._app(_without_token(scope), receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = _refusal(scope, path, headers, self._origins)
+        refusal: Response | BailiwickError | None = _refusal(scope, path, headers, self._origins)
         if refusal is None:
             try:
                 identity = await self._identify(headers)
             except Unauthenticated as error:
                 refusal = self._to_login(scope, headers, error)
             except BailiwickError as error:
-                refusal = self._respond(scope, error)
+                refusal = error
             else:
                 if Right.CHAT in identity.ctx.scopes:
                     sit(Seat(identity, headers, self._identify))
                     await self._app(_with_token(scope, self._mint(identity)), receive, send)
                     return
-                refusal = self._respond(scope, Forbidden(_NO_CHAT))
-        if scope["type"] == "websocket":
+                refusal = Forbidden(_NO_CHAT)
+        if scope["type"] == "websocket":  # there is no page on which to say why
             await send({"type": "websocket.close", "code": 4403})
-        else:
-            await refusal(scope, receive, send)
+            return
+        if isinstance(refusal, BailiwickError):
+            refusal = self._respond(scope, refusal)
+        await refusal(scope, receive, send)
 
     def _to_login(self, scope: Scope, headers: Headers, error: Unauthenticated) -> Response:
         if scope["type"] == "http" and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):

@@ -9,10 +9,11 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from chat_app.problems import answer
+from chat_app.routes.pages import Pages
 from chat_app.session import Gate, Seat, current_seat, identifier_of, sit
 from core.errors import Unauthenticated
 from core.ids import TenantId, UserId
+from core.settings import Settings
 from core.tenancy import ActorKind, Policy, Role, TenantContext, scopes_of
 from core.tenants.model import Identity
 
@@ -41,6 +42,7 @@ def person(name: str, role: Role = Role.MEMBER) -> Identity:
     )
 
 
+PAGES = Pages(Settings())
 PEOPLE = {"session=mia": person("mia"), "session=olga": person("olga", Role.OPERATOR)}
 
 
@@ -112,7 +114,7 @@ async def visit(path: str, *, method: str = "GET", kind: str = "http", **headers
         inside,
         identify=identify,
         mint=identifier_of,
-        respond=answer,
+        respond=PAGES.respond,
         login_path="/login",
     )
     await gate(scope, receive, send)
@@ -142,7 +144,8 @@ async def test_without_a_login_a_page_leads_to_it_and_anything_else_is_refused()
 
 async def test_an_operator_has_no_chat() -> None:
     assert (await visit("/", cookie="session=olga", accept="text/html")).status == 403
-    assert not (await visit("/ws/socket.io/", kind="websocket", cookie="session=olga")).passed
+    socket = await visit("/ws/socket.io/", kind="websocket", cookie="session=olga")
+    assert (socket.passed, socket.sent) == (False, [{"type": "websocket.close", "code": 4403}])
 
 
 @pytest.mark.parametrize("origin", ["http://elsewhere:1", "http://here:2", "null"])
