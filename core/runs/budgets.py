@@ -43,6 +43,7 @@ class Budgets:
         now = self._clock.now()
         short = await tx.fetch(SQL["short"], run_id)
         await self._queue.lock_in(tx)
+        await tx.execute(SQL["keep"], [row["run_id"] for row in short])
         state = await standing(tx, run_id)
         if state is None:
             raise NotFound("There is no such run.")

@@ -8,6 +8,13 @@ join reviews v on v.tenant_id = w.tenant_id and v.run_id = w.run_id and v.step =
 where w.tenant_id = app.tenant() and w.cause = 'budget' and w.key is null and (r.run_id = $1 or $1 = any(r.ancestors))
 order by v.review_id for update of v;
 
+-- name: keep
+-- Runs that may be woken, locked, before any account is: children before those above them.
+select count(*) from (
+    select from runs where tenant_id = app.tenant() and run_id = any($1)
+    order by cardinality(ancestors) desc, run_id for no key update
+) kept;
+
 -- name: withdraw
 -- A question about money that was asked under another budget: whoever still lacks it asks again.
 update reviews set state = 'cancelled', decided_at = $3

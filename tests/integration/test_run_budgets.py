@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from core.clock import FakeClock
@@ -17,6 +19,9 @@ from tests.fixtures.work import work_in
 from tests.fixtures.workers import site_in, working
 
 ENOUGH = Policy(concurrency_cap=100, budget_run_microusd=usd("1"))
+HOLDS_SOMEBODY_UP = """
+select exists (select from pg_locks l where not l.granted and pg_backend_pid() = any(pg_blocking_pids(l.pid)))
+"""
 
 
 async def test_a_budget_is_never_less_than_what_is_used_and_no_more_than_the_policy_allows_the_family(
@@ -69,6 +74,36 @@ async def test_a_budget_is_never_less_than_what_is_used_and_no_more_than_the_pol
                 {"budget_microusd": usd("0.90"), "above": {on.run_id: usd("0.90")}},
             ),
         ]
+
+
+async def test_a_child_that_asks_for_money_and_works_on_another_step_and_a_new_budget_do_not_wait_in_a_ring(
+    settings: Settings, owner_dsn: str
+) -> None:
+    async with work_in(settings, FakeClock()) as work:
+        ctx = await work.tenant("bank", ENOUGH)
+        await work.submit(ctx, 1)
+        (claim,) = await work.claim("w", 1)
+        on = await work.executing(claim, "w")
+        await work.control.budget(ctx, on.run_id, usd("0.10"))
+        await work.children.spawn(on, Spawning(1, "spawn: child"), [0], [RunRequest("child", {})])
+        (claim,) = await work.claim("w", 1)
+        child = await work.executing(claim, "w")
+        asked = await work.reviews.request(
+            child, 1, pool="budget", title="?", evidence={}, choices=["raise", "stop"], sla_s=60, cause=Cause.BUDGET
+        )
+        assert asked is None
+
+        # What a step does: first its run, then the accounts of the family.
+        step = await asyncpg.connect(owner_dsn)
+        async with asyncio.timeout(20), step.transaction():
+            await step.execute("select from runs where run_id = $1 for update", child.run_id)
+            setting = asyncio.create_task(work.control.budget(ctx, on.run_id, usd("0.20")))
+            while not await step.fetchval(HOLDS_SOMEBODY_UP):  # noqa: ASYNC110 - the server sets no event
+                await asyncio.sleep(0.01)
+            await step.execute("select from budget_accounts where account = $1 for update", f"run:{on.run_id}")
+        await step.close()
+        assert (await setting).budget_microusd == usd("0.20")
+        assert await work.execution.park(child) is RunState.QUEUED
 
 
 async def test_runs_that_lack_money_go_on_when_their_budget_or_that_of_their_family_covers_the_step(
