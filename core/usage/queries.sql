@@ -4,14 +4,19 @@ select app.ledger_reserve($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: overrun
 -- Of the accounts of a run, of those above it, and of month $2, the nearest to the run that more was spent from or promised
--- on than it had; no row when there is none.
-select case b.account when 'run:' || $1 then 'run' when 'month:' || $2::text then 'month' else 'parent' end as account,
+-- on than it had; no row when there is none. From the names to the accounts: a tenant has one for each of its runs.
+with counted as (
+    select 'run:' || a.run_id as account, a.depth
+    from unnest(coalesce((select r.ancestors from runs r where r.tenant_id = app.tenant() and r.run_id = $1), '{}')
+                || $1::text) with ordinality as a (run_id, depth)
+    union all
+    select 'month:' || $2::text, 0
+)
+select case c.account when 'run:' || $1 then 'run' when 'month:' || $2 then 'month' else 'parent' end as account,
        b.reserved_microusd + b.spent_microusd - b.limit_microusd as over_microusd
-from budget_accounts b left join runs r on r.tenant_id = b.tenant_id and r.run_id = $1
-where b.tenant_id = app.tenant() and b.reserved_microusd + b.spent_microusd > b.limit_microusd
-  and (b.account in ('run:' || $1, 'month:' || $2) or substr(b.account, 5) = any(r.ancestors))
-order by b.account = 'run:' || $1 desc, b.account = 'month:' || $2, array_position(r.ancestors, substr(b.account, 5)) desc
-limit 1;
+from counted c join budget_accounts b on b.tenant_id = app.tenant() and b.account = c.account
+where b.reserved_microusd + b.spent_microusd > b.limit_microusd
+order by c.depth desc limit 1;
 
 -- name: tightest_above
 -- The account that has the least left of the runs above one.

@@ -16,10 +16,12 @@ from core.ids import WorkerId
 from core.queue import store
 from core.queue.model import HEADROOM, Claim
 from core.reviews.store import SQL as REVIEWS
+from core.runs.budgets import SQL as BUDGETS
 from core.runs.family import SQL as CHILDREN
 from core.runs.history import SQL as HISTORY
 from core.runs.store import SQL as RUNS
 from core.settings import Settings
+from core.usage.store import SQL as USAGE
 from ops_dashboard.data import SQL as DASHBOARD
 from tests.benchmarks.queue.places import careless
 from tests.benchmarks.queue.scale import fill
@@ -51,6 +53,9 @@ select run_id, 1, tenant_id, 'timer', 'k', now() + interval '1 hour', now() from
 insert into slot_uses (run_id, tenant_id, worker_id, queued_at, claimed_at, released_at, burst, capped_s, paused_s,
                        no_worker_s, no_code_s)
 select run_id, tenant_id, 'w', submitted_at, submitted_at, submitted_at, false, 0, 0, 0, 0 from runs;
+insert into budget_accounts (tenant_id, account, limit_microusd, spent_microusd)
+select tenant_id, 'run:' || run_id, 9, 10 from runs union all select 't' || t, 'month:2026-01', 9, 10
+from generate_series(1, $1) t;
 insert into reviews (review_id, tenant_id, run_id, step, pool, title, evidence, choices, state, created_at, due_at)
 select 'rev_' || run_id, tenant_id, run_id, 1, 'p', 't', '{}', '{a}', 'open', now(), now() from runs;
 analyze;
@@ -72,6 +77,7 @@ HOT: dict[str, tuple[Query, tuple[Any, ...]]] = {
     "replayed submissions": (RUNS["by_idempotency_keys"], (["k1", "k2"],)),
     "who waits for an event": (RUNS["waits_on_key"], ("timer", "k", 1_000)),
     "open reviews": (REVIEWS["open"], (100,)),
+    "who asks for money": (BUDGETS["short"], ("run_7_9",)),
 }
 
 WATCHED: dict[str, tuple[Query, tuple[Any, ...]]] = {
@@ -125,7 +131,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-EMPTY = {"budget_accounts", "run_events", "run_steps"}
+EMPTY = {"run_events", "run_steps"}
 """Tables without a row here."""
 
 
@@ -183,6 +189,22 @@ async def test_tenant_queries_use_their_indexes_under_row_level_security(
         if tables:
             found[name] = tables
     assert found == {}
+
+
+async def test_what_is_asked_of_a_familys_accounts_reads_these_and_none_of_the_tenants_others(
+    filled: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    for name, arguments in (("overrun", ("run_7_9", "2026-01")), ("tightest_above", ("run_7_9",))):
+        async with filled.transaction():
+            await filled.execute("set local role bailiwick_app")
+            await filled.execute("select set_config('app.tenant', 't7', true)")
+            explained = await filled.fetchval(f"explain (analyze, format json) {USAGE[name]}", *arguments)
+        read = [
+            node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+            for node in nodes(json.loads(explained)[0]["Plan"])
+            if node.get("Relation Name") == "budget_accounts"
+        ]
+        assert sum(read) <= 2, name
 
 
 async def test_what_the_dashboard_asks_every_few_seconds_reads_no_growing_table_from_end_to_end(
