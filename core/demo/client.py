@@ -14,7 +14,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
 from types import TracebackType
@@ -92,9 +91,9 @@ class ApiClient:
         while True:
             last, whole = "", False
             try:
-                async with self._stream(f"{path}/events", {"Last-Event-ID": str(after)}) as parts:
+                async with self._stream(outage, f"{path}/events", {"Last-Event-ID": str(after)}) as parts:
                     async for _, told in parts:
-                        outage, after, last = _Outage(), told["seq"], told["kind"]
+                        after, last = told["seq"], told["kind"]
                         yield RunEvent(after, datetime.fromisoformat(told["at"]), last, told["data"])
                 whole = True
             except httpx.TransportError as error:
@@ -123,10 +122,9 @@ class ApiClient:
         outage = _Outage()
         while True:
             try:
-                async with self._stream("/events", {}) as parts:
+                async with self._stream(outage, "/events", {}) as parts:
                     changed.set()  # what happened before is told to nobody
                     async for kind, told in parts:
-                        outage = _Outage()
                         if kind == RESYNC or told.get("batch_id") == batch_id:
                             changed.set()
             except httpx.TransportError as error:
@@ -135,17 +133,16 @@ class ApiClient:
 
     @asynccontextmanager
     async def _stream(
-        self, path: str, headers: Mapping[str, str]
+        self, outage: _Outage, path: str, headers: Mapping[str, str]
     ) -> AsyncIterator[AsyncIterator[tuple[str, dict[str, Any]]]]:
         """One connection's events, as kind and content. Raises ``httpx.TransportError`` when it is cut."""
-        outage = _Outage()
         while True:
             request = self._http.build_request("GET", path, headers={"Accept": STREAM, **headers})
             response = await self._sent(outage, request, stream=True)
             if response is not None:
                 try:
                     if response.is_success:
-                        yield _parts(response.aiter_lines())
+                        yield _parts(outage, response.aiter_lines())
                         return
                     await response.aread()
                     self._refused(outage, response)
@@ -191,23 +188,26 @@ class ApiClient:
             raise _refusal(response)
 
 
-@dataclass(slots=True)
 class _Outage:
     """A time in which nothing worked, and the pause before the next attempt."""
 
-    began: float = field(default_factory=time.monotonic)
-    pause_s: float = _FIRST_PAUSE_S
+    def __init__(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Something worked: what fails from now on is another one."""
+        self._began, self.pause_s = time.monotonic(), _FIRST_PAUSE_S
 
     @property
     def lasted_s(self) -> float:
-        return time.monotonic() - self.began
+        return time.monotonic() - self._began
 
     async def pause(self) -> None:
         await asyncio.sleep(self.pause_s)
         self.pause_s = min(2 * self.pause_s, _LONGEST_PAUSE_S)
 
 
-async def _parts(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+async def _parts(outage: _Outage, lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
     """The events in the lines of a stream. Raises ``httpx.RemoteProtocolError`` when it tells why it ends early."""
     kind = ""
     async for line in lines:
@@ -217,7 +217,10 @@ async def _parts(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, dict[str
         elif name == "data" and kind == "problem":
             raise httpx.RemoteProtocolError(f"The stream ended early: {value}.")
         elif name == "data":
+            outage.end()
             yield kind, json.loads(value)
+        elif line.startswith(":"):
+            outage.end()  # there is nothing to tell, and whoever would tell it is there
 
 
 def _ended(state: str) -> bool:

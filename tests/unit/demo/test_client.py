@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from core.demo import client
 from core.demo.client import ApiClient
 from core.errors import StepFailed
 from core.runs.model import RunEvent
@@ -108,6 +110,22 @@ async def test_a_stream_that_ends_before_its_run_is_taken_up_where_it_ended() ->
     ]
     assert events[0].at == datetime(2026, 1, 5, 12, tzinfo=UTC)
     assert (api.after, api.answers) == (["0", "3", "3", "4", "4"], [])
+
+
+async def test_a_stream_in_which_nothing_happened_for_long_is_taken_up_when_it_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = time.monotonic()
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: now_s))
+    at = '{"seq":1,"at":"2026-01-05T12:00:00Z","kind":"waiting","data":{}}'
+    quiet = f"event: waiting\ndata: {at}\n\n: still here\n\nevent: problem\ndata: unavailable\n\n"
+    api = Api([Response(quiet, media_type="text/event-stream"), stream((2, "succeeded"))])
+    kinds = []
+    async with api.client() as following:
+        async for event in following.events("run_1"):
+            kinds.append(event.kind)
+            now_s += 600
+    assert (kinds, api.after) == (["waiting", "succeeded"], ["0", "1"])
 
 
 async def test_a_run_that_had_ended_before_has_nothing_more_to_tell() -> None:
