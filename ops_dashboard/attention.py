@@ -7,7 +7,7 @@ refused, a case waits too long. The limits are those of the alerts (``deploy/pro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -18,7 +18,7 @@ from ops_dashboard.data import Window
 from ops_dashboard.figures import QUEUE_CAUSES
 from ops_dashboard.measures import ratio
 from ops_dashboard.pulse import Pulse, TenantPulse
-from ops_dashboard.words import count, duration, percent, plain, shares
+from ops_dashboard.words import count, duration, literal, percent, plain, shares
 
 SLOW_S = 300.0
 """A queue whose oldest run has waited for longer is slow."""
@@ -31,6 +31,9 @@ FAILING, FEW = 0.05, 5
 
 CROWD = 100
 """Runs in the queue of the platform from which on it is told who has most of them."""
+
+TOLD = 8
+"""Tenants that are told of by name before the tables."""
 
 _WHY: dict[Cause, Callable[[TenantPulse], str]] = {
     Cause.CAP: lambda tenant: f"it is at its cap of {count(tenant.cap)}; a higher cap or burst slots act at once",
@@ -63,6 +66,12 @@ class Sign:
     def __str__(self) -> str:
         return f"{self.what} – {self.why}" if self.why else self.what
 
+    @property
+    def sentence(self) -> str:
+        """The same with a capital at its beginning."""
+        text = str(self)
+        return text[:1].upper() + text[1:]
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -84,6 +93,12 @@ def hits(pulse: Pulse, window: Window) -> list[Hit]:
         if signs:
             found.append(Hit(tenant.tenant_id, tenant.name, tuple(signs)))
     return sorted(found, key=lambda hit: (hit.signs[0].urgency, hit.name))
+
+
+def listed(hits: Sequence[Hit]) -> str:
+    """The first of them and all their signs, as Markdown."""
+    lines = [f"- **{literal(hit.name)}**: {literal('; '.join(map(str, hit.signs)))}" for hit in hits[:TOLD]]
+    return "\n".join(lines + [f"- and {len(hits) - TOLD} more, first in the table below"] * (len(hits) > TOLD))
 
 
 def crowd(pulse: Pulse) -> str | None:

@@ -12,9 +12,7 @@ from ops_dashboard.pulse import Pulse
 from ops_dashboard.screens import overview_plots, overview_tables, overview_tiles
 from ops_dashboard.session import Viewer
 from ops_dashboard.snapshots import SPANS
-
-_TOLD = 8
-"""Tenants that are told of by name before the tables."""
+from ops_dashboard.words import literal
 
 
 def show() -> None:
@@ -57,12 +55,10 @@ def _of_all(who: Viewer, pulse: Pulse, window: Window, hits: list[Hit]) -> None:
         if overload := attention.shedding(pulse, bridge().platform.settings.queue_limit):
             st.error(overload, icon=":material/warning:")
         if crowd := attention.crowd(pulse):
-            st.markdown(f":material/groups: {crowd}")
+            st.markdown(f":material/groups: {literal(crowd)}")
         if hits:
-            lines = [f"- **{hit.name}**: {'; '.join(str(sign) for sign in hit.signs)}" for hit in hits[:_TOLD]]
-            more = f"\n- and {len(hits) - _TOLD} more, first in the table below" if len(hits) > _TOLD else ""
             st.markdown(f"##### :material/error: Who is hit, and why ({len(hits)} of {len(pulse.tenants)})")
-            st.markdown("\n".join(lines).replace("$", "\\$") + more)
+            st.markdown(attention.listed(hits))
         else:
             st.markdown(
                 ":green-badge[:material/check: Nobody is hit] No run has been queued for more than 5 min, and of every "
@@ -82,7 +78,7 @@ def _of_all(who: Viewer, pulse: Pulse, window: Window, hits: list[Hit]) -> None:
 
 def _of_one(pulse: Pulse, window: Window, hits: list[Hit]) -> None:
     for hit in hits:
-        st.warning("  \n".join(str(sign).capitalize() for sign in hit.signs), icon=":material/error:")
+        st.warning("  \n".join(literal(sign.sentence) for sign in hit.signs), icon=":material/error:")
     overview_tiles.of_one(pulse, window)
 
 

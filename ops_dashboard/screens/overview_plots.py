@@ -15,7 +15,7 @@ from ops_dashboard.pulse import Pulse
 from ops_dashboard.screens.tables import table
 from ops_dashboard.session import Viewer
 from ops_dashboard.theme import colours_of
-from ops_dashboard.words import duration
+from ops_dashboard.words import duration, literal
 
 _PAIRS = 10
 
@@ -73,8 +73,10 @@ def _felt(pairs: list[Correlation], names: Mapping[str, str]) -> None:
     moved = [pair for pair in pairs if pair.moved]
     for pair in moved[:3]:
         st.warning(
-            f"While the queue of {names.get(pair.of, pair.of)} was long, {names.get(pair.on, pair.on)} waited "
-            f"{duration(pair.spike_s)} instead of {duration(pair.calm_s)} (p95).",
+            literal(
+                f"While the queue of {names.get(pair.of, pair.of)} was long, {names.get(pair.on, pair.on)} waited "
+                f"{duration(pair.spike_s)} instead of {duration(pair.calm_s)} (p95)."
+            ),
             icon=":material/compare_arrows:",
         )
     if not moved:

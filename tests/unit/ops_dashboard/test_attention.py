@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from core.runs.model import Cause, Standstill
-from ops_dashboard.attention import SLOW_S, Urgency, crowd, hits, shedding
+from ops_dashboard.attention import SLOW_S, TOLD, Urgency, crowd, hits, listed, shedding
 from ops_dashboard.data import Window
 from ops_dashboard.pulse import Pulse, TenantPulse
 
@@ -128,6 +128,15 @@ def test_the_most_urgent_come_first_and_stand_still_among_themselves() -> None:
     found = hits(now(slow, stands, other), window())
     assert [hit.name for hit in found] == ["Yak", "Ape", "Zebra"]
     assert [sign.urgency for sign in found[1].signs] == [Urgency.SLOW, Urgency.OVERDUE]
+
+
+def test_what_others_called_themselves_is_nobodys_markup_and_no_word_loses_its_capital() -> None:
+    trap = replace(CALM, name="![x](http://x) $1$", draining=True)
+    few = hits(now(trap), window())
+    assert listed(few).startswith(r"- **\!\[x\]\(http\://x\) \$1\$**: nothing new is taken")
+    assert few[0].signs[0].sentence == "Nothing new is taken – an operator drains it; end that in Tenants"
+    many = hits(now(*(replace(trap, tenant_id=str(number)) for number in range(TOLD + 2))), window())
+    assert listed(many).splitlines()[TOLD:] == ["- and 2 more, first in the table below"]
 
 
 def test_who_fills_the_queue_and_what_is_shed_for_it_is_said() -> None:
