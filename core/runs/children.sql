@@ -2,7 +2,8 @@
 
 -- name: place
 -- How many runs are above this one, and how far its step that spawns is; no record of it: attempt is 0.
-select cardinality(r.ancestors) as above, coalesce(s.attempt, 0) as attempt, s.state, s.result, coalesce(s.aside, false) as aside
+select cardinality(r.ancestors) as above, coalesce(s.attempt, 0) as attempt, s.state, s.result,
+       coalesce(s.aside, false) as aside
 from runs r left join lateral (
     select s.attempt, s.state, s.result, s.aside from run_steps s
     where s.tenant_id = r.tenant_id and s.run_id = r.run_id and s.step = $2 order by s.attempt desc limit 1
@@ -53,8 +54,8 @@ select state from runs where tenant_id = app.tenant() and run_id = $1;
 -- name: tell_parent
 -- Of several children that a parent waits for, how many have ended; no row when it does not wait for several.
 with spawning as (
-    select case jsonb_typeof(s.result) when 'array' then jsonb_array_length(s.result) else (s.result ->> 'of')::integer end as total,
-           case jsonb_typeof(s.result) when 'array' then jsonb_array_length(s.result) else (s.result ->> 'next')::integer end as spawned
+    select coalesce((s.result ->> 'of')::integer, jsonb_array_length(s.result)) as total,
+           coalesce((s.result ->> 'next')::integer, jsonb_array_length(s.result)) as spawned
     from run_steps s where s.tenant_id = app.tenant() and s.run_id = $1 and s.step = $2 order by s.attempt desc limit 1
 ), siblings as (
     select n.total, n.spawned - count(c.run_id) as done

@@ -13,7 +13,8 @@ insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, resu
                        finished_at)
 select app.tenant(), $2, s.step, 1, s.name, s.kind, s.state, s.result, s.error, s.final, s.model, $4, $4
 from (select distinct on (step) * from run_steps
-      where tenant_id = app.tenant() and run_id = $1 and step > 0 and step < $3 and (state in ('done', 'skipped') or final) and not aside
+      where tenant_id = app.tenant() and run_id = $1 and step > 0 and step < $3
+        and (state in ('done', 'skipped') or final) and not aside
       order by step, attempt desc) s
 where s.kind <> 'spawn' or s.final and s.result is null
    or not s.final and not exists (select from app.brood($1, s.step) b join runs c on c.run_id = b.run_id
@@ -28,8 +29,8 @@ where s.kind <> 'spawn' or s.final and s.result is null
 insert into run_steps (tenant_id, run_id, step, attempt, name, kind, state, result, started_at)
 select app.tenant(), $2, s.step, 1, s.name, s.kind, 'started',
        jsonb_build_object('key', s.step || '/1', 'next', 0, 'of', s.total, 'kept', well.kept), $4
-from (select distinct on (step) step, name, kind, case jsonb_typeof(result) when 'array' then jsonb_array_length(result)
-             else (result ->> 'of')::integer end as total
+from (select distinct on (step) step, name, kind,
+             coalesce((result ->> 'of')::integer, jsonb_array_length(result)) as total
       from run_steps
       where tenant_id = app.tenant() and run_id = $1 and step > 0 and step < $3 and kind = 'spawn' and not aside
       order by step, attempt desc) s

@@ -163,8 +163,8 @@ select step, cause, wake_at from waits
 where run_id = $1 and not (select woken from runs where tenant_id = app.tenant() and run_id = $1) order by since, step;
 
 -- name: park
--- The run waits; for what, from then on. One that somebody wants to stop does not wait, but before an undo. A held one looks again what it
--- waits for when it is resumed: the hold may have stopped a step beside the one that waits.
+-- The run waits; for what, from then on. One that somebody wants to stop does not wait, but before an undo. A held one
+-- looks again what it waits for when it is resumed: the hold may have stopped a step beside the one that waits.
 update runs set state = 'waiting', cause = case when held then 'paused' else $2 end, ready = held
 where tenant_id = app.tenant() and run_id = $1 and state = 'running' and (not cancel_requested or compensating is not null)
 returning cause;

@@ -3,8 +3,9 @@
 -- Ledger: append-only entries in micro-USD. A step reserves its estimate under a key, then settles the same
 -- key once with what it really cost (0 releases it). Accounts hold the running sums, one for the month and
 -- one for each run; reserved + spent <= limit is checked when money is reserved, never later, so work that
--- was begun can always be paid. What must be done whatever it costs (an undo) is reserved beyond the limit. Same key again: nothing happens. A crash between the two leaves a
--- reservation, which the next attempt of the step settles at 0, or housekeeping when nobody will try again.
+-- was begun can always be paid. What must be done whatever it costs (an undo) is reserved beyond the limit. Same key
+-- again: nothing happens. A crash between the two leaves a reservation, which the next attempt of the step settles at 0,
+-- or housekeeping when nobody will try again.
 -- A child run's money is its ancestors' too: it is promised and spent on its own account and on the account of every
 -- run above it, so that a run's budget is the ceiling of its whole family; on the month's account it counts once.
 -- Lock order: the month's account, then those of the runs from the root of the family down. So a tenant's entries are

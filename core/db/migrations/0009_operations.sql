@@ -155,8 +155,8 @@ language sql stable as $$
     group by p.tenant_id
 $$;
 
--- What ended in a window, per tenant; the dead count as failed. Within the SLA: ended before submission + the policy's run_sla_s; runs that
--- are still open past that count as late in every window, or a starving tenant would look healthy.
+-- What ended in a window, per tenant; the dead count as failed. Within the SLA: ended before submission + the policy's
+-- run_sla_s; runs that are still open past that count as late in every window, or a starving tenant would look healthy.
 create function app.endings(p_since timestamptz, p_now timestamptz)
 returns table (tenant_id text, succeeded integer, failed integer, cancelled integer, in_time integer, late integer,
                duration_p50_s double precision, duration_p95_s double precision, duration_p99_s double precision)

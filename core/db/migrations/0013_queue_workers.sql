@@ -107,9 +107,10 @@ end $$;
 select app.control('app.worker_leave(text, timestamptz)');
 
 -- Take a run from the worker that holds it, in a transaction of the run's tenant: pay for what was used, and let it
--- go on at the head of its lane (app.queue_again). p_why: the error that broke the execution, or that its worker died; null: nobody is to blame.
--- A run that has more of those than its tenant's policy allows is dead: what it waited for and had asked is closed, and
--- nothing happens until people retry it. The state from then on; null: that worker does not hold it.
+-- go on at the head of its lane (app.queue_again). p_why: the error that broke the execution, or that its worker died;
+-- null: nobody is to blame. A run that has more of those than its tenant's policy allows is dead: what it waited for and
+-- had asked is closed, and nothing happens until people retry or cancel it. The state from then on; null: that worker
+-- does not hold it.
 create function app.take_back(p_run_id text, p_worker text, p_why jsonb, p_now timestamptz) returns text
 language plpgsql as $$
 declare

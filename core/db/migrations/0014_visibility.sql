@@ -1,7 +1,8 @@
 -- Why runs wait, how long they probably will, and how fast queues drain: what admission, run pages and operators read.
 --
--- Every wait has a cause. In the queue the clocks of 0003_queue.sql divide it: at the cap, paused, no worker, none with the
--- code; the rest was the share of others. Parked, it is the cause that the run named. So all of a run's waiting adds up, to the second.
+-- Every wait has a cause. In the queue the clocks of 0003_queue.sql divide it: at the cap, paused, no worker, none with
+-- the code; the rest was the share of others. Parked, it is the cause that the run named. So all of a run's waiting adds
+-- up, to the second.
 --
 -- A start is estimated from what stands before the run in the order in which claims choose, and from the slots its
 -- tenant may expect: its max-min share, by weight, among all tenants that want slots. core/queue/estimate.py has the
