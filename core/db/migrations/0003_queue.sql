@@ -38,21 +38,27 @@
 --
 -- What happens on failure: every verb is one transaction; a crash before commit changes nothing.
 
+-- What a column may hold, checked when it is written: a check of the table would be read and evaluated for each claim,
+-- whatever it changes.
+create domain app.amount as integer check (value >= 0);
+create domain app.seconds as double precision check (value >= 0);
+create domain app.weight as double precision check (value > 0);
+
 -- The runtime role may look, within its tenant; only the verbs change anything.
 create table queue_tenants (
     tenant_id      text primary key references tenants,
     -- By the policy.
-    weight         double precision not null check (weight > 0),
-    cap            integer not null check (cap >= 0),
-    burst_slots    integer not null check (burst_slots >= 0),
-    burst_credit_s double precision not null check (burst_credit_s >= 0),
+    weight         app.weight not null,
+    cap            app.amount not null,
+    burst_slots    app.amount not null,
+    burst_credit_s app.seconds not null,
     user_cap       integer check (user_cap >= 1),
     -- By operators.
     paused         boolean not null default false,   -- nothing is claimed
     draining       boolean not null default false,   -- nothing is admitted
     -- Now.
-    queued         integer not null default 0 check (queued >= 0),
-    running        integer not null default 0 check (running >= 0),
+    queued         app.amount not null default 0,
+    running        app.amount not null default 0,
     newcomer       boolean not null default false,   -- nothing of it was claimed since it had nothing queued or running
     blocked        boolean not null default false,   -- all that is queued is at a cap of its user or workflow
     virtual_time   double precision not null default 0,
@@ -84,9 +90,9 @@ create table queue_flows (
     code         text not null,        -- workflow@version
     user_key     text not null,        -- the user's id; '' for runs that nobody in particular submitted
     fresh        boolean not null,
-    queued       integer not null default 0 check (queued >= 0),
+    queued       app.amount not null default 0,
     head_rank    bigint,               -- of its oldest entry
-    running      integer not null default 0 check (running >= 0),
+    running      app.amount not null default 0,
     user_cap     integer,              -- the tenant's, here to be held
     virtual_time double precision not null,
     unique (tenant_id, user_key, lane, code, fresh)

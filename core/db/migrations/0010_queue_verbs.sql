@@ -280,21 +280,22 @@ begin
     if claimed <> '{}' then
         update queue_platform p
         set virtual_time = platform.virtual_time, mean_s = platform.mean_s, paced_until = platform.paced_until;
-        with moved as (
-            update runs r set state = 'running', cause = null, attempt = r.attempt + 1, event_seq = r.event_seq + 1,
-                              started_at = coalesce(r.started_at, p_now)
-            where r.run_id = any(claimed)
-            returning r.tenant_id, r.run_id, r.event_seq, r.attempt
-        )
-        insert into run_events (tenant_id, run_id, seq, at, kind, data)
-        select m.tenant_id, m.run_id, m.event_seq, p_now, 'claimed', jsonb_build_object('claim', m.attempt) from moved m;
         update workers w set held = w.held + cardinality(claimed), heartbeat_at = p_now where w.worker_id = p_worker;
         return query
-            select r.run_id, r.tenant_id, r.user_id, r.workflow, r.version, r.input, r.attempt, r.thread_id,
-                   r.batch_id, r.budget_microusd, r.submitted_at, c.burst, null::timestamptz, false
-            from unnest(claimed, bursts) with ordinality as c(run_id, burst, position)
-            join runs r on r.run_id = c.run_id
-            order by c.position;
+            with moved as (
+                update runs r set state = 'running', cause = null, attempt = r.attempt + 1, event_seq = r.event_seq + 1,
+                                  started_at = coalesce(r.started_at, p_now)
+                where r.run_id = any(claimed)
+                returning r.*
+            ), told as (
+                insert into run_events (tenant_id, run_id, seq, at, kind, data)
+                select m.tenant_id, m.run_id, m.event_seq, p_now, 'claimed', jsonb_build_object('claim', m.attempt)
+                from moved m
+            )
+            select m.run_id, m.tenant_id, m.user_id, m.workflow, m.version, m.input, m.attempt, m.thread_id,
+                   m.batch_id, m.budget_microusd, m.submitted_at, bursts[array_position(claimed, m.run_id)],
+                   null::timestamptz, false
+            from moved m order by array_position(claimed, m.run_id);
     end if;
     if later is not null or passed <> '{}' then
         run_id := null;
@@ -334,7 +335,8 @@ begin
     on conflict (tenant_id, workflow) do update
         set estimate_s = greatest(0.001, 0.8 * e.estimate_s + 0.2 * excluded.estimate_s);
     with run as (
-        update runs r set worker_seconds = r.worker_seconds + served_s where r.run_id = p_run_id returning r.*
+        update runs r set worker_seconds = r.worker_seconds + served_s where r.run_id = p_run_id
+        returning r.queued_at, r.workflow, r.version
     )
     insert into slot_uses (tenant_id, released_at, run_id, worker_id, queued_at, claimed_at, burst, capped_s, paused_s,
                            no_worker_s, no_code_s)  -- see 0009

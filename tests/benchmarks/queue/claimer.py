@@ -59,7 +59,7 @@ class Claimer:
             await self._end(tenant, [run.run_id for run in runs])
 
     async def _end(self, tenant: TenantId, run_ids: list[RunId]) -> None:
-        async with self._db.tenant_transaction(_context(tenant)) as tx:
+        async with self._db.tenant_transaction(context(tenant)) as tx:
             ours = [one for one in run_ids if await self._queue.release_in(tx, one, self._worker_id) is not None]
             await tx.execute(SQL["end_runs"], ours, self._worker_id)
 
@@ -68,7 +68,8 @@ def _tenant(claim: Claim) -> TenantId:
     return claim.tenant_id
 
 
-def _context(tenant: TenantId) -> TenantContext:
+def context(tenant: TenantId) -> TenantContext:
+    """Something that acts for a tenant, and has no rights: the queue asks for none."""
     return TenantContext(tenant, None, ActorKind.SYSTEM, "bench", frozenset(), Policy(), 1, "bench", "us-east-1")
 
 

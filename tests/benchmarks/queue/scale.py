@@ -22,9 +22,10 @@ from core.db.queries import load_queries
 from core.errors import Unavailable
 from core.ids import WorkerId
 from core.queue import store
-from core.queue.model import HEADROOM
+from core.queue.model import HEADROOM, Claim
 from core.queue.rows import Terms
 from core.settings import Settings
+from tests.benchmarks.queue.claimer import context
 from tests.benchmarks.queue.drive import policy_of
 from tests.benchmarks.queue.places import careless
 
@@ -109,18 +110,17 @@ async def _client(db: Database, worker: WorkerId, ends: float, back_every: int, 
             continue
         seen.calls_s.append(time.perf_counter() - called)
         seen.claimed += len(claims)
-        back = [(one.tenant_id, one.run_id) for one in claims][::back_every]
+        back = claims[::back_every]
         await _give_back(db, worker, back, seen)
         seen.released += len(back)
 
 
-async def _give_back(db: Database, worker: WorkerId, held: Sequence[tuple[str, str]], seen: Claims) -> None:
-    """One transaction for each run, as a worker does."""
-    for tenant, run_id in held:
+async def _give_back(db: Database, worker: WorkerId, held: Sequence[Claim], seen: Claims) -> None:
+    """One statement for each run, as a worker does."""
+    for one in held:
         try:
-            async with db.control_transaction() as tx:
-                await tx.fetchval(SQL["in_tenant"], tenant)
-                await store.release(tx, run_id, worker, CLOCK.now())
+            async with db.tenant_statement(context(one.tenant_id)) as tx:
+                await store.release(tx, one.run_id, worker, CLOCK.now())
         except Unavailable:
             seen.refused += 1
 
