@@ -84,6 +84,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._again_at: datetime | None = None  # when a claim may find more, though nothing changes
         self._last_heartbeat = float("-inf")
+        self._quiet = False  # whether the last wait ended without anything having happened
         self._answered = True  # it did, when the platform was opened
 
     def stop(self) -> None:
@@ -157,6 +158,8 @@ class Worker:
     async def _wait(self, signals: Signals) -> None:
         """Until a wake-up, a free slot, the moment that the queue told, or the slow look that nothing should need."""
         engine = self._executor.engine
+        if self._quiet and not self._held and engine.running:
+            await engine.close()  # after the last look: from here on Postgres is left alone
         idle_s = self._engine_idle_s if engine.running else idle_look_s(self._platform.clock.now())
         timeout_s = _BUSY_LOOK_S if self._held else idle_s
         again_s = None
@@ -165,13 +168,11 @@ class Worker:
         woken = asyncio.create_task(signals.wait(timeout_s))
         freed = asyncio.create_task(self._freed.wait())
         await asyncio.wait({woken, freed}, timeout=again_s, return_when=asyncio.FIRST_COMPLETED)
-        quiet = woken.done() and not woken.result() and not self._held
+        self._quiet = woken.done() and not woken.result() and not self._held
         for task in (woken, freed):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        if quiet and engine.running:
-            await engine.close()
 
     async def _execute(self, claim: Claim) -> None:
         try:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from core.bootstrap import Platform
 from core.errors import Unavailable
-from core.queue.model import Topic
+from core.ids import WorkerId
+from core.queue.model import Claims, Topic
+from core.queue.service import QueueService
 from core.runs.model import RunRequest, RunState
 from core.settings import ENGINE_ROLE, Settings
 from scheduler.worker import open_worker
@@ -60,6 +64,21 @@ async def servers(owner_dsn: str) -> AsyncIterator[Servers]:
     await connection.close()
 
 
+class WatchedQueue(QueueService):
+    """Remembers of each claim whether the engine was closed, and how many runs it found."""
+
+    def __init__(self, platform: Platform, servers: Servers) -> None:
+        super().__init__(platform.db, platform.bus, platform.clock)
+        self._servers = servers
+        self.claims: list[tuple[bool, int]] = []
+
+    async def claim(self, worker_id: WorkerId, limit: int) -> Claims:
+        closed = await self._servers.engine_is_gone()
+        claims = await super().claim(worker_id, limit)
+        self.claims.append((closed is True, len(claims)))
+        return claims
+
+
 async def test_an_idle_worker_closes_its_engine_and_opens_it_for_the_next_run(
     settings: Settings, servers: Servers, tmp_path: Path
 ) -> None:
@@ -75,6 +94,26 @@ async def test_an_idle_worker_closes_its_engine_and_opens_it_for_the_next_run(
         finally:
             worker.stop()
             await working
+
+
+async def test_a_worker_that_closed_its_engine_asks_nothing_more_until_it_is_woken(
+    settings: Settings, servers: Servers, owner_dsn: str, tmp_path: Path
+) -> None:
+    own = await asyncpg.connect(owner_dsn)
+    async with site_in(settings) as site:
+        queue = WatchedQueue(site.platform, Servers(own))
+        async with open_worker(replace(site.platform, queue=queue), engine_idle_s=0.2) as worker:
+            working = asyncio.create_task(worker.run())
+            try:
+                await site.until(servers.engine_is_gone)
+                request = RunRequest("sample-plain", {"log": str(tmp_path / "effects")})
+                run, _ = await site.platform.runs.submit(site.admin, request)
+                await site.ended([run])
+            finally:
+                worker.stop()
+                await working
+    await own.close()
+    assert next(found for closed, found in queue.claims if closed) == 1
 
 
 async def test_an_idle_worker_is_ready_without_asking_and_one_that_asked_in_vain_asks_until_it_is_answered(
