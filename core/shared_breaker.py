@@ -31,8 +31,10 @@ READ_EVERY_S = 1.0
 PROBE_S = 30.0
 """How long others leave a try to the process that makes it, unless it tells before what came of it."""
 
+PATIENCE_S = 0.5
+"""How long a call waits for what other processes know; then it goes by what its own knows."""
+
 _ASK_AGAIN_S = 5.0
-_PATIENCE_S = 0.5
 _UNTOLD, _REMEMBERED = 100, 1_000
 
 
@@ -165,7 +167,7 @@ class SharedBreaker:
         for _ in range(2):
             asked_s, told = self._now_s(), self._untold
             try:
-                async with asyncio.timeout(_PATIENCE_S):
+                async with asyncio.timeout(PATIENCE_S):
                     known = await reports.exchange(self._endpoint, [_report(seen, asked_s) for seen in told])
             except (Unavailable, TimeoutError):
                 self._read_at_s = self._now_s() + _ASK_AGAIN_S - READ_EVERY_S
