@@ -17,7 +17,7 @@ from tests.fixtures.people import People
 from tests.fixtures.work import Work, work_in
 from tests.fixtures.workers import Site, site_in, working
 
-LIMIT_S = 2
+LIMIT_S = 4  # enough to come to where a run is held or parks, also on a machine that stalls
 
 
 @pytest.fixture
