@@ -41,7 +41,7 @@ async def test_tenants_that_share_server_connections_at_once_each_see_their_own(
     async with work_in(pooled, FakeClock()) as work:
         tenants = [await work.tenant(f"tenant-{number}") for number in range(3 * SERVERS)]
     seen = Query("select tenant_id, '{}'::jsonb as held from tenants where $1::jsonb is not null")
-    asleep = Query("select pg_sleep(60), $1::jsonb")
+    asleep = Query("select pg_sleep(600), $1::jsonb")
 
     async def looking(ctx: TenantContext) -> None:
         # Each connects at the same moment; PgBouncer has fewer connections to the server than there are of us.
@@ -57,7 +57,7 @@ async def test_tenants_that_share_server_connections_at_once_each_see_their_own(
                     await tx.fetch(asleep, {})
         await db.close()
 
-    async with asyncio.timeout(30):  # or what was cancelled would go on
+    async with asyncio.timeout(90):  # or what was cancelled would go on
         await asyncio.gather(*(looking(ctx) for ctx in tenants))
 
 
