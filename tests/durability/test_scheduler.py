@@ -12,7 +12,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
-import httpx
 import pytest
 
 from core.clock import FakeClock
@@ -29,7 +28,7 @@ from core.schedules.service import ScheduleService
 from core.settings import Port, Settings
 from tests.fixtures.feed import serving_feed
 from tests.fixtures.ports import free_port_base
-from tests.fixtures.serving import serving
+from tests.fixtures.serving import leads, serving
 from tests.fixtures.workers import Site, site_in, working
 
 SECRETS = ("database_app_url", "database_engine_url", "redis_url", "secret_key")
@@ -102,15 +101,6 @@ class Place:
 async def place(settings: Settings, reaper: Reaper) -> AsyncIterator[Place]:
     async with site_in(settings) as site:
         yield Place(site, reaper)
-
-
-def leads(settings: Settings) -> bool:
-    """What the process itself says."""
-    try:
-        text = httpx.get(f"http://127.0.0.1:{settings.port(Port.SCHEDULER)}/metrics", trust_env=False).text
-    except httpx.HTTPError:
-        return False
-    return "bailiwick_scheduler_leading 1.0" in text
 
 
 async def test_one_of_two_schedulers_leads_and_the_other_takes_over_when_it_is_killed(place: Place) -> None:

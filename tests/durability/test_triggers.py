@@ -6,13 +6,11 @@ import asyncio
 import os
 import signal
 
-import httpx
-
 from core.embedded.process import Reaper
 from core.settings import Port, Settings
 from core.triggers.model import TriggerKind
 from tests.fixtures.ports import free_port_base
-from tests.fixtures.serving import serving
+from tests.fixtures.serving import leads, serving
 from tests.fixtures.workers import Site, site_in
 
 SECRETS = ("database_app_url", "database_engine_url", "redis_url", "secret_key")
@@ -47,14 +45,12 @@ async def test_a_sleeping_scheduler_starts_what_an_event_asks_for_and_its_heir_w
         def scheduler() -> Settings:
             return settings.model_copy(update={"port_base": free_port_base()})
 
-        async def leads(one: Settings) -> bool | None:
-            async with httpx.AsyncClient(trust_env=False) as http:
-                text = (await http.get(f"http://127.0.0.1:{one.port(Port.SCHEDULER)}/metrics")).text
-            return "bailiwick_scheduler_leading 1.0" in text or None
+        async def first_leads() -> bool | None:
+            return leads(one) or None
 
         one = scheduler()
         async with serving(one, "scheduler", Port.SCHEDULER, reaper, secrets=SECRETS) as process:
-            await site.until(lambda: leads(one))
+            await site.until(first_leads)
             began = asyncio.get_running_loop().time()
             await send(site, "first")
             await site.until(lambda: started(1))
