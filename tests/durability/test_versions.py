@@ -40,7 +40,7 @@ async def test_each_run_is_executed_by_its_own_version_and_waits_for_it_when_it_
             return log.read_text().count("holding") == count or None
 
         async def without_code(count: int) -> bool | None:
-            found = [await site.platform.runs.get(site.admin, run.run_id) for run in of["2"]]
+            found = await site.platform.runs.some(site.admin, [run.run_id for run in of["2"]])
             return sum((run.state, run.cause) == (RunState.QUEUED, Cause.NO_CODE) for run in found) == count or None
 
         old = deployed(site, tmp_path, ONE)
