@@ -37,7 +37,7 @@ from prometheus_client import Gauge
 
 from core.bootstrap import Platform, freeze_loaded, open_platform
 from core.errors import BailiwickError, Unavailable
-from core.ids import WorkerId
+from core.ids import RunId, WorkerId
 from core.queue.model import HEARTBEAT_S, IDLE_LOOK_S, Claim, Topic, idle_look_s
 from core.redis.bus import Signals
 from core.runs.patches import RunPatches
@@ -79,7 +79,8 @@ class Worker:
         self.worker_id = worker_id
         self._slots = platform.settings.worker_slots
         self._codes = platform.workflows.codes()
-        self._held: dict[str, asyncio.Task[None]] = {}
+        # By run and claim: a run may be claimed again before its last execution has been concluded.
+        self._held: dict[tuple[RunId, int], asyncio.Task[None]] = {}
         self._freed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._again_at: datetime | None = None  # when a claim may find more, though nothing changes
@@ -97,6 +98,9 @@ class Worker:
     def held(self) -> int:
         """Runs that it executes now."""
         return len(self._held)
+
+    def _runs(self) -> list[RunId]:
+        return [run_id for run_id, _ in self._held]
 
     async def postgres(self) -> None:
         """Whether Postgres answered when this worker last asked it something; asks nothing itself.
@@ -139,13 +143,14 @@ class Worker:
             while (free := self._slots - len(self._held)) > 0 and not self._stopping.is_set():
                 if await self._heartbeat() > len(self._held):
                     # The answer to a claim was lost, or a run could not be given back: nobody executes those.
-                    await self._platform.queue.recover(self.worker_id, keep=self._held)
+                    await self._platform.queue.recover(self.worker_id, keep=self._runs())
                 claims = await self._platform.queue.claim(self.worker_id, free)
                 self._answered = True
                 if claims:
                     await self._executor.engine.launch()
                 for claim in claims:
-                    self._held[claim.run_id] = asyncio.create_task(self._execute(claim), name=claim.run_id)
+                    task = asyncio.create_task(self._execute(claim), name=claim.run_id)
+                    self._held[claim.run_id, claim.attempt] = task
                 if len(claims) < free:
                     self._again_at = claims.again_at
                     break
@@ -186,7 +191,7 @@ class Worker:
             await self._pause(_RETRY_S)
             await self._give_back(claim, error)
         finally:
-            self._held.pop(claim.run_id, None)
+            self._held.pop((claim.run_id, claim.attempt), None)
             self._freed.set()
 
     async def _give_back(self, claim: Claim, error: Exception | None) -> None:
@@ -253,7 +258,7 @@ class Worker:
             log.info("worker.draining", runs=len(self._held))
             await asyncio.wait(self._held.values(), timeout=self._drain_s)
         if self._held:
-            log.warning("worker.cut_off", runs=list(self._held))
+            log.warning("worker.cut_off", runs=self._runs())
             self._executor.cut_off()
             await asyncio.wait(self._held.values(), timeout=_CUT_S)
         for task in list(self._held.values()):

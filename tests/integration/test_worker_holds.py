@@ -1,0 +1,52 @@
+"""What a worker holds: each claim of a run by itself, whenever the execution before is concluded."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from core.runs.model import RunRequest
+from core.settings import Settings
+from core.tenancy import TenantContext
+from tests.fixtures.workers import site_in, working
+
+DEADLINE_S = 30
+
+
+async def test_a_run_that_is_claimed_again_before_its_last_execution_is_concluded_is_held(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, hold = tmp_path / "effects", tmp_path / "hold"
+    concluding, go_on, concluded = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    async with site_in(settings) as site, working(site) as worker:
+        control, reviews = site.platform.control, site.platform.reviews
+        work = {"log": str(log), "hold": str(hold)}
+        run, _ = await site.platform.runs.submit(site.admin, RunRequest("sample-undo-held", work))
+        await site.ended([run])
+        close = reviews.cancel_of_run
+
+        async def slowly(ctx: TenantContext, run_id: str) -> None:
+            if not concluding.is_set():
+                concluding.set()
+                await go_on.wait()
+            await close(ctx, run_id)
+            concluded.set()
+
+        monkeypatch.setattr(reviews, "cancel_of_run", slowly)
+        await site.ended([await control.retry(site.admin, run.run_id)])
+        await asyncio.wait_for(concluding.wait(), DEADLINE_S)
+        hold.touch()
+        await control.retry(site.admin, run.run_id)
+
+        async def holding() -> bool | None:
+            return log.read_text().count("holding") == 3 or None
+
+        await site.until(holding)
+        go_on.set()
+        await asyncio.wait_for(concluded.wait(), DEADLINE_S)
+        assert worker.held == 1
+        hold.unlink()
+        (run,) = await site.ended([run])
+        assert run.attempt == 3
