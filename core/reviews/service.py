@@ -135,7 +135,11 @@ class ReviewService:
             await store.used(tx, run_id, step)
 
     async def cancel_of_run(self, ctx: TenantContext, run_id: str) -> None:
-        """Close what a run that ended, or was cancelled, had asked."""
+        """Close what a run that ended, or undoes what it did, had asked.
+
+        A worker does that after the run's end, and somebody may have retried the run by then: what it asks in its next
+        execution stays open.
+        """
         async with self._db.tenant_transaction(ctx) as tx:
             closed = await store.cancel_of_run(tx, run_id, self._clock.now())
         if closed:

@@ -225,7 +225,9 @@ async def tell(tx: Transaction, run_id: str, now: datetime, data: dict[str, Any]
 
 
 async def cancel_of_run(tx: Transaction, run_id: str, now: datetime) -> int:
-    """Close what a run that ended had asked."""
+    """Close what a run that ended, or undoes what it did, had asked; nothing of one that was retried since."""
+    if not await tx.fetch(SQL["open_of_run"], run_id):
+        return 0
     return await tx.execute(SQL["cancel_of_run"], run_id, now)
 
 

@@ -325,3 +325,26 @@ async def test_strangers_see_and_change_nothing_of_a_review(desk: Desk) -> None:
     for found in (await reviews.find(eve), await reviews.mine(eve), await reviews.open(eve), await reviews.recent(eve)):
         assert found == []
     assert await reviews.get(desk.ada, review.review_id) == review
+
+
+async def test_a_worker_that_concludes_an_execution_late_leaves_open_what_the_retried_run_asks(desk: Desk) -> None:
+    reviews, execution, ravi = desk.platform.reviews, desk.platform.execution, await desk.person("ravi")
+    run_id, failed = (await desk.ask()).run_id, {"code": "internal", "message": "It broke."}
+
+    async def asked() -> ReviewView:
+        (review,) = await reviews.find(desk.ada, of_run=run_id)
+        return review
+
+    await reviews.decide(ravi, (await asked()).review_id, "decline")
+    await desk.reclaimed(run_id)
+    assert await desk.answer(run_id) is not None
+    early = desk.executing[run_id]
+    assert await execution.end(early, RunState.FAILED, error=failed)
+    await desk.platform.control.retry(desk.ada, run_id, from_step=1)
+    await desk.reclaimed(run_id)
+    assert await desk.answer(run_id) is None
+    await reviews.cancel_of_run(early.ctx, run_id)
+    assert (await asked()).state == "open"
+    assert await execution.end(desk.executing[run_id], RunState.FAILED, error=failed)
+    await reviews.cancel_of_run(early.ctx, run_id)
+    assert (await asked()).state == "cancelled"
