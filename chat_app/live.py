@@ -2,7 +2,9 @@
 
 Cards are painted from rows, never from memory: after a reload the same code paints them again. Live events
 say what to look at; they may be lost, so a card whose runs execute right now is also looked at every two
-seconds. A conversation with nothing that can change has no task and asks the database nothing.
+seconds. What happens after a card was painted and before its events are heard is seen by one more look. Cards
+are painted one after the other, so what was read earlier never replaces what was read later. A conversation
+with nothing that can change has no task and asks the database nothing.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ _BUSY_PAUSE_S = 2.0
 _QUIET_PAUSE_S = 300.0
 _COALESCE_S = 0.3
 _LOGIN_CHECK_S = 60.0
+_OF_ATTEMPT = frozenset({"notice", "faults"})
 
 log = structlog.get_logger(__name__)
 Element = dict[str, Any]
@@ -123,6 +126,7 @@ class LiveCards:
     _new_reviews: int = 0
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
+    _painting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _login_checked_at: float = 0.0
     _writings: Writings = field(init=False)
 
@@ -150,6 +154,7 @@ class LiveCards:
     def track(self, element: Element) -> None:
         """Keep a card true from now on."""
         self._cards[element["id"]] = element
+        self._dirty.add(element["id"])  # something may have happened since it was painted
         self._woken.set()
         self.follow()
 
@@ -206,6 +211,9 @@ class LiveCards:
 
     async def _run(self) -> None:
         async with self.rooms.bus.subscribe(self.ctx.tenant_id) as events:
+            if self._cards:  # something may have happened that was not heard
+                self._dirty |= self._cards.keys()
+                self._woken.set()
             reader = asyncio.create_task(self._read(events))
             try:
                 while self.screen.open() and self._anything_to_follow():
@@ -256,7 +264,7 @@ class LiveCards:
         dirty, self._dirty = self._dirty | busy, set()
         for key in dirty:
             try:
-                await self._show(self._cards[key])
+                await self._show_again(self._cards[key])
             except BailiwickError as error:
                 log.warning("chat.card_not_painted", card=self._cards[key]["name"], code=error.code)
         self._writings.follow(self.ctx, (run_id for card in self._runs_cards() for run_id in writing(card["props"])))
@@ -270,10 +278,19 @@ class LiveCards:
     # Painting -------------------------------------------------------------------------------------------
 
     async def _show(self, element: Element, notice: str = "", faults: dict[str, str] | None = None) -> None:
-        props = await self._props(element, notice, faults)
-        if props != element["props"]:
-            element["props"] = props
-            await self.screen.show(element)
+        async with self._painting:
+            props = await self._props(element, notice, faults)
+            if props != element["props"]:
+                element["props"] = props
+                await self.screen.show(element)
+
+    async def _show_again(self, element: Element) -> None:
+        """Show it as it stands; what was wrong with the last attempt stays on it until something else changes."""
+        async with self._painting:
+            props, shown = await self._props(element), element["props"]
+            if props | {name: shown[name] for name in _OF_ATTEMPT & shown.keys()} != shown:
+                element["props"] = props
+                await self.screen.show(element)
 
     async def _props(self, element: Element, notice: str = "", faults: dict[str, str] | None = None) -> dict[str, Any]:
         props = element["props"]

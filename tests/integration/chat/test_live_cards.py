@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from starlette.datastructures import Headers
@@ -18,14 +20,14 @@ from chat_app.writing import Writing
 from core.bootstrap import Platform, open_platform
 from core.clock import Clock
 from core.errors import NotFound, Unauthenticated
-from core.ids import RunId, WorkerId
-from core.redis.bus import Bus
+from core.ids import RunId, TenantId, WorkerId
+from core.redis.bus import RESYNC, Bus, Event, Events
 from core.reviews.service import ReviewService
 from core.runs.acts import Act
 from core.runs.bulk import BulkControl
 from core.runs.control import RunControl
 from core.runs.execution import Executing
-from core.runs.model import RunRequest, RunState, Said
+from core.runs.model import RunRequest, RunState, RunView, Said
 from core.runs.service import RunService
 from core.settings import Settings
 from core.tenancy import ActorKind, Role, TenantContext
@@ -184,6 +186,60 @@ async def test_a_card_follows_its_runs_to_their_end_and_then_rests(site: Site) -
         await live._task  # nothing can change any more: it ends by itself
 
 
+def hearing_after(site: Site, heard: asyncio.Event) -> Rooms:
+    """The rooms; who subscribes hears nothing before the event."""
+
+    @asynccontextmanager
+    async def subscribe(tenant_id: TenantId) -> AsyncIterator[Events]:
+        await heard.wait()
+        async with site.platform.bus.subscribe(tenant_id) as events:
+            yield events
+
+    return replace(site.rooms, bus=cast(Bus, SimpleNamespace(subscribe=subscribe)))
+
+
+async def test_what_happens_after_a_card_was_painted_and_before_it_hears_is_seen(site: Site) -> None:
+    mia, wall, heard = await site.seat("mia@bank.example"), Wall(), asyncio.Event()
+    ravi, rosa = [await site.seat(f"{name}@bank.example", Role.REVIEWER) for name in ("ravi", "rosa")]
+    await site.submit(mia.ctx, 1)
+    (run,) = await site.claim(1)
+    review_id = await site.review(run)
+    live = LiveCards(hearing_after(site, heard), ravi, wall)
+    await live.repaint([card("ReviewCard", review_id=review_id)])
+    await site.platform.reviews.decide(rosa.ctx, review_id, "approve")
+    heard.set()
+    await wall.until(lambda wall: wall.shown and wall.shown[-1]["state"] == "decided")
+    await live.close()
+
+
+async def test_a_card_does_not_go_back_to_what_was_read_earlier(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    seat, wall, read, go_on = await site.seat("mia@bank.example"), Wall(), asyncio.Event(), asyncio.Event()
+    live = LiveCards(hearing_after(site, asyncio.Event()), seat, wall)
+    await site.submit(seat.ctx, 1)
+    ((run,), _) = await site.platform.runs.list(seat.ctx)
+    await live.repaint([card("RunsCard", run_id=run.run_id)])
+
+    get = site.platform.runs.get
+
+    async def slow(ctx: TenantContext, run_id: str) -> RunView:
+        found = await get(ctx, run_id)
+        if not read.is_set():
+            read.set()
+            await go_on.wait()
+        return found
+
+    monkeypatch.setattr(site.platform.runs, "get", slow)
+    early = asyncio.create_task(live.open_run(run.run_id, True))
+    await read.wait()
+    await site.platform.control.cancel(seat.ctx, run.run_id)
+    late = asyncio.create_task(live.open_run(run.run_id, True))
+    await asyncio.wait({late}, timeout=0.5)  # it may overtake, or wait
+    go_on.set()
+    await asyncio.gather(early, late)
+    assert wall.shown[-1]["done"]
+    await live.close()
+
+
 async def test_the_second_decider_is_told_who_was_first(site: Site) -> None:
     mia = await site.seat("mia@bank.example")
     ravi, rosa = [await site.seat(f"{name}@bank.example", Role.REVIEWER) for name in ("ravi", "rosa")]
@@ -218,6 +274,9 @@ async def test_nobody_decides_their_own_run_and_the_card_says_so(site: Site) -> 
 
     assert wall.shown[-1]["state"] == "open"
     assert "submitted themselves" in wall.shown[-1]["notice"]
+    live._note(Event(RESYNC, {}, site.platform.clock.now()))
+    await live._look()
+    assert "submitted themselves" in wall.shown[-1]["notice"], "a look at what has not changed takes nothing away"
     await live.close()
 
 
