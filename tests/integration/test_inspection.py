@@ -41,13 +41,14 @@ async def told(settings: Settings, *words: str) -> Any:
 async def waited_for(site: Site, log: str) -> str:
     """A run that waited for a timer, then for an event, and ended."""
     run, _ = await site.platform.runs.submit(
-        site.admin, RunRequest("sample-waits", {"log": log, "number": 3, "sleep_s": 0.05})
+        site.admin, RunRequest("sample-waits", {"log": log, "number": 3, "sleep_s": 3.0})
     )
 
     async def woken() -> bool | None:
         return bool(await site.platform.queue.wake_due()) or None
 
     async with working(site):
+        await site.runs_until([run], lambda run: run.cause is Cause.TIMER)  # parked: else its time may come before that
         await site.until(woken)
         await site.runs_until([run], lambda run: run.cause is Cause.EVENT)
         assert await site.platform.runs.send_event(site.admin, "go", "3", {"x": 5})
