@@ -18,7 +18,8 @@ from tests.fixtures.sample_workflows import Work
 from tests.fixtures.workers import Site
 
 POLICY = Policy(
-    rate_limits={"bureau": RateLimit(limit=1, window_s=3), "busy": RateLimit(limit=1, window_s=1)},
+    # So long that a run on a busy machine parks before its turn has come, and is seen to wait.
+    rate_limits={"bureau": RateLimit(limit=1, window_s=3), "busy": RateLimit(limit=1, window_s=3)},
     budget_run_microusd=usd("0.50"),
 )
 FOR_PEOPLE = (Cause.REVIEW, Cause.EVENT, Cause.BUDGET)

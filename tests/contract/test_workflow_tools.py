@@ -71,7 +71,7 @@ async def a_review_parks_the_run_until_it_is_decided(place: Place, log: str, def
 
 
 async def a_timer_passes_and_an_event_brings_its_payload(place: Place, log: str) -> None:
-    sleep_s = DAY_S if isinstance(place, InMemory) else 0.5
+    sleep_s = DAY_S if isinstance(place, InMemory) else 3.0  # it parks before they are over
     run_id = await place.start(samples.waits, Work(log=log, number=3, sleep_s=sleep_s))
     waits = [(2, Cause.TIMER), (3, Cause.EVENT)]
     seen = await place.seen(run_id)
