@@ -163,6 +163,9 @@ async def test_many_runs_are_chosen_looked_at_and_cancelled(http: httpx.AsyncCli
     bulk = chosen.json()
     assert (chosen.status_code, bulk["by_state"], len(bulk["sample"])) == (201, {"queued": 3}, 3)
     path = chosen.headers["location"]
+    async with asyncio.timeout(30):
+        while (await http.post(path)).json()["state"] != "done":
+            """It answers after two seconds at most; asked again, it goes on."""
     applied = [await http.post(path) for _ in range(2)]
     assert [(each.status_code, each.json()["state"], each.json()["done"]) for each in applied] == [(202, "done", 3)] * 2
     assert (await http.get(path)).json() == applied[0].json()
