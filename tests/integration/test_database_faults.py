@@ -28,6 +28,7 @@ from core.settings import ENGINE_ROLE, Port, Settings, with_credentials
 from core.tenancy import Policy, RateLimit
 from tests.fixtures.ports import free_port_base
 from tests.fixtures.servers import PASSWORD, ROLE_PASSWORDS, SECRET_KEY
+from tests.fixtures.timing import within
 from tests.fixtures.workers import Site, site_in, working
 
 POLICY = Policy(concurrency_cap=100, rate_limits={"bureau": RateLimit(limit=1_000, window_s=1)})
@@ -79,6 +80,7 @@ class Middle:
         """All runs, once each is in a final state; asked again for as long as a server is away."""
 
         platform = self.site.platform
+        platform.queue.forgive_silence()  # as a scheduler does that has lost its connection
 
         async def look() -> list[RunView] | None:
             try:
@@ -154,10 +156,14 @@ async def test_redis_is_killed_in_the_middle_of_runs_and_wake_ups_come_again_whe
         await at.site.ended([meanwhile])
         await servers.redis.start()
         await at.all_went_well()
-        began = asyncio.get_running_loop().time()
-        after, _ = await runs.submit(admin, RunRequest("sample-plain", {"log": str(at.log)}))
-        await at.site.ended([after])
-        assert asyncio.get_running_loop().time() - began < 5
+
+        async def woken() -> float:
+            began = asyncio.get_running_loop().time()
+            after, _ = await runs.submit(admin, RunRequest("sample-plain", {"log": str(at.log)}))
+            await at.site.ended([after])
+            return asyncio.get_running_loop().time() - began
+
+        await within(5, woken)
 
 
 async def test_a_claim_whose_answer_was_lost_is_made_again_by_a_worker_that_lives(
