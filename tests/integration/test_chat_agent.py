@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from chat_app.feeds import RunFeeds
 from chat_app.services import ChatServices, chat_services
+from core.agents import chat
 from core.agents.chat import MEMORY_WORKFLOW
 from core.agents.guardrails import MAX_QUESTION
 from core.agents.model import (
@@ -104,7 +105,10 @@ async def site_in(settings: Settings) -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-async def site(settings_with_graph: Settings, offline_model: str) -> AsyncIterator[Site]:
+async def site(
+    settings_with_graph: Settings, offline_model: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Site]:
+    monkeypatch.setattr(chat, "_RECALL_TIMEOUT_S", 30.0)  # what is known is told, also on a machine that is busy
     async with site_in(settings_with_graph.model_copy(update={"model_url": offline_model})) as site:
         yield site
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,15 +19,17 @@ from core.settings import Settings
 from core.tenancy import TenantContext
 from memory import store
 from memory.bootstrap import open_graph
-from memory.graph import NEIGHBOURS_WITHIN_S, Change, MemoryGraph
+from memory.graph import NEIGHBOURS_WITHIN_S, PAUSE_S, Change, MemoryGraph
 from memory.keeping import keep
 from memory.model import Draft, Provenance, Triple
 from memory.projection import GraphProjection
 from memory.service import MemoryService
 from tests.fixtures.memory import Remembering, remembering
+from tests.fixtures.timing import within
 
 BANK = TenantId("regional-bank")
 ABOUT = "What do we know about Acme?"
+DEADLINE_S = 60
 
 
 async def cypher(settings: Settings, statement: LiteralString, **given: Any) -> list[dict[str, Any]]:
@@ -48,17 +51,38 @@ async def triples(settings: Settings) -> list[tuple[Any, ...]]:
     return sorted((r["tenant"], r["s"], r["p"], r["o"], r["owner"], r["valid"], r["thread"]) for r in found)
 
 
-async def teach(here: Remembering, ctx: TenantContext, *statements: str, thread: str | None = None) -> None:
+async def said(here: Remembering, ctx: TenantContext, *statements: str, thread: str | None = None) -> None:
+    """It is learned; the graph follows if it can."""
     turn = [Utterance("user", " ".join(statements))]
     await here.memory.learn(ctx, turn, thread_id=ThreadId(thread) if thread else None)
 
 
+async def teach(here: Remembering, ctx: TenantContext, *statements: str, thread: str | None = None) -> None:
+    """It is learned, and the graph has followed."""
+    await said(here, ctx, *statements, thread=thread)
+    await followed(here, ctx)
+
+
+async def followed(here: Remembering, ctx: TenantContext) -> None:
+    """Return when the graph has followed: one that was busy for longer than a recall waits is let alone for a while."""
+    async with asyncio.timeout(DEADLINE_S):
+        while ctx.tenant_id in await here.memory.tenants_behind():
+            here.clock.advance(PAUSE_S)
+            with contextlib.suppress(Unavailable):
+                await here.memory.drain(ctx)
+
+
 async def neighbours(here: Remembering, ctx: TenantContext, *keys: str) -> dict[MemoryId, int]:
-    graph = open_graph(here.platform)
-    try:
-        return await graph.neighbours(ctx.tenant_id, ctx.user_id, keys, here.clock.now())
-    finally:
-        await graph.close()
+    """What the graph answers, asked again if it is busy for longer than a recall waits."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            graph = open_graph(here.platform)
+            try:
+                return await graph.neighbours(ctx.tenant_id, ctx.user_id, keys, here.clock.now())
+            except Unavailable:
+                continue
+            finally:
+                await graph.close()
 
 
 async def test_triples_stand_in_the_graph_with_owner_validity_and_origin(
@@ -108,11 +132,13 @@ async def test_forgetting_removes_triples_and_things_nobody_speaks_of_any_more(
         await teach(here, mia, "Our cap is 620.")
         floor, cap = sorted(await here.memory.list(mia), key=lambda one: "cap" in one.text)
         assert await here.memory.forget(mia, floor.memory_id)
+        await followed(here, mia)
         assert await cypher(settings_with_graph, "MATCH (e:Entity) RETURN e.key AS key ORDER BY key") == [
             {"key": "620"},
             {"key": "cap"},
         ]
         assert await here.memory.forget(mia, cap.memory_id)
+        await followed(here, mia)
         assert await cypher(settings_with_graph, "MATCH (n) WHERE n:Entity OR n:Triple RETURN n") == []
 
 
@@ -122,13 +148,13 @@ async def test_without_a_graph_memory_works_and_the_graph_catches_up(
     away = settings_with_graph.model_copy(update={"graph_url": "bolt://127.0.0.1:1"})
     async with remembering(away, offline_model) as here:
         mia = await here.member(BANK)
-        await teach(here, mia, "Our floor is 620.")
+        await said(here, mia, "Our floor is 620.")
         [known] = await here.memory.recall(mia, "What is our floor?")
         with pytest.raises(Unavailable):
             await here.memory.drain(mia)
         assert await here.memory.tenants_behind() == [BANK]
     async with remembering(settings_with_graph, offline_model) as here:
-        await here.memory.drain(mia)
+        await followed(here, mia)
         assert await here.memory.tenants_behind() == []
         assert list(await neighbours(here, mia, "floor")) == [known.memory_id]
 
@@ -145,15 +171,24 @@ async def test_a_graph_that_accepts_and_says_nothing_costs_a_recall_a_second_and
     port = server.sockets[0].getsockname()[1]
     away = settings_with_graph.model_copy(update={"graph_url": f"bolt://127.0.0.1:{port}"})
     async with server, remembering(away, offline_model) as here:
-        mia = await here.member(BANK)
-        graph = open_graph(here.platform)
-        for longest_s in (NEIGHBOURS_WITHIN_S + 0.5, 0.1):
+        mia, graphs = await here.member(BANK), 0
+
+        async def refused(graph: MemoryGraph) -> float:
             began = time.monotonic()
             with pytest.raises(Unavailable):
                 await graph.neighbours(BANK, mia.user_id, ["floor"], here.clock.now())
-            assert time.monotonic() - began < longest_s
-        assert len(accepted) == 1
-        await graph.close()
+            return time.monotonic() - began
+
+        async def too_long() -> float:
+            nonlocal graphs
+            graphs += 1
+            graph = open_graph(here.platform)
+            first, second = await refused(graph), await refused(graph)
+            await graph.close()
+            return max(first - NEIGHBOURS_WITHIN_S - 0.5, second - 0.1)
+
+        await within(0, too_long)
+        assert len(accepted) == graphs, "the next one asked nobody"
         for writer in accepted:
             writer.close()
 
@@ -206,7 +241,7 @@ async def test_a_crash_between_the_graph_and_postgres_applies_nothing_twice_and_
     away = settings_with_graph.model_copy(update={"graph_url": "bolt://127.0.0.1:1"})
     async with remembering(away, offline_model) as here:
         mia = await here.member(BANK)
-        await teach(here, mia, "Our floor is 620.")
+        await said(here, mia, "Our floor is 620.")
     async with remembering(settings_with_graph, offline_model) as here:
         graph = open_graph(here.platform)
         async with here.platform.db.tenant_transaction(mia) as tx:
@@ -260,20 +295,22 @@ async def test_one_writer_at_a_time_who_takes_along_what_came_while_it_wrote(
             draft = Draft("Our floor is 620.", Triple("floor", "is", "620"), shared=True)
             await keep(tx, [draft], [None], origin, here.clock.now())
         first = asyncio.create_task(slow.drain(mia))
-        await asyncio.wait_for(graph.entered.wait(), 10)
-        await teach(here, mia, "Our cap is 900.")
+        await asyncio.wait_for(graph.entered.wait(), DEADLINE_S)
+        await said(here, mia, "Our cap is 900.")
         assert await here.memory.drain(mia) == 1, "only the embedding: the graph has its writer"
         assert await triples(settings_with_graph) == []
         graph.gate.set()
-        assert await asyncio.wait_for(first, 10) == 2
+        assert await asyncio.wait_for(first, DEADLINE_S) == 2
         assert [row[1] for row in await triples(settings_with_graph)] == ["cap", "floor"]
         assert await here.memory.tenants_behind() == []
         await graph.close()
 
 
 async def test_many_writers_at_once_make_no_duplicates_and_leave_nothing_behind(
-    settings_with_graph: Settings, offline_model: str
+    settings_with_graph: Settings, offline_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Else a recall of one that is busy leaves the graph alone for a while, and the writers with it.
+    monkeypatch.setattr("memory.graph.NEIGHBOURS_WITHIN_S", DEADLINE_S)
     async with (
         remembering(settings_with_graph, offline_model) as here,
         remembering(settings_with_graph, offline_model) as there,

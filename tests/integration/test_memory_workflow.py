@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.runs.model import Cause, Lane, RunRequest, RunState
+from core.runs.model import Cause, Lane, RunRequest, RunState, RunView
 from core.settings import Settings
 from memory.bootstrap import open_memory
 from tests.fixtures.upstream import upstream
@@ -34,7 +34,13 @@ async def test_a_turn_is_learned_in_the_background_for_the_person_who_said_it(
     given = settings_with_graph.model_copy(update={"model_url": offline_model})
     async with site_in(given) as site, working(site):
         run, created = await site.platform.runs.submit(site.admin, request())
-        [ended] = await site.ended([run])
+
+        async def look() -> RunView | None:
+            await site.platform.queue.wake_due()  # it sleeps if the graph was busy for longer than a recall waits
+            seen = await site.platform.runs.get(site.admin, run.run_id)
+            return seen if seen.state.final else None
+
+        ended = await site.until(look)
         assert created
         assert (ended.state, ended.lane, ended.outcome) == (RunState.SUCCEEDED, Lane.BACKGROUND, "learned")
         assert ended.output == {"memories": 2, "in_graph": True}
