@@ -34,7 +34,7 @@ from tests.fixtures.people import People, people_in
 from tests.fixtures.upstream import DROP, HANG, STALL, Upstream, upstream
 
 SECRET = "how far is it? my secret is 4711"
-IMPATIENT = Patience(connect_s=2, read_s=5, answer_s=10, attempts=3, first_pause_s=0.01, longest_pause_s=0.02)
+IMPATIENT = Patience(connect_s=5, read_s=5, answer_s=10, attempts=3, first_pause_s=0.01, longest_pause_s=0.02)
 HOME = "us-east-1"
 
 
@@ -273,6 +273,7 @@ async def test_no_endpoint_outside_the_regions_is_called_even_when_all_inside_ar
         assert down.value.retryable
         assert (down.value.retry_after_s or 0) > 1
         assert "did not answer lately" in down.value.details["endpoints"]["eu"]
+        await asyncio.gather(*(route._breaker.settled() for route in gateway._routes.values()))  # others can know it
         just_started = house.gateway(at(american, "us-east-1", "us"), at(european, "eu-west-1", "eu"))
         with pytest.raises(NoModelEndpoint, match="eu-west-1"):
             await ask(just_started.for_tenant(ctx, "chat"))
@@ -281,8 +282,7 @@ async def test_no_endpoint_outside_the_regions_is_called_even_when_all_inside_ar
     assert house.registry.get_sample_value("bailiwick_model_breaker_open", {"endpoint": "eu"}) == 1
     failures = [one for one in await house.audit(ctx) if one.act == "model.failed"]
     assert [one.after["problem"] for one in failures] == ["no_model_endpoint"] * 7
-    reserved, _ = await house.money(ctx)
-    assert reserved == 0
+    assert (await house.money(ctx))[0] == 0
 
 
 async def test_a_tenant_without_an_endpoint_in_its_regions_is_told_so(house: House, endpoint: Upstream) -> None:
@@ -345,12 +345,12 @@ async def test_an_endpoint_that_does_not_listen_is_no_endpoint(house: House) -> 
 
 async def test_an_endpoint_that_is_too_slow_is_not_asked_twice(house: House, endpoint: Upstream) -> None:
     endpoint.script.append(HANG)
-    quick = Patience(read_s=0.2, first_pause_s=0.01)
+    quick = Patience(read_s=1.0, first_pause_s=0.01)
     with pytest.raises(NoModelEndpoint) as slow:
         await ask(house.gateway(at(endpoint), patience=quick).for_tenant(await house.tenant(), "chat"))
     assert slow.value.details["endpoints"] == {"main": "too slow"}
     assert len(endpoint.requests) == 1
-    await asyncio.wait_for(endpoint.gone.wait(), 5)
+    await asyncio.wait_for(endpoint.gone.wait(), 30)
 
 
 async def test_cancelling_a_call_closes_it_upstream_and_gives_its_money_back(house: House, endpoint: Upstream) -> None:
@@ -358,12 +358,12 @@ async def test_cancelling_a_call_closes_it_upstream_and_gives_its_money_back(hou
     ctx = await house.tenant()
     models = house.gateway(at(endpoint)).for_tenant(ctx, "chat")
     task = asyncio.create_task(ask(models))
-    await asyncio.wait_for(endpoint.waiting.wait(), 5)
+    await asyncio.wait_for(endpoint.waiting.wait(), 30)
     assert (await house.money(ctx))[0] > 0
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(endpoint.gone.wait(), 5)
+    await asyncio.wait_for(endpoint.gone.wait(), 30)
     assert [(one.act, one.after["problem"]) for one in await house.audit(ctx)] == [("model.failed", "cancellederror")]
     assert await house.money(ctx) == (0, 0)
 
@@ -374,10 +374,10 @@ async def test_closing_a_stream_closes_it_upstream_and_charges_what_was_done(hou
     models = house.gateway(at(endpoint)).for_tenant(ctx, "chat")
     result = Runner.run_streamed(agent(), SECRET, run_config=models.run_config())
     reading = asyncio.create_task(_drain(result.stream_events()))
-    await asyncio.wait_for(endpoint.waiting.wait(), 5)
+    await asyncio.wait_for(endpoint.waiting.wait(), 30)
     result.cancel()
-    await asyncio.wait_for(endpoint.gone.wait(), 5)
-    await asyncio.wait_for(reading, 5)
+    await asyncio.wait_for(endpoint.gone.wait(), 30)
+    await asyncio.wait_for(reading, 30)
     calls = await house.audit(ctx)
     assert [(call.act, call.after["outcome"]) for call in calls] == [("model.call", "aborted")]
     assert calls[0].after["input_tokens"] > 20
