@@ -85,11 +85,11 @@ async def claims_at_once(settings: Settings, postgres_pid: int, seconds: float, 
     db = await Database.open(settings.required("database_app_url"), size=_CLIENTS)
     seen = Claims()
     try:
+        workers = [WorkerId(f"client-{number}") for number in range(_CLIENTS)]
+        await asyncio.gather(*(_connect(db, worker) for worker in workers))
         ends = time.perf_counter() + seconds
         watch = asyncio.create_task(_watch(postgres_pid, seen.memory))
-        await asyncio.gather(
-            *(_client(db, WorkerId(f"client-{number}"), ends, back_every, seen) for number in range(_CLIENTS))
-        )
+        await asyncio.gather(*(_client(db, worker, ends, back_every, seen) for worker in workers))
         watch.cancel()
         seen.seconds = seconds
     finally:
@@ -97,10 +97,13 @@ async def claims_at_once(settings: Settings, postgres_pid: int, seconds: float, 
     return seen
 
 
-async def _client(db: Database, worker: WorkerId, ends: float, back_every: int, seen: Claims) -> None:
+async def _connect(db: Database, worker: WorkerId) -> None:
     async with db.control_transaction() as tx:
         await store.heartbeat(tx, worker, _SLOTS, False, CLOCK.now())
-    while time.perf_counter() < ends:
+
+
+async def _client(db: Database, worker: WorkerId, ends: float, back_every: int, seen: Claims) -> None:
+    while not seen.calls_s or time.perf_counter() < ends:
         called = time.perf_counter()
         try:
             async with db.control_statement() as tx:
