@@ -150,13 +150,13 @@ class ConversationLayer(BaseDataLayer):
     async def create_step(self, step_dict: StepDict) -> None:
         """Write an entry, or replace it."""
         async with self._in_order(step_dict["id"]):
-            await self._conversations.save_entry(current_seat().ctx, self._entry(step_dict))
+            await self._conversations.save_entry(current_seat().ctx, entry_of(step_dict, self._clock.now()))
 
     @_unawaited
     async def update_step(self, step_dict: StepDict) -> None:
         """Write an entry, or replace it."""
         async with self._in_order(step_dict["id"]):
-            await self._conversations.save_entry(current_seat().ctx, self._entry(step_dict))
+            await self._conversations.save_entry(current_seat().ctx, entry_of(step_dict, self._clock.now()))
 
     @_unawaited
     async def delete_step(self, step_id: str) -> None:
@@ -232,21 +232,23 @@ class ConversationLayer(BaseDataLayer):
     def _in_order(self, key: str) -> asyncio.Lock:
         return self._order.setdefault(key, asyncio.Lock())
 
-    def _entry(self, step: StepDict) -> Entry:
-        return Entry(
-            entry_id=step["id"],
-            thread_id=ThreadId(step["threadId"]),
-            kind=step["type"],
-            name=step.get("name") or "",
-            input=step.get("input") or "",
-            output=step.get("output") or "",
-            created_at=_moment(step.get("createdAt")) or self._clock.now(),
-            parent_id=step.get("parentId"),
-            is_error=bool(step.get("isError")),
-            extra={key: value for key, value in step.items() if key not in _NOT_KEPT and value is not None},
-            started_at=_moment(step.get("start")),
-            ended_at=_moment(step.get("end")),
-        )
+
+def entry_of(step: StepDict, now: datetime) -> Entry:
+    """What Chainlit shows as a message or a piece of work, as it is kept; ``now`` when it has no time of its own."""
+    return Entry(
+        entry_id=step["id"],
+        thread_id=ThreadId(step["threadId"]),
+        kind=step["type"],
+        name=step.get("name") or "",
+        input=step.get("input") or "",
+        output=step.get("output") or "",
+        created_at=_moment(step.get("createdAt")) or now,
+        parent_id=step.get("parentId"),
+        is_error=bool(step.get("isError")),
+        extra={key: value for key, value in step.items() if key not in _NOT_KEPT and value is not None},
+        started_at=_moment(step.get("start")),
+        ended_at=_moment(step.get("end")),
+    )
 
 
 def _bytes_of(element: ShownElement) -> bytes | None:

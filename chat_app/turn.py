@@ -18,6 +18,7 @@ import structlog
 from chainlit.context import context
 from chainlit.element import Element as ShownElement
 
+from chat_app.data_layer import entry_of
 from chat_app.live import LiveCards
 from chat_app.rendering import REVIEW_CARD, error_in_words, pretty_json, tool_title
 from chat_app.run_cards import RUNS_CARD
@@ -152,27 +153,35 @@ async def complain(error: BailiwickError) -> None:
 
 async def take_turn(services: ChatServices, identity: Identity, live: LiveCards, message: cl.Message) -> None:
     """Answer one message of the user; whatever goes wrong is said in the chat."""
-    thread_id = ThreadId(message.thread_id)
-    await context.emitter.send_window_message({"kind": "conversation", "thread_id": thread_id})
     try:
-        check_question(message.content)
-        attachments = [await _keep(services, identity, thread_id, message, file) for file in message.elements]
-        history = await services.conversations.messages(identity.ctx, thread_id, without=message.id)
+        question = await _question(services, identity, message)
     except BailiwickError as error:
         await complain(error)
         return
-    question = Question(
+    finally:
+        # Not before the message is kept: whoever reloads the page at this address finds the conversation there.
+        address = {"kind": "conversation", "thread_id": message.thread_id}
+        await context.emitter.send_window_message(address)
+    await _answer(services, ShownTurn(live, question))
+
+
+async def _question(services: ChatServices, identity: Identity, message: cl.Message) -> Question:
+    """What the agent is asked. Keeps the message and its files: Chainlit does too, but some time later."""
+    thread_id, now = ThreadId(message.thread_id), services.clock.now()
+    await services.conversations.save_entry(identity.ctx, entry_of(message.to_dict(), now))
+    check_question(message.content)
+    attachments = [await _keep(services, identity, thread_id, message, file) for file in message.elements]
+    return Question(
         ctx=identity.ctx,
         thread_id=thread_id,
         message_id=message.id,
         text=message.content,
         attachments=tuple(attachments),
-        history=history,
+        history=await services.conversations.messages(identity.ctx, thread_id, without=message.id),
         user_name=identity.name,
         tenant_name=identity.tenant_name,
         said_at=services.clock.now(),
     )
-    await _answer(services, ShownTurn(live, question))
 
 
 async def _answer(services: ChatServices, turn: ShownTurn) -> None:
