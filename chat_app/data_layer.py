@@ -1,8 +1,8 @@
 """Chainlit's storage interface over our conversations.
 
 Chainlit calls it with ids alone; for whom is decided by the seat of the connection, never by an argument.
-Chainlit writes in tasks that it does not await: writes of one entry are kept in the order in which they were
-begun, and a write that fails is logged, not raised.
+Chainlit writes in tasks that it does not await: writes of one entry, and names of one thread, are kept in the order in
+which they were begun, and a write that fails is logged, not raised.
 """
 
 from __future__ import annotations
@@ -135,10 +135,17 @@ class ConversationLayer(BaseDataLayer):
         metadata: dict[str, Any] | None = None,
         tags: list[str] | None = None,
     ) -> None:
-        """Name, tags, and what Chainlit wants back when the thread is resumed."""
+        """Name, tags, and what Chainlit wants back when the thread is resumed.
+
+        Only what comes with a name opens a thread: what a page leaves behind when it is closed must not bring back
+        one that was deleted.
+        """
         kept = {key: value for key, value in (metadata or {}).items() if key in _SESSION_KEYS}
-        seat = current_seat()
-        await self._conversations.save_thread(seat.ctx, ThreadId(thread_id), name=name, tags=tags, metadata=kept)
+        seat, opens = current_seat(), name is not None
+        async with self._in_order(thread_id):
+            await self._conversations.save_thread(
+                seat.ctx, ThreadId(thread_id), name=name, tags=tags, metadata=kept, opens=opens
+            )
 
     async def delete_thread(self, thread_id: str) -> None:
         """Delete it with everything in it."""
@@ -211,10 +218,11 @@ class ConversationLayer(BaseDataLayer):
     # Feedback -------------------------------------------------------------------------------------------
 
     async def upsert_feedback(self, feedback: GivenFeedback) -> str:
-        """Keep the last opinion about a message; its id."""
-        return await self._conversations.save_feedback(
-            current_seat().ctx, feedback.forId, feedback.value, feedback.comment
-        )
+        """Keep the last opinion about a message, as soon as the message is kept; its id."""
+        async with self._in_order(feedback.forId):
+            return await self._conversations.save_feedback(
+                current_seat().ctx, feedback.forId, feedback.value, feedback.comment
+            )
 
     async def delete_feedback(self, feedback_id: str) -> bool:
         """Take an opinion back."""

@@ -55,13 +55,15 @@ class ConversationService:
         name: str | None = None,
         tags: list[str] | None = None,
         metadata: dict[str, Any] | None = None,
+        opens: bool = True,
     ) -> None:
-        """Open the thread if it is new, and change what is given. A ``None`` inside metadata removes its key."""
+        """Change what is given; a ``None`` inside metadata removes its key. ``opens``: make the thread if it is new."""
         user_id = _person(ctx)
         if name is not None:
             name = clean_text(" ".join(name.split()), _NAME_LENGTH) or None
         async with self._db.tenant_transaction(ctx) as tx:
-            await self._open(tx, thread_id, user_id)
+            if opens:
+                await self._open(tx, thread_id, user_id)
             await store.update_thread(tx, thread_id, user_id, name, tags, metadata or {})
 
     async def thread(self, ctx: TenantContext, thread_id: ThreadId) -> Thread:

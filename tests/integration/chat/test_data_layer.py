@@ -115,6 +115,31 @@ async def test_writes_of_one_step_that_nobody_awaits_end_in_the_order_they_began
     assert thread["steps"][0]["output"] == "11"
 
 
+async def test_an_opinion_about_a_message_that_is_still_being_written_is_kept(
+    layer: ConversationLayer, place: tuple[Database, People]
+) -> None:
+    await take_seat(place, "mia@bank.example", "bank")
+    writing = asyncio.create_task(layer.create_step(step(id="m1", type="assistant_message")))
+    await asyncio.sleep(0)  # it begins, as nobody awaits it
+    await layer.upsert_feedback(Feedback(forId="m1", value=1))
+    await writing
+
+    thread = await layer.get_thread(THREAD)
+    assert thread is not None
+    assert [found["feedback"]["value"] for found in thread["steps"]] == [1]  # type: ignore[index]
+
+
+async def test_a_conversation_that_was_deleted_stays_deleted_when_its_page_is_closed(
+    layer: ConversationLayer, place: tuple[Database, People]
+) -> None:
+    await take_seat(place, "mia@bank.example", "bank")
+    await layer.create_step(step(id="m1", type="user_message"))
+    await layer.update_thread(THREAD, name="Loans", metadata={"chat_profile": "x"})
+    await layer.delete_thread(THREAD)
+    await layer.update_thread(THREAD, metadata={"chat_profile": "x"})
+    assert await layer.get_thread(THREAD) is None
+
+
 async def test_files_cards_and_feedback_come_back(
     layer: ConversationLayer, place: tuple[Database, People], tmp_path: Path
 ) -> None:
