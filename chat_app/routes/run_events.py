@@ -80,7 +80,7 @@ async def get_events(
     after = after_seq if last_event_id is None else last_event_id
     if STREAM in request.headers.get("accept", ""):
         await services.platform.runs.get(caller, run_id)
-        return _streamed(services, caller, _run(services, request, caller, run_id, after))
+        return await _streamed(services, caller, _run(services, request, caller, run_id, after))
     events = await services.platform.runs.events(caller, run_id, after)
     page = EventsOut(events=[EventOut.of(event) for event in events])
     return Response(page.model_dump_json(), media_type="application/json")
@@ -92,18 +92,25 @@ async def follow_events(request: Request, caller: Caller, services: Services) ->
 
     `resync` says that changes may be missing: look at what you show again.
     """
-    return _streamed(services, caller, _changes(services, request, caller))
+    return await _streamed(services, caller, _changes(services, request, caller))
 
 
-def _streamed(services: ApiServices, caller: TenantContext, parts: AsyncIterator[str]) -> Response:
+async def _streamed(services: ApiServices, caller: TenantContext, parts: AsyncIterator[str]) -> Response:
+    """The answer, which begins with the first part: nothing that happens from then on is missed."""
     services.streams.check(caller.tenant_id)
     counted = _counted(services, caller, parts)
-    return StreamingResponse(counted, media_type=STREAM, headers={"X-Accel-Buffering": "no"})
+    first = await anext(counted)
+    return StreamingResponse(_all(first, counted), media_type=STREAM, headers={"X-Accel-Buffering": "no"})
+
+
+async def _all(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
+    yield first
+    async for part in rest:
+        yield part
 
 
 async def _counted(services: ApiServices, caller: TenantContext, parts: AsyncIterator[str]) -> AsyncIterator[str]:
     with services.streams.open(caller.tenant_id):
-        yield _RETRY
         try:
             async for part in parts:
                 yield part
@@ -116,6 +123,7 @@ async def _run(
     services: ApiServices, request: Request, caller: TenantContext, run_id: str, after: int
 ) -> AsyncIterator[str]:
     async with services.feeds.following(caller, run_id, after) as run:
+        yield _RETRY
         allowed = _Allowed(services, request)
         async for told in run.feed.follow(after):
             if not told:
@@ -134,6 +142,7 @@ def _masked(event: RunEvent) -> str:
 
 async def _changes(services: ApiServices, request: Request, caller: TenantContext) -> AsyncIterator[str]:
     async with services.platform.bus.subscribe(caller.tenant_id) as events:
+        yield _RETRY
         allowed, identities = _Allowed(services, request), 0
         async for event in _until(services.stopping, events):
             if event is None:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core.ids import WorkerId
+from core.ids import TenantId, WorkerId
 from core.settings import Settings
 from core.tenancy import Policy, Role, Scope
 from tests.fixtures.web import LOAN, Web, web_in
@@ -237,6 +237,14 @@ async def test_a_stream_tells_everything_once_and_goes_on_where_it_broke_off(
         assert [step["state"] for step in steps] == ["done"] * 3
         async with http.stream("GET", f"{path}/events", headers=stream_of) as response:
             assert await Stream(response).until("succeeded") == everything
+
+
+async def test_a_stream_of_changes_answers_once_it_hears_them(web: Web, http: httpx.AsyncClient) -> None:
+    redis = web.platform.bus.connection
+    channel = redis.keys.events(TenantId("bank"))
+    async with http.stream("GET", "/api/v1/events") as answered:
+        assert answered.status_code == 200
+        assert [count for _, count in await redis.client.pubsub_numsub(channel)] == [1]
 
 
 async def test_a_revoked_key_or_the_end_of_the_process_ends_a_stream(web: Web, http: httpx.AsyncClient) -> None:
