@@ -14,6 +14,7 @@ from chainlit.config import config
 from chainlit.context import context
 from chainlit.server import app, sio
 from chainlit.session import WebsocketSession
+from chainlit.socket import connection_successful
 from chainlit.types import ThreadDict
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -143,6 +144,15 @@ async def said(message: cl.Message) -> None:
     live = live_cards()
     context.emitter = turns.begin(message.thread_id, cast(WebsocketSession, context.session))
     await take_turn(services, identity, live, message)
+
+
+@sio.on("connection_successful")  # type: ignore[untyped-decorator]
+async def connected(sid: str) -> None:
+    """A page's connection stands. One that broke before its conversation was sent is not one that has it already."""
+    session = WebsocketSession.get(sid)
+    if session is not None and session.thread_id_to_resume is not None and not session.has_first_interaction:
+        session.restored = False
+    await connection_successful(sid)
 
 
 @sio.on("stop")  # type: ignore[untyped-decorator]

@@ -38,3 +38,23 @@ window.addEventListener('message', (event) => {
     return mine === newest ? settled() : new Promise(() => {});
   };
 })();
+
+// A page at a conversation shows a turning wheel until the conversation is sent over its socket, and asks for it once
+// only: when that is lost, with a connection or a server that ended at that moment, the wheel turns for ever. Such a
+// page is loaded anew, each time after a longer wait, until it has told everything it can.
+(() => {
+  const LOOK_MS = 500;
+  const PATIENCE_MS = 8000;
+  const MOST = 3;
+  const key = 'bailiwick-loaded-anew';
+  let waited = 0;
+  setInterval(() => {
+    const opening = window.location.pathname.includes('/thread/') && !document.querySelector('#chat-input');
+    waited = opening && navigator.onLine ? waited + LOOK_MS : 0;
+    const times = Number(window.sessionStorage.getItem(key));
+    if (!opening && times) window.sessionStorage.removeItem(key);
+    if (waited < PATIENCE_MS * (times + 1) || times >= MOST) return;
+    window.sessionStorage.setItem(key, String(times + 1));
+    window.location.reload();
+  }, LOOK_MS);
+})();
