@@ -194,7 +194,8 @@ def _family(family: Relatives) -> None:
     if not family.counts:
         return
     told = " · ".join(f"{count:,} {state}" for state, count in family.counts.items())
-    with st.expander(f"Children: {told}", icon=":material/family_history:"):
+    # With a key it stays open when what it is called changes, or what stands above it.
+    with st.expander(f"Children: {told}", key="run_children", icon=":material/family_history:"):
         for child in family.children:
             st.markdown(f":{_STATE_BADGES[child.state][0]}-badge[{child.state}] {_linked(child)}")
         left = sum(family.counts.values()) - len(family.children)
@@ -208,7 +209,8 @@ def _linked(run: Relative) -> str:
 
 def _tabs(who: Viewer, shown: _Shown) -> None:
     names = ["Steps", "What happened"] + ([] if shown.view is None else ["Input", "Output"])
-    tabs = st.tabs(names)
+    # With a key the chosen one stays chosen when something more is shown above.
+    tabs = st.tabs(names, key="run_tabs")
     with tabs[0]:
         _steps(shown.detail.steps, who)
     with tabs[1]:
