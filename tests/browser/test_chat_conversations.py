@@ -51,15 +51,16 @@ def test_the_chat_says_that_the_offline_model_answers_and_fits_a_phone_in_the_da
 def test_conversations_can_be_found_renamed_rated_and_deleted(log_in: Login) -> None:
     ada = log_in("ada@credit-union.example")
     ada.say("What can you do?")
-    expect(ada.answers).to_have_count(1, timeout=DEADLINE_MS)
+    expect(ada.answers.last).to_contain_text("I am the offline model", timeout=DEADLINE_MS)
     ada.page.wait_for_url("**/thread/*")
     thread = ada.page.url.rpartition("/")[2]
     ada.page.locator(".positive-feedback-off").click()
     ada.page.get_by_role("button", name="Submit").click()
+    expect(ada.page.locator(".positive-feedback-on")).to_be_visible()
     renamed = ada.page.request.put("/chat/project/thread", data={"threadId": thread, "name": "About you"})
     assert renamed.ok
 
-    ada.page.reload()
+    ada.reload()
     expect(ada.page.locator(".positive-feedback-on")).to_be_visible(timeout=DEADLINE_MS)
     expect(ada.page.get_by_text("About you")).to_be_visible()
     for search, found in (("about y", 1), ("offline model", 1), ("nothing like it", 0)):

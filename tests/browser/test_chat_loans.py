@@ -35,7 +35,7 @@ def test_a_file_becomes_runs_that_survive_a_reload_and_end_after_their_reviews(l
     expect(mia.runs).to_have_count(1)
     mia.picture("chat-runs-started")
 
-    mia.page.reload()  # in the middle: the conversation, its file and its card come back, and the card goes on
+    mia.reload()  # in the middle: the conversation, its file and its card come back, and the card goes on
     expect(mia.runs).to_contain_text("9 of 11 runs finished", timeout=FOR_RUNS_MS)
     expect(mia.runs).to_contain_text("2 wait for a reviewer's decision")
     expect(mia.runs.locator("[data-count=approved]")).to_have_text("8 approved")
@@ -54,7 +54,7 @@ def test_a_file_becomes_runs_that_survive_a_reload_and_end_after_their_reviews(l
     expect(rosa.review(10)).to_contain_text("Approve by Ravi", timeout=DEADLINE_MS)
     rosa.review(11).get_by_role("button", name="Decline").click()
     expect(rosa.review(11)).to_contain_text("Decline by you", timeout=DEADLINE_MS)
-    ravi.page.reload()
+    ravi.reload()
     expect(ravi.review(10)).to_contain_text("Income confirmed by phone.", timeout=DEADLINE_MS)
     expect(ravi.review(11)).to_contain_text("Decline by Rosa")
 
@@ -91,9 +91,8 @@ def test_nobody_else_sees_a_conversation_its_files_or_its_runs(log_in: Login) ->
     mia = log_in("mia@credit-union.example")
     mia.say("Process it", ("private.csv", csv_file(good(77))))
     expect(mia.runs).to_contain_text("finished", timeout=FOR_RUNS_MS)
-    mia.page.wait_for_url("**/thread/*")
+    mia.reload()
     address = mia.page.url
-    mia.page.reload()
     link = mia.page.locator("a[download='private.csv']")
     expect(link).to_be_visible(timeout=DEADLINE_MS)
     file = link.get_attribute("href") or ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from tests.fixtures.browser import DEADLINE_MS, FOR_RUNS_MS, Login
+from tests.fixtures.browser import DEADLINE_MS, FOR_RUNS_MS, Login, told
 from tests.fixtures.installation import Installation
 
 MIA = "mia@regional-bank.example"
@@ -25,8 +25,7 @@ def test_what_a_run_writes_is_seen_again_after_a_reload_and_the_run_is_paused_an
     mia.say(f"Show run {run_id}")
     written = mia.page.locator(f"[data-writing={run_id}]")
     expect(written).to_have_text("Dear Cora, ", timeout=FOR_RUNS_MS)
-    mia.page.wait_for_url("**/thread/*")
-    mia.page.reload()
+    mia.reload()
     expect(written).to_have_text("Dear Cora, ", timeout=DEADLINE_MS)
     mia.picture("chat-run-writes")
     assert mia.page.evaluate("document.documentElement.scrollWidth") == 390
@@ -38,7 +37,7 @@ def test_what_a_run_writes_is_seen_again_after_a_reload_and_the_run_is_paused_an
         mia.page.keyboard.press("Enter")
 
     press("Pause")
-    expect(mia.page.get_by_text("It pauses before its next step.")).to_be_visible(timeout=DEADLINE_MS)
+    told(mia.page, "It pauses before its next step.")
     resume = mia.page.get_by_role("button", name="Resume: Write letter")
     expect(resume).to_be_enabled(timeout=DEADLINE_MS)
     mia.page.keyboard.press("Tab")  # from the buttons' place, which kept the focus

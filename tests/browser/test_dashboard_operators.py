@@ -11,8 +11,9 @@ from core.ids import WorkerId
 from core.runs.children import Spawning
 from core.runs.model import RunRequest
 from core.tenancy import Policy, Role
+from tests.fixtures.browser import told
 from tests.fixtures.busy import BusyDashboard
-from tests.fixtures.looking import OLGA, Look, tile
+from tests.fixtures.looking import OLGA, Look, settled, tile
 from tests.fixtures.work import Work
 
 
@@ -74,7 +75,7 @@ def test_an_operator_replays_a_dead_run_after_a_look_at_its_children_and_sees_wh
     page.screenshot(path=pictures / "dashboard-dead.png")
     page.get_by_role("button", name="Replay").click()
     page.get_by_role("dialog").get_by_role("button", name="Replay the run").click()
-    expect(page.get_by_text("The run is queued again.")).to_be_visible()
+    told(page, "The run is queued again.")
     expect(page.get_by_role("button", name="Replay")).to_have_count(0)
 
     async def audited(work: Work) -> tuple[str, str]:
@@ -104,16 +105,19 @@ def test_an_operator_changes_a_policy_after_seeing_before_and_after_and_pauses_t
     page.screenshot(path=pictures / "dashboard-policy.png")
     dialog.get_by_role("button", name="Put it in force").click()
     expect(tile(page, "Running")).to_have_text("3 / 6")
+    settled(page)
     page.get_by_role("button", name="Pause this tenant").click()
     page.get_by_role("dialog").get_by_role("button", name="Pause", exact=True).click()
     expect(page.get_by_role("button", name="Resume this tenant")).to_be_visible()
+    settled(page)
     page.get_by_role("button", name="Drain this tenant").click()
     page.get_by_role("dialog").get_by_role("button", name="Drain", exact=True).click()
     expect(page.get_by_role("button", name="End draining this tenant")).to_be_visible()
+    settled(page)
     page.get_by_text("Platform", exact=True).click()
     page.get_by_role("spinbutton", name="Slots that may be held at once").fill("20")
     page.get_by_role("button", name="Put it in force").click()
-    expect(page.get_by_text("The platform's cap is 20.")).to_be_visible()
+    told(page, "The platform's cap is 20.")
 
     async def audited(work: Work) -> list[str]:
         ctx = await work.context("fintech-startup", Role.ADMIN)
@@ -135,16 +139,20 @@ def test_an_operator_tries_promotes_and_takes_back_a_version(
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     page.get_by_role("button", name="Promote the canary").click()
     expect(page.get_by_text("There is nothing to promote")).to_be_visible()
+    settled(page)
     page.get_by_label("All new runs of these tenants").fill("credit-union")
     page.get_by_role("button", name="Try").click()
     expect(
         page.get_by_text("5 % of the new runs of loan-approval and all of credit-union go to version 2")
     ).to_be_visible()
     page.screenshot(path=pictures / "dashboard-canary.png")
+    settled(page)
     page.get_by_role("button", name="Promote the canary").click()
     expect(page.get_by_text("New runs of loan-approval go to version 2.")).to_be_visible()
+    settled(page)
     page.get_by_role("button", name="Roll back").click()
     expect(page.get_by_text("New runs of loan-approval go to version 1.")).to_be_visible()
+    settled(page)
     page.get_by_role("button", name="Follow the newest").click()
     expect(page.get_by_text("New runs of loan-approval go to its newest version.")).to_be_visible()
     page.screenshot(path=pictures / "dashboard-versions.png")

@@ -13,6 +13,7 @@ from core.demo.tenants import PASSWORD
 from core.settings import Port
 from tests.fixtures.browser import DEADLINE_MS, FOR_RUNS_MS
 from tests.fixtures.installation import Installation, until
+from tests.fixtures.looking import settled
 from tests.fixtures.web import APPLICATION
 
 DOUBTFUL = APPLICATION | {"application_id": "901", "reports": 1, "income": 4.0, "share": 0.05, "active": 22}
@@ -20,7 +21,6 @@ DOUBTFUL = APPLICATION | {"application_id": "901", "reports": 1, "income": 4.0, 
 
 def through_the_login(chromium: Browser, installation: Installation, email: str, path: str) -> Page:
     """Ask the dashboard for a page as a stranger, log in where it sends one to, and arrive at that page."""
-    expect.set_options(timeout=DEADLINE_MS)
     context = chromium.new_context(viewport={"width": 1440, "height": 1000})
     page = context.new_page()
     page.set_default_timeout(DEADLINE_MS)
@@ -48,6 +48,7 @@ def test_a_case_is_decided_in_the_dashboard_and_its_run_goes_on_to_its_end(
         until(lambda: http.get(run).json()["cause"] == "review", FOR_RUNS_MS / 1000)
         ravi.goto(installation.url(Port.DASHBOARD, "/reviews"))
         expect(title).to_be_visible()
+        settled(ravi)
         ravi.get_by_role("radio", name="approve", exact=True).click()
         ravi.get_by_label("Comment").fill("Known to the branch.")
         ravi.get_by_role("button", name="Decide").click()

@@ -108,6 +108,7 @@ def test_the_dashboard_sends_to_the_login_and_the_login_back(chromium: Browser, 
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
         page.wait_for_url(installation.url(Port.DASHBOARD, "/**"))
+        expect(page.get_by_role("link", name="Overview")).to_be_visible()
         page.goto("/")
         expect(page.get_by_role("link", name="Dashboard")).to_be_visible()
         expect(page.get_by_role("link", name="Chat")).to_have_count(0)
