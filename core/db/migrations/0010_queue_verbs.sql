@@ -1,8 +1,8 @@
 -- The fair queue's verbs. Read the story at the top of 0003_queue.sql first.
 --
--- Lock order, everywhere: queue_tenants row(s), with what hangs on them -> runs row(s) -> workers row. Whoever locks
--- more than one queue_tenants row holds the advisory lock 7301 first. So two verbs can wait for each other, never in
--- a ring. A claim does not wait for a tenant that somebody else is writing about: it passes over it, and whoever
+-- Lock order, everywhere: queue_tenants row(s), with what hangs on them -> runs row(s) -> workers row -> queue_platform.
+-- Whoever locks more than one queue_tenants row holds the advisory lock 7301 first. So two verbs can wait for each other,
+-- never in a ring. A claim does not wait for a tenant that somebody else is writing about: it passes over it, and whoever
 -- writes wakes a worker after the commit. So a tenant that submits thousands of runs at once holds up nobody else.
 --
 -- Sessions keep the plans of these verbs, and may have made them while a table was small: the hot ones never read one from
@@ -272,15 +272,7 @@ begin
         mine := mine - 1;
         free := free - 1;
     end loop;
-    if passed <> '{}' and platform.passed_at <= p_now - interval '1 second' then
-        update queue_platform p set passed_at = p_now;
-    else
-        passed := '{}';
-    end if;
     if claimed <> '{}' then
-        update queue_platform p
-        set virtual_time = platform.virtual_time, mean_s = platform.mean_s, paced_until = platform.paced_until;
-        update workers w set held = w.held + cardinality(claimed), heartbeat_at = p_now where w.worker_id = p_worker;
         return query
             with moved as (
                 update runs r set state = 'running', cause = null, attempt = r.attempt + 1, event_seq = r.event_seq + 1,
@@ -296,6 +288,14 @@ begin
                    m.batch_id, m.budget_microusd, m.submitted_at, bursts[array_position(claimed, m.run_id)],
                    null::timestamptz, false
             from moved m order by array_position(claimed, m.run_id);
+        update workers w set held = w.held + cardinality(claimed), heartbeat_at = p_now where w.worker_id = p_worker;
+        update queue_platform p
+        set virtual_time = platform.virtual_time, mean_s = platform.mean_s, paced_until = platform.paced_until;
+    end if;
+    if passed <> '{}' and platform.passed_at <= p_now - interval '1 second' then
+        update queue_platform p set passed_at = p_now;
+    else
+        passed := '{}';
     end if;
     if later is not null or passed <> '{}' then
         run_id := null;
