@@ -210,6 +210,12 @@ class LiveCards:
         return self.may_decide or any(_may_change(card) for card in self._cards.values())
 
     async def _run(self) -> None:
+        with contextlib.suppress(Unauthenticated):
+            # A card may come while listening is being ended: nobody else would follow it.
+            while self.screen.open() and self._anything_to_follow():
+                await self._listen()
+
+    async def _listen(self) -> None:
         async with self.rooms.bus.subscribe(self.ctx.tenant_id) as events:
             if self._cards:  # something may have happened that was not heard
                 self._dirty |= self._cards.keys()
@@ -224,8 +230,6 @@ class LiveCards:
                     if self.screen.connected() and await self._still_logged_in():
                         await self._look()
                     await asyncio.sleep(_COALESCE_S)
-            except Unauthenticated:
-                return
             finally:
                 reader.cancel()
                 await self._writings.close()

@@ -116,40 +116,23 @@ class Site:
 
     async def submit(self, ctx: TenantContext, count: int) -> None:
         intake = read_applications(csv_file(*(good(number) for number in range(count))))
-        await self.platform.runs.submit_many(
-            ctx,
-            [
-                RunRequest("loan-approval", application.model_dump(mode="json"), batch_id="bat_1", source="chat")
-                for application in intake.applications
-            ],
-        )
+        inputs = (application.model_dump(mode="json") for application in intake.applications)
+        requests = [RunRequest("loan-approval", one, batch_id="bat_1", source="chat") for one in inputs]
+        await self.platform.runs.submit_many(ctx, requests)
 
     async def claim(self, count: int) -> list[Executing]:
         await self.platform.queue.heartbeat(WORKER, 10)
         claims = await self.platform.queue.claim(WORKER, count)
-        return [
-            Executing(
-                await self.platform.tenants.context_for(
-                    claim.tenant_id, actor_kind=ActorKind.RUN, actor_id=claim.run_id
-                ),
-                RunId(claim.run_id),
-                WORKER,
-                claim.attempt,
-                claim.budget_microusd,
-                claim.batch_id,
-                claim.thread_id,
-            )
-            for claim in claims
-        ]
+        held = []
+        for one in claims:
+            ctx = await self.platform.tenants.context_for(one.tenant_id, actor_kind=ActorKind.RUN, actor_id=one.run_id)
+            run_id, of = RunId(one.run_id), (one.budget_microusd, one.batch_id, one.thread_id)
+            held.append(Executing(ctx, run_id, WORKER, one.attempt, *of))
+        return held
 
     async def review(self, on: Executing) -> str:
-        asked = {
-            "pool": "compliance",
-            "title": "Application 1: Sure?",
-            "evidence": {},
-            "choices": ["approve", "decline"],
-        }
-        await self.platform.reviews.request(on, 1, **asked, sla_s=60)  # type: ignore[arg-type]
+        request, title = self.platform.reviews.request, "Application 1: Sure?"
+        await request(on, 1, pool="compliance", title=title, evidence={}, choices=["approve", "decline"], sla_s=60)
         (review,) = await self.platform.reviews.open(await self._context())
         return review.review_id
 
@@ -237,6 +220,26 @@ async def test_a_card_does_not_go_back_to_what_was_read_earlier(site: Site, monk
     go_on.set()
     await asyncio.gather(early, late)
     assert wall.shown[-1]["done"]
+    await live.close()
+
+
+async def test_a_card_that_comes_while_the_following_of_others_ends_is_followed(site: Site) -> None:
+    seat, wall = await site.seat("mia@bank.example"), Wall()
+    await site.submit(seat.ctx, 1)
+    live = LiveCards(site.rooms, seat, wall)
+    await live.repaint([card("RunsCard", batch_id="bat_1", title="a.csv")])
+    (run,) = await site.claim(1)
+    later = card("ReviewCard", review_id=await site.review(run), state="open")
+    ending = live._writings.close
+
+    async def close() -> None:
+        """The last moment in which the others are followed."""
+        live.track(later)
+        await ending()
+
+    live._writings.close = close  # type: ignore[method-assign]
+    await site.platform.execution.end(run, RunState.CANCELLED)
+    await wall.until(lambda wall: wall.shown and wall.shown[-1].get("review_id") and wall.shown[-1]["state"] != "open")
     await live.close()
 
 
