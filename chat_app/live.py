@@ -244,7 +244,9 @@ class LiveCards:
         elif event.kind == "run":
             touched = {key for key, card in self._cards.items() if _shows_run(card, event.data)}
         elif event.kind == "review":
-            touched = {key for key, card in self._cards.items() if _shows(card, "review_id", event.data)}
+            # What a run asked is closed with it, whatever that was: such an event names the run.
+            named = "review_id" if "review_id" in event.data else "run_id"
+            touched = {key for key, card in self._cards.items() if _shows(card, named, event.data)}
             self._new_reviews += self.may_decide and event.data.get("state") == "open"
         else:
             return

@@ -239,7 +239,9 @@ async def test_a_card_that_comes_while_the_following_of_others_ends_is_followed(
 
     live._writings.close = close  # type: ignore[method-assign]
     await site.platform.execution.end(run, RunState.CANCELLED)
-    await wall.until(lambda wall: wall.shown and wall.shown[-1].get("review_id") and wall.shown[-1]["state"] != "open")
+    await wall.until(lambda wall: wall.shown and wall.shown[-1].get("review_id"))
+    await site.platform.reviews.cancel_of_run(run.ctx, run.run_id)
+    await wall.until(lambda wall: wall.shown[-1].get("review_id") and wall.shown[-1]["state"] != "open")
     await live.close()
 
 
