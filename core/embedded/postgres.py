@@ -31,17 +31,10 @@ _SETTINGS = {
     "log_timezone": "UTC",
     # Short statements only: compiling them costs more than it saves.
     "jit": "off",
-    # Claims leave what they have done at the head of the queue's index, until it is vacuumed.
-    "autovacuum_naptime": "5s",
 }
 
-# What a crash of the machine may destroy is worth nothing in a test, whose many databases live for seconds.
-FAST_AND_LOSABLE = {
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-    "autovacuum_naptime": "1min",
-}
+# What a crash of the machine may destroy is worth nothing in a test.
+FAST_AND_LOSABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 def dsn(port: int, password: str, database: str = DATABASE) -> str:
