@@ -11,11 +11,12 @@ import pytest
 from core.clock import FakeClock
 from core.errors import Conflict, Forbidden, InvalidInput
 from core.runs.children import Spawning
+from core.runs.executing import Executing
 from core.runs.model import Cause, RunRequest, RunState
 from core.settings import Settings
-from core.tenancy import Policy, Role
+from core.tenancy import Policy, Role, TenantContext
 from core.usage.model import usd
-from tests.fixtures.work import work_in
+from tests.fixtures.work import Work, work_in
 from tests.fixtures.workers import site_in, working
 
 ENOUGH = Policy(concurrency_cap=100, budget_run_microusd=usd("1"))
@@ -24,15 +25,21 @@ select exists (select from pg_locks l where not l.granted and pg_backend_pid() =
 """
 
 
+async def with_ten_cents(work: Work, ctx: TenantContext) -> Executing:
+    """A run that executes under a budget of its own."""
+    await work.submit(ctx, 1)
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim, "w")
+    await work.control.budget(ctx, on.run_id, usd("0.10"))
+    return on
+
+
 async def test_a_budget_is_never_less_than_what_is_used_and_no_more_than_the_policy_allows_the_family(
     settings: Settings,
 ) -> None:
     async with work_in(settings, FakeClock()) as work:
         ctx = await work.tenant("bank", ENOUGH)
-        await work.submit(ctx, 1)
-        (claim,) = await work.claim("w", 1)
-        on = await work.executing(claim, "w")
-        await work.control.budget(ctx, on.run_id, usd("0.10"))
+        on = await with_ten_cents(work, ctx)
         spawned = await work.children.spawn(on, Spawning(1, "spawn: child"), [0], [RunRequest("child", {})])
         assert spawned is not None
         (claim,) = await work.claim("w", 1)
@@ -81,10 +88,7 @@ async def test_a_child_that_asks_for_money_and_works_on_another_step_and_a_new_b
 ) -> None:
     async with work_in(settings, FakeClock()) as work:
         ctx = await work.tenant("bank", ENOUGH)
-        await work.submit(ctx, 1)
-        (claim,) = await work.claim("w", 1)
-        on = await work.executing(claim, "w")
-        await work.control.budget(ctx, on.run_id, usd("0.10"))
+        on = await with_ten_cents(work, ctx)
         await work.children.spawn(on, Spawning(1, "spawn: child"), [0], [RunRequest("child", {})])
         (claim,) = await work.claim("w", 1)
         child = await work.executing(claim, "w")
