@@ -5,149 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from starlette.datastructures import Headers
 
-from chat_app.acting import Asked
-from chat_app.feeds import RunFeeds
-from chat_app.live import Element, LiveCards
+from chat_app.live import LiveCards
 from chat_app.session import Seat
 from chat_app.writing import Writing
-from core.bootstrap import Platform, open_platform
-from core.clock import Clock
 from core.errors import NotFound, Unauthenticated
-from core.ids import RunId, TenantId, WorkerId
-from core.redis.bus import RESYNC, Bus, Event, Events
-from core.reviews.service import ReviewService
-from core.runs.acts import Act
-from core.runs.bulk import BulkControl
-from core.runs.control import RunControl
-from core.runs.execution import Executing
-from core.runs.model import RunRequest, RunState, RunView, Said
-from core.runs.service import RunService
-from core.settings import Settings
-from core.tenancy import ActorKind, Role, TenantContext
+from core.ids import TenantId
+from core.redis.bus import Bus, Events
+from core.runs.model import RunState, RunView, Said
+from core.tenancy import Role, TenantContext
 from core.tenants.model import Identity
-from core.tenants.service import TenantService
-from core.workflows.loan_intake import read_applications
-from tests.fixtures.applications import csv_file, good
-from tests.fixtures.people import People
-
-WORKER = WorkerId("worker-test")
-DEADLINE_S = 20
-
-
-@dataclass(slots=True)
-class Wall:
-    """A screen that keeps what it showed."""
-
-    shown: list[dict[str, Any]] = field(default_factory=list)
-    toasts: list[str] = field(default_factory=list)
-    written: dict[str, Writing] = field(default_factory=dict)
-    somebody_looks: bool = True
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def show(self, element: Element) -> None:
-        self.shown.append(element["props"])
-        self.changed.set()
-
-    async def write(self, run_id: str, writing: Writing) -> None:
-        self.written[run_id] = writing
-        self.changed.set()
-
-    async def toast(self, text: str, *, failed: bool = False) -> None:
-        self.toasts.append(text)
-        self.changed.set()
-
-    def open(self) -> bool:
-        return True
-
-    def connected(self) -> bool:
-        return self.somebody_looks
-
-    async def until(self, wanted: Any) -> None:
-        """Return once ``wanted(self)`` is true; looked at at every change."""
-        async with asyncio.timeout(DEADLINE_S):
-            while not wanted(self):
-                self.changed.clear()
-                await self.changed.wait()
-
-
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """What cards stand on."""
-
-    runs: RunService
-    control: RunControl
-    bulk: BulkControl
-    feeds: RunFeeds
-    reviews: ReviewService
-    tenants: TenantService
-    bus: Bus
-    clock: Clock
-
-    @classmethod
-    def of(cls, platform: Platform) -> Rooms:
-        """Those of a platform."""
-        feeds = RunFeeds(platform.bus, platform.runs.log, platform.clock, asyncio.Event())
-        names = ("runs", "control", "bulk", "reviews", "tenants", "bus", "clock")
-        return cls(feeds=feeds, **{name: getattr(platform, name) for name in names})
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A platform whose worker is the test."""
-
-    platform: Platform
-    people: People
-    rooms: Rooms
-
-    async def seat(self, email: str, *roles: Role) -> Seat:
-        _, identity = await self.people.login(email, "bank", *roles)
-
-        async def identify(_: Headers) -> Identity:
-            return identity
-
-        return Seat(identity, Headers({}), identify)
-
-    async def submit(self, ctx: TenantContext, count: int) -> None:
-        intake = read_applications(csv_file(*(good(number) for number in range(count))))
-        inputs = (application.model_dump(mode="json") for application in intake.applications)
-        requests = [RunRequest("loan-approval", one, batch_id="bat_1", source="chat") for one in inputs]
-        await self.platform.runs.submit_many(ctx, requests)
-
-    async def claim(self, count: int) -> list[Executing]:
-        await self.platform.queue.heartbeat(WORKER, 10)
-        claims = await self.platform.queue.claim(WORKER, count)
-        held = []
-        for one in claims:
-            ctx = await self.platform.tenants.context_for(one.tenant_id, actor_kind=ActorKind.RUN, actor_id=one.run_id)
-            run_id, of = RunId(one.run_id), (one.budget_microusd, one.batch_id, one.thread_id)
-            held.append(Executing(ctx, run_id, WORKER, one.attempt, *of))
-        return held
-
-    async def review(self, on: Executing) -> str:
-        request, title = self.platform.reviews.request, "Application 1: Sure?"
-        await request(on, 1, pool="compliance", title=title, evidence={}, choices=["approve", "decline"], sla_s=60)
-        (review,) = await self.platform.reviews.open(await self._context())
-        return review.review_id
-
-    async def _context(self) -> TenantContext:
-        return (await self.seat("ada@bank.example", Role.ADMIN)).ctx
-
-
-@pytest.fixture
-async def site(settings: Settings) -> AsyncIterator[Site]:
-    async with open_platform(settings, process="test") as platform:
-        yield Site(platform, People(platform.tenants), Rooms.of(platform))
-
-
-def card(name: str, **props: Any) -> Element:
-    return {"id": f"{name} {props}", "type": "custom", "name": name, "props": props}
+from tests.fixtures.cards import DEADLINE_S, Rooms, Site, Wall, card
 
 
 async def test_a_card_follows_its_runs_to_their_end_and_then_rests(site: Site) -> None:
@@ -245,46 +119,6 @@ async def test_a_card_that_comes_while_the_following_of_others_ends_is_followed(
     await live.close()
 
 
-async def test_the_second_decider_is_told_who_was_first(site: Site) -> None:
-    mia = await site.seat("mia@bank.example")
-    ravi, rosa = [await site.seat(f"{name}@bank.example", Role.REVIEWER) for name in ("ravi", "rosa")]
-    await site.submit(mia.ctx, 1)
-    (run,) = await site.claim(1)
-    review_id = await site.review(run)
-    walls = Wall(), Wall()
-    for_ravi, for_rosa = LiveCards(site.rooms, ravi, walls[0]), LiveCards(site.rooms, rosa, walls[1])
-    for live in (for_ravi, for_rosa):
-        await live.repaint([card("ReviewCard", review_id=review_id)])
-
-    assert await for_ravi.decide(ravi.ctx, review_id, "approve", "Fine.")
-    assert not await for_rosa.decide(rosa.ctx, review_id, "decline", "Not fine.")
-
-    assert walls[0].shown[0]["decided"].startswith("Approve by you")
-    told = next(props for props in walls[1].shown if props["notice"])
-    assert told["decided"].startswith("Approve by Ravi")
-    assert "decided before" in told["notice"]
-    for live in (for_ravi, for_rosa):
-        await live.close()
-
-
-async def test_nobody_decides_their_own_run_and_the_card_says_so(site: Site) -> None:
-    ravi, wall = await site.seat("ravi@bank.example", Role.REVIEWER), Wall()
-    await site.submit(ravi.ctx, 1)
-    (run,) = await site.claim(1)
-    review_id = await site.review(run)
-    live = LiveCards(site.rooms, ravi, wall)
-    await live.repaint([card("ReviewCard", review_id=review_id)])
-
-    assert not await live.decide(ravi.ctx, review_id, "approve", "")
-
-    assert wall.shown[-1]["state"] == "open"
-    assert "submitted themselves" in wall.shown[-1]["notice"]
-    live._note(Event(RESYNC, {}, site.platform.clock.now()))
-    await live._look()
-    assert "submitted themselves" in wall.shown[-1]["notice"], "a look at what has not changed takes nothing away"
-    await live.close()
-
-
 async def test_a_reviewer_hears_of_a_new_case(site: Site) -> None:
     mia, ravi = await site.seat("mia@bank.example"), await site.seat("ravi@bank.example", Role.REVIEWER)
     wall = Wall()
@@ -350,49 +184,3 @@ async def test_what_a_run_writes_is_shown_as_it_comes_again_after_a_reload_and_n
     (line,) = reloaded.shown[-1]["runs"]
     assert (line["word"], line["note"]) == ("approved", "Known.")
     await live.close()
-
-
-async def test_runs_are_paused_cancelled_and_tried_again_from_their_card(site: Site) -> None:
-    seat, wall = await site.seat("mia@bank.example"), Wall()
-    await site.submit(seat.ctx, 3)
-    live = LiveCards(site.rooms, seat, wall)
-    await live.repaint([card("RunsCard", batch_id="bat_1", title="a.csv")])
-    assert await live.act(seat.ctx, Asked(Act.PAUSE, batch_id="bat_1"))
-    assert [(line["word"], line["opened"]) for line in wall.shown[-1]["runs"]] == [("paused", False)] * 3
-    one = wall.shown[-1]["runs"][0]["run_id"]
-
-    await live.open_run(one, True)
-    (opened,) = [line for line in wall.shown[-1]["runs"] if line["opened"]]
-    assert (opened["run_id"], [act["act"] for act in opened["acts"]]) == (one, ["resume", "cancel"])
-    assert await live.act(seat.ctx, Asked(Act.CANCEL, one))
-    (opened,) = [line for line in wall.shown[-1]["runs"] if line["opened"]]
-    assert (opened["word"], [act["act"] for act in opened["acts"]]) == ("cancelled", ["retry"])
-    assert not await live.act(seat.ctx, Asked(Act.CANCEL, one))
-    await live.open_run(one, False)
-    assert not any(line["opened"] for line in wall.shown[-1]["runs"])
-
-    assert await live.act(seat.ctx, Asked(Act.CANCEL, batch_id="bat_1"))
-    assert wall.shown[-1]["headline"] == "All 3 runs ended"
-    assert await live.act(seat.ctx, Asked(Act.RETRY, one))
-    assert (wall.shown[-1]["done"], wall.shown[-1]["finished"]) == (False, 2)
-    assert wall.toasts == [
-        "Paused: 3 runs.",
-        "Cancelled.",
-        "The run has ended: cancelled.",
-        "Cancelled: 2 runs.",
-        "It starts again.",
-    ]
-    await live.close()
-
-
-async def test_nobody_acts_on_or_opens_what_is_another_tenants(site: Site) -> None:
-    seat, wall = await site.seat("mia@bank.example"), Wall()
-    await site.submit(seat.ctx, 1)
-    (runs, _) = await site.platform.runs.list(seat.ctx)
-    _, stranger = await site.people.login("eve@union.example", "union", Role.MEMBER)
-    live = LiveCards(site.rooms, Seat(stranger, Headers({}), seat.identify), wall)
-    assert not await live.act(stranger.ctx, Asked(Act.CANCEL, runs[0].run_id))
-    assert await live.act(stranger.ctx, Asked(Act.CANCEL, batch_id="bat_1"))
-    await live.open_run(runs[0].run_id, True)
-    assert (wall.toasts, wall.shown) == (["There is no such run.", "There was nothing to cancel."], [])
-    assert (await site.platform.runs.get(seat.ctx, runs[0].run_id)).state is RunState.QUEUED
