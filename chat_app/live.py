@@ -337,7 +337,10 @@ class LiveCards:
         )
 
     async def _interesting(self, progress: BatchProgress) -> list[RunView]:
-        """A few runs of the batch: those that somebody opened, then those in trouble or at work."""
+        """A few runs of the batch: those that somebody opened, then those in trouble or at work.
+
+        Read state by state: a run that moved on in between is found twice, and is as it was found last.
+        """
         wanted = (
             (RunState.FAILED, progress.failed, 3),
             (RunState.DEAD, progress.dead, 3),
@@ -347,13 +350,14 @@ class LiveCards:
             (RunState.SUCCEEDED, progress.succeeded, LISTED_RUNS),
         )
         opened = await self.rooms.runs.some(self.ctx, list(self._opened)) if self._opened else ()
-        found = [run for run in opened if run.batch_id == progress.batch_id][:LISTED_RUNS]
+        mine = [run for run in opened if run.batch_id == progress.batch_id][:LISTED_RUNS]
+        found = {run.run_id: run for run in mine}
         for state, count, share in wanted:
             room = min(share, LISTED_RUNS - len(found))
             if count and room > 0:
                 page, _ = await self.rooms.runs.list(self.ctx, state=state, batch_id=progress.batch_id, limit=room)
-                found += [run for run in page if run.run_id not in self._opened]
-        return found
+                found |= {run.run_id: run for run in page}
+        return list(found.values())
 
     async def _last_start(self, progress: BatchProgress) -> StartsIn | None:
         """When the newest queued run of the batch should start."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from starlette.datastructures import Headers
@@ -95,6 +95,27 @@ async def test_a_card_does_not_go_back_to_what_was_read_earlier(site: Site, monk
     await asyncio.gather(early, late)
     assert wall.shown[-1]["done"]
     await live.close()
+
+
+async def test_a_run_that_ends_while_its_card_is_being_read_is_listed_once_as_it_was_read_last(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seat = await site.seat("mia@bank.example")
+    await site.submit(seat.ctx, 2)
+    first, second = await site.claim(2)
+    await site.platform.execution.end(first, RunState.SUCCEEDED, outcome="approved", output={"reasons": []})
+    listed = site.platform.runs.list
+
+    async def slow(ctx: TenantContext, **wanted: Any) -> tuple[Sequence[RunView], str | None]:
+        found = await listed(ctx, **wanted)
+        if wanted["state"] is RunState.RUNNING:
+            await site.platform.execution.end(second, RunState.SUCCEEDED, outcome="declined", output={"reasons": []})
+        return found
+
+    monkeypatch.setattr(site.platform.runs, "list", slow)
+    props = await LiveCards(site.rooms, seat, Wall()).runs_props("bat_1", "a.csv")
+    words = {run["run_id"]: run["word"] for run in props["runs"]}
+    assert (len(props["runs"]), words) == (2, {first.run_id: "approved", second.run_id: "declined"})
 
 
 async def test_a_card_that_comes_while_the_following_of_others_ends_is_followed(site: Site) -> None:
