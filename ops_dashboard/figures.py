@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ops_dashboard.theme import CAUSE_COLORS, NEUTRAL, PALETTE, STATE_COLORS
-from ops_dashboard.words import duration, plain
+from ops_dashboard.words import drawn, duration, plain
 
 TOP = 8
 """Tenants with a line or an area of their own; the others are drawn together."""
@@ -275,14 +275,16 @@ def failures(frame: pd.DataFrame, names: Mapping[str, str], colors: Mapping[str,
     for tenant in [*sorted(most), *([OTHERS] if OTHERS in set(named) else [])]:
         by_code = frame[named == tenant].groupby("code")["count"].sum().reindex(codes).dropna()
         figure.add_bar(
-            y=[plain(code) for code in by_code.index],
+            y=[drawn(plain(code)) for code in by_code.index],
             x=by_code,
             orientation="h",
             name=names.get(tenant, tenant),
             marker={"color": colors.get(tenant, NEUTRAL)},
             hovertemplate="%{y}: %{x} runs<extra>%{fullData.name}</extra>",
         )
-    figure.update_yaxes(categoryorder="array", categoryarray=[plain(code) for code in codes], autorange="reversed")
+    figure.update_yaxes(
+        categoryorder="array", categoryarray=[drawn(plain(code)) for code in codes], autorange="reversed"
+    )
     figure.update_xaxes(rangemode="tozero", title_text="runs")
     return figure
 

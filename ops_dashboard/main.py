@@ -13,7 +13,7 @@ from ops_dashboard.bridge import bridge
 from ops_dashboard.screens import audit, overview, reviews, runs, schedules, tenants, versions
 from ops_dashboard.server import web_url
 from ops_dashboard.session import LoggedOut, Viewer
-from ops_dashboard.words import plain
+from ops_dashboard.words import literal, plain
 
 # A file of ours: an icon by name would be fetched from a foreign host.
 ICON = Path(__file__).with_name("assets") / "icon.svg"
@@ -53,7 +53,7 @@ def show() -> None:
     except LoggedOut:
         who = None
     except BailiwickError as error:
-        st.error(f"{error.message} Reload in a moment.", icon=":material/sync_problem:")
+        st.error(f"{literal(error.message)} Reload in a moment.", icon=":material/sync_problem:")
         st.stop()
     page = st.navigation(
         [
@@ -69,7 +69,9 @@ def show() -> None:
     except LoggedOut:
         st.rerun()
     except BailiwickError as error:
-        st.error(f"{error.message} Reload in a moment, or go back to the page before.", icon=":material/error:")
+        st.error(
+            f"{literal(error.message)} Reload in a moment, or go back to the page before.", icon=":material/error:"
+        )
     except Exception as error:
         session.show_fault(error)
     session.show_notices()
@@ -79,7 +81,7 @@ def _show_identity(who: Viewer) -> None:
     st.logo(ICON, size="large")
     with st.sidebar:
         roles = ", ".join(plain(role) for role in who.identity.roles)
-        st.caption(f"**{who.identity.name}** · {roles}  \n{who.identity.tenant_name}")
+        st.caption(f"**{literal(who.identity.name)}** · {roles}  \n{literal(who.identity.tenant_name)}")
         with st.container(horizontal=True):
             if not (who.operator or who.pool_reviewer):
                 st.link_button(

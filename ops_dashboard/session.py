@@ -21,6 +21,7 @@ from core.tenancy import Role, TenantContext
 from core.tenants.model import Identity
 from ops_dashboard.bridge import bridge
 from ops_dashboard.server import COOKIE, login_url
+from ops_dashboard.words import code, literal
 
 Result = TypeVar("Result")
 
@@ -121,7 +122,8 @@ def attempt(deed: Callable[[Platform, Viewer], Awaitable[Any]], done: str) -> bo
 def show_refusal(error: BailiwickError) -> None:
     """What is wrong, and every fault of what was written."""
     faults = error.details.get("errors") or []
-    lines = [error.message, *(f"`{fault['pointer']}`: {fault['message']}" for fault in faults)]
+    told = [f"{code(fault['pointer'])}: {literal(fault['message'])}" for fault in faults]
+    lines = [literal(error.message), *told]
     st.error("  \n".join(lines), icon=":material/error:")
 
 
@@ -143,7 +145,11 @@ def notify(text: str, *, ok: bool = True) -> None:
 def show_notices() -> None:
     """Show what ``notify`` collected."""
     for text, ok in st.session_state.pop(_NOTICES, []):
-        st.toast(text, icon=":material/check_circle:" if ok else ":material/error:", duration="short" if ok else "long")
+        st.toast(
+            literal(text),
+            icon=":material/check_circle:" if ok else ":material/error:",
+            duration="short" if ok else "long",
+        )
 
 
 def live(every: str = "2s") -> Callable[[Callable[[], None]], Callable[[], None]]:
@@ -157,7 +163,7 @@ def live(every: str = "2s") -> Callable[[Callable[[], None]], Callable[[], None]
             except LoggedOut:
                 st.rerun(scope="app")
             except BailiwickError as error:
-                st.warning(f"{error.message} Trying again.", icon=":material/sync_problem:")
+                st.warning(f"{literal(error.message)} Trying again.", icon=":material/sync_problem:")
             except Exception as error:
                 show_fault(error)
             show_notices()

@@ -14,7 +14,7 @@ from core.runs.waiting import ENDS_A_SLOT, Parking, parked
 from core.usage.model import format_usd
 from ops_dashboard.figures import base, empty
 from ops_dashboard.theme import STATE_COLORS
-from ops_dashboard.words import duration, plain
+from ops_dashboard.words import drawn, duration, plain
 
 MOST_STEPS = 40
 """Attempts of steps that are drawn: the newest ones."""
@@ -116,9 +116,9 @@ def _step_bars(steps: pd.DataFrame, now: datetime) -> list[_Bar]:
     for step in steps.itertuples():
         end = now if pd.isna(step.finished_at) else step.finished_at
         retried = f" (attempt {step.attempt})" if step.attempt > 1 else ""
-        fault = "" if pd.isna(step.error_code) else f"<br>{plain(step.error_code)}"
+        fault = "" if pd.isna(step.error_code) else f"<br>{drawn(plain(step.error_code))}"
         cost = f"<br>{format_usd(step.cost_microusd)}" if step.cost_microusd else ""
-        row = f"{abs(step.step)}. {step.name}{retried}"
+        row = f"{abs(step.step)}. {drawn(step.name)}{retried}"
         parked = step.state == "started" and step.kind in _WAITING_KINDS
         color = STATE_COLORS["waiting"] if parked else _STEP_COLORS[step.state]
         bars.append(_Bar(row, step.started_at, end, color, f"{step.kind} · {step.state}{cost}{fault}"))

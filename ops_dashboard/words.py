@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from html import escape
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -102,8 +103,29 @@ def plain(name: object) -> str:
 
 
 def literal(text: str) -> str:
-    """The same text where Markdown is read: what others wrote is nobody's markup."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+.!|$~:-])", r"\\\1", text)
+    """The same text where Markdown is read: what others wrote is nobody's markup.
+
+    Addresses in it stay links: these say where they lead.
+    """
+    escaped = re.sub(r"([\\`*_{}\[\]<>()#+.!|$~:&=/-])", r"\\\1", text)
+    # Streamlit looks for its own pictures in what Markdown has unescaped: a joiner that nobody sees parts them.
+    return re.sub(r"\\:(?=material\\_|streamlit\\:)", "\\\\:\u2060", escaped)
+
+
+def code(text: str) -> str:
+    """The same text as Markdown's code: letters of one width, and nobody's markup."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
+
+
+def badge(text: str, color: str) -> str:
+    """The same text as a badge in Markdown; ``st.badge`` escapes brackets by itself, and nothing else."""
+    return f":{color}-badge[{literal(text)}]"
+
+
+def drawn(text: str) -> str:
+    """The same text where Plotly reads tags."""
+    return escape(text, quote=False)
 
 
 def _value(value: Any) -> str:

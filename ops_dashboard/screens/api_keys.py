@@ -13,7 +13,7 @@ from core.tenancy import Scope
 from core.tenants.model import ApiKeyView
 from ops_dashboard import session
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import NONE, moment
+from ops_dashboard.words import NONE, literal, moment
 
 _GRANTABLE = (Scope.RUNS_WRITE, Scope.RUNS_READ, Scope.REVIEWS_READ, Scope.REVIEWS_DECIDE, Scope.SCHEDULES_READ)
 _USUAL = [Scope.RUNS_WRITE, Scope.RUNS_READ]
@@ -65,7 +65,7 @@ def _issue() -> None:
             lambda platform, who: platform.tenants.issue_key(who.ctx, label, tuple(Scope(scope) for scope in scopes))
         )
     except BailiwickError as error:
-        st.error(error.message, icon=":material/error:")
+        session.show_refusal(error)
         return
     st.success("Copy it now; it is never shown again.", icon=":material/content_copy:")
     st.code(key, language=None, wrap_lines=True)
@@ -73,7 +73,7 @@ def _issue() -> None:
 
 @st.dialog("Revoke this key?")
 def _revoke(key: ApiKeyView) -> None:
-    st.write(f"Programs that use **{key.label}** are refused from now on. This cannot be undone.")
+    st.write(f"Programs that use **{literal(key.label)}** are refused from now on. This cannot be undone.")
     if st.button("Revoke the key", type="primary", key="confirm_revoke"):
         session.act(lambda platform, who: platform.tenants.revoke_key(who.ctx, key.key_id), "The key is useless now.")
         st.rerun()

@@ -17,7 +17,7 @@ from core.tenancy import ActorKind
 from ops_dashboard import data, session
 from ops_dashboard.screens.tables import table
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import NONE, count, moment, plain
+from ops_dashboard.words import NONE, count, literal, moment, plain
 
 _LIMIT = 500
 
@@ -158,7 +158,7 @@ def _verify_all(tenant_ids: Sequence[str]) -> None:
         at = session.ask(partial(_broken, tenant_id=tenant_id))
         if at is not None:
             broken.append(f"{tenant_id} (entry {at})")
-        bar.progress(index / len(tenant_ids), text=tenant_id)
+        bar.progress(index / len(tenant_ids), text=literal(tenant_id))
     bar.empty()
     if broken:
         session.notify(f"Broken: {', '.join(broken)}.", ok=False)

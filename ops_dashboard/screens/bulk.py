@@ -10,7 +10,7 @@ from core.runs.acts import Act
 from core.runs.bulk import Bulk, Choice
 from ops_dashboard import session
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import NONE, count, moment, plain
+from ops_dashboard.words import NONE, count, literal, moment, plain
 
 _ASKED = "bulk_asked"
 _SHOWN = "bulk_shown"
@@ -113,4 +113,4 @@ def progress() -> None:
             del st.session_state[_SHOWN]
             st.rerun(scope="fragment")
     for reason, runs in list(bulk.reasons.items())[:5]:
-        st.caption(f"{count(runs)}: {reason}")
+        st.caption(literal(f"{count(runs)}: {reason}"))

@@ -15,14 +15,14 @@ from ops_dashboard.pulse import Pulse
 from ops_dashboard.screens.tables import table
 from ops_dashboard.session import Viewer
 from ops_dashboard.theme import colours_of
-from ops_dashboard.words import duration, literal
+from ops_dashboard.words import drawn, duration, literal
 
 _PAIRS = 10
 
 
 def show(who: Viewer, pulse: Pulse, window: Window) -> None:
     """Six plots; for operators also the table of pairs."""
-    names = {tenant.tenant_id: tenant.name for tenant in pulse.tenants}
+    names = {tenant.tenant_id: drawn(tenant.name) for tenant in pulse.tenants}
     colors = colours_of(_drawn(window))
     buckets = figures.buckets_of(window.until, window.seconds, window.bucket_s)
     left, right = st.columns(2, border=True)
@@ -53,7 +53,7 @@ def show(who: Viewer, pulse: Pulse, window: Window) -> None:
         right = st.container(border=True)
     right.plotly_chart(figures.failures(window.failures, names, colors), key="failures", config=figures.CONFIG)
     if who.operator:
-        _felt(correlations(window), names)
+        _felt(correlations(window), {tenant.tenant_id: tenant.name for tenant in pulse.tenants})
 
 
 def correlations(window: Window) -> list[Correlation]:

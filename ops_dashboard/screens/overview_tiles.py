@@ -14,7 +14,8 @@ from core.usage.model import format_usd
 from ops_dashboard.data import Window
 from ops_dashboard.measures import CORRELATION, JAIN_FORMULA, Correlation, Fairness, ratio
 from ops_dashboard.pulse import Pulse, TenantPulse
-from ops_dashboard.words import CAUSES, NONE, causes, count, duration, percent
+from ops_dashboard.screens.tiles import tile
+from ops_dashboard.words import CAUSES, NONE, causes, count, duration, literal, percent
 
 SLA = (
     "Share of runs that ended within their tenant's run SLA, counted from submission; runs that are still open "
@@ -41,19 +42,19 @@ def of_all(pulse: Pulse, window: Window, pairs: Sequence[Correlation], short: Fa
     lanes: Counter[str] = sum((Counter(tenant.lanes) for tenant in tenants), Counter())
     fair_help = f"{JAIN_FORMULA}\n\n{_CONTENDING}"
     with st.grid(4, min_column_width=150):
-        _tile("Running", f"{count(running)} / {count(pulse.slots)}", _slots(pulse), help_text=_HEADROOM)
-        _tile("Queued", count(queued), f"oldest {_oldest(pulse)} · {in_lanes(lanes)}" if queued else "")
-        _tile("Waiting", count(parked.total()), causes(parked), help_text=CAUSES)
-        _tile(
+        tile("Running", f"{count(running)} / {count(pulse.slots)}", _slots(pulse), help_text=_HEADROOM)
+        tile("Queued", count(queued), f"oldest {_oldest(pulse)} · {in_lanes(lanes)}" if queued else "")
+        tile("Waiting", count(parked.total()), causes(parked), help_text=CAUSES)
+        tile(
             "Workers",
             count(len(pulse.workers) - silent),
             f"{silent} silent" if silent else ("none is alive" if not pulse.workers else "all alive"),
             alarm=silent > 0 or not pulse.workers,
         )
-        _tile("Wait p95", *_worst_wait(pulse, window), help_text=WAIT)
-        _tile("In time", percent(_attainment(window.endings)), _worst_sla(pulse, window), help_text=SLA)
-        _tile("Jain's index, 5 min", _index(short.overall), _contention(short, long), help_text=fair_help)
-        _tile("Cross-tenant correlation", *_strongest(pulse, pairs), help_text=CORRELATION)
+        tile("Wait p95", *_worst_wait(pulse, window), help_text=WAIT)
+        tile("In time", percent(_attainment(window.endings)), _worst_sla(pulse, window), help_text=SLA)
+        tile("Jain's index, 5 min", _index(short.overall), _contention(short, long), help_text=fair_help)
+        tile("Cross-tenant correlation", *_strongest(pulse, pairs), help_text=CORRELATION)
 
 
 def of_one(pulse: Pulse, window: Window) -> None:
@@ -62,17 +63,17 @@ def of_one(pulse: Pulse, window: Window) -> None:
     service = window.service.iloc[0] if len(window.service) else None
     ending = window.endings.iloc[0] if len(window.endings) else None
     with st.grid(4, min_column_width=150):
-        _tile("Running", f"{tenant.running} / {tenant.cap}", "of your slots")
-        _tile(
+        tile("Running", f"{tenant.running} / {tenant.cap}", "of your slots")
+        tile(
             "Queued",
             count(tenant.queued),
             f"oldest {_oldest(pulse)} · {in_lanes(tenant.lanes)}" if tenant.queued else "",
         )
-        _tile("Waiting", count(tenant.waiting_total), causes(tenant.waiting), help_text=CAUSES)
-        _tile("In time", percent(_attainment(window.endings)), "of the runs", help_text=SLA)
-        _tile("Wait p50", *_percentiles(service, "wait"), help_text=WAIT)
-        _tile("Duration p50", *_percentiles(ending, "duration"), help_text=TAKES)
-        _tile(
+        tile("Waiting", count(tenant.waiting_total), causes(tenant.waiting), help_text=CAUSES)
+        tile("In time", percent(_attainment(window.endings)), "of the runs", help_text=SLA)
+        tile("Wait p50", *_percentiles(service, "wait"), help_text=WAIT)
+        tile("Duration p50", *_percentiles(ending, "duration"), help_text=TAKES)
+        tile(
             "Reviews open",
             count(tenant.reviews_open),
             f"{tenant.reviews_overdue} overdue",
@@ -96,21 +97,9 @@ def in_lanes(lanes: Mapping[str, int]) -> str:
     return " · ".join(f"{name} {count(lanes[name])}" for name in order if lanes.get(name)) or NONE
 
 
-def _tile(label: str, value: str, below: str, *, help_text: str | None = None, alarm: bool = False) -> None:
-    st.metric(
-        label,
-        value,
-        delta=below or NONE,
-        delta_color="red" if alarm else "off",
-        delta_arrow="off",
-        border=True,
-        help=help_text,
-    )
-
-
 def _bar(place: DeltaGenerator, label: str, used: int, limit: int, write: Callable[[int], str]) -> None:
     share = ratio(used, limit)
-    text = f"{label}: **{write(used)}** of {write(limit)} ({percent(share)})".replace("$", "\\$")
+    text = f"{label}: **{literal(write(used))}** of {literal(write(limit))} ({percent(share)})"
     place.progress(min(1.0, share or 0.0), text=text)
 
 

@@ -13,7 +13,7 @@ from core.schedules.model import MAX_POLL_INTERVAL_S, MIN_POLL_INTERVAL_S, Polle
 from ops_dashboard import session
 from ops_dashboard.screens.forms import json_input
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import duration, moment, relative
+from ops_dashboard.words import code, duration, literal, moment, relative
 
 
 def show(who: Viewer, listed: Sequence[PollerView], workflows: list[str], now: datetime) -> None:
@@ -34,14 +34,15 @@ def _card(who: Viewer, poller: PollerView, workflows: list[str], now: datetime) 
         facts, seen = st.columns([3, 2], vertical_alignment="top")
         with facts:
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f"##### {poller.name}")
+                st.markdown(f"##### {literal(poller.name)}")
                 if poller.paused:
                     st.badge("paused", icon=":material/pause:", color="gray")
                 elif poller.failures:
                     st.badge(f"failed {poller.failures} ×", icon=":material/sync_problem:", color="orange")
-            st.markdown(f"`{poller.url}`  \nevery {duration(poller.interval_s)} · starts **{poller.workflow}**")
+            every = f"every {duration(poller.interval_s)} · starts **{literal(poller.workflow)}**"
+            st.markdown(f"{code(poller.url)}  \n{every}")
             if poller.last_error:
-                st.error(poller.last_error["message"], icon=":material/error:")
+                st.error(literal(poller.last_error["message"]), icon=":material/error:")
         with seen:
             st.caption(f"last look: {poller.last_status or 'none yet'}, {moment(poller.last_polled_at, who.timezone)}")
             st.caption(f"last change: {moment(poller.last_changed_at, who.timezone)}")
@@ -135,7 +136,7 @@ def _edit(poller: PollerView, workflows: list[str]) -> None:
 
 @st.dialog("Delete this poller?")
 def _delete(poller: PollerView) -> None:
-    st.write(f"**{poller.name}** is looked at no more. Its runs stay.")
+    st.write(f"**{literal(poller.name)}** is looked at no more. Its runs stay.")
     if st.button("Delete", type="primary", key="confirm_delete") and session.attempt(
         lambda platform, who: platform.pollers.delete(who.ctx, poller.poller_id), "Deleted."
     ):

@@ -15,7 +15,7 @@ from core.reviews.model import MAX_COMMENT, BulkResult, ReviewView
 from core.reviews.service import MAX_BULK
 from ops_dashboard import session
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import count
+from ops_dashboard.words import count, literal
 
 
 def inputs(review: ReviewView) -> dict[str, Any] | None:
@@ -31,7 +31,7 @@ def answered(answer: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _input(field: Field, key: str) -> Any:
-    label, tip = f"{field.title}{' *' if field.required else ''}", field.description or None
+    label, tip = literal(f"{field.title}{' *' if field.required else ''}"), literal(field.description or "") or None
     match field.kind:
         case "choice":
             chosen = field.choices.index(field.default) if field.default in field.choices else None
@@ -108,7 +108,7 @@ def many() -> None:
     titles = {str(review.review_id): review.title for review in plain if tuple(review.choices) == offered}
     with st.form("many", border=False, clear_on_submit=True):
         chosen = st.multiselect("Cases", list(titles), format_func=titles.__getitem__, key="many_cases")
-        verdict = st.segmented_control("Your decision on all of them", offered, key="many_verdict")
+        verdict = st.segmented_control("Your decision on all of them", offered, format_func=literal, key="many_verdict")
         comment = st.text_area("Why, for all of them", key="many_comment", max_chars=MAX_COMMENT, height=90)
         if not st.form_submit_button("Decide all", type="primary", icon=":material/gavel:"):
             return

@@ -139,7 +139,7 @@ def _chosen() -> None:
     try:
         review = session.ask(lambda platform, who: _get(platform, who, review_id))
     except NotFound as error:
-        st.warning(error.message, icon=":material/search_off:")
+        st.warning(literal(error.message), icon=":material/search_off:")
         return
     if review is None:
         return
@@ -149,11 +149,11 @@ def _chosen() -> None:
         st.subheader(literal(review.title), anchor=False)
         st.caption(
             f"asked {moment(review.created_at, who.timezone)} · due {moment(review.due_at, who.timezone)} · "
-            f"pool {review.pool} · run "
+            f"pool {literal(review.pool)} · run "
             + (f"`{review.run_id}`" if who.pool_reviewer else f"[{review.run_id}](/runs?run={review.run_id})")
         )
         if standing := _standing(review, people):
-            st.caption(standing)
+            st.caption(literal(standing))
         # A table of text: what people decide on is read as a whole, and no line of it is cut off.
         st.table(_written(facts(review.evidence)), border="horizontal", hide_index=True)
         if review.state == "open":
@@ -161,7 +161,8 @@ def _chosen() -> None:
             _decision(review)
         else:
             by = f" by {_person(review.decided_by, people)}" if review.decided_by else ""
-            st.info(f"{review.state.capitalize()}: **{review.verdict or NONE}**{by}. {literal(review.comment or '')}")
+            verdict = f"{review.state.capitalize()}: **{literal(review.verdict or NONE)}**{literal(by)}."
+            st.info(f"{verdict} {literal(review.comment or '')}")
     if review_id is not None and st.button("The most urgent one", icon=":material/skip_next:"):
         _to_the_most_urgent()
         st.rerun()
@@ -173,7 +174,9 @@ def _written(evidence: list[tuple[str, str]]) -> pd.DataFrame:
 
 def _decision(review: ReviewView) -> None:
     with st.form(f"decide_{review.review_id}", border=False):
-        verdict = st.segmented_control("Your decision", review.choices, key=f"verdict_{review.review_id}")
+        verdict = st.segmented_control(
+            "Your decision", review.choices, format_func=literal, key=f"verdict_{review.review_id}"
+        )
         answer = review_acts.inputs(review)
         comment = st.text_area(
             "Comment",

@@ -16,6 +16,7 @@ from core.tenancy import Scope, TenantContext
 from core.usage.model import MICRO, format_usd
 from ops_dashboard import session
 from ops_dashboard.session import Viewer
+from ops_dashboard.words import literal
 
 _ASKED = "run_asked"
 _MADE = "run_made"
@@ -221,7 +222,7 @@ def _budget(run_id: str) -> None:
         f"{format_usd(run.cost_microusd)}. What it asked people about money is withdrawn: it goes on when its next "
         "step is covered, and asks anew when it is not."
     )
-    st.write(told.replace("$", "\\$"))  # two of them would set what is between as a formula
+    st.write(literal(told))  # two dollars would set what is between as a formula
     amount = st.number_input(
         "Budget in USD", min_value=0.0, value=run.budget_microusd / MICRO, step=0.01, format="%.4f", key="budget_to"
     )

@@ -18,8 +18,9 @@ from core.usage.model import format_usd
 from ops_dashboard import data, figures, session, snapshots, timeline
 from ops_dashboard.data import RunDetail
 from ops_dashboard.screens import run_acts
+from ops_dashboard.screens.tiles import tile
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import NONE, duration, moment, percent, plain
+from ops_dashboard.words import NONE, badge, duration, literal, moment, percent, plain
 
 _RUN = "run_shown"
 _Color = Literal["orange", "blue", "violet", "green", "red", "gray"]
@@ -73,7 +74,7 @@ def _live() -> None:
     try:
         shown = session.ask(lambda platform, who: _read(platform, who, run_id))
     except NotFound as error:
-        st.warning(error.message, icon=":material/search_off:")
+        st.warning(literal(error.message), icon=":material/search_off:")
         return
     who = session.viewer()
     _head(who, shown)
@@ -102,18 +103,18 @@ def _head(who: Viewer, shown: _Shown) -> None:
     row = shown.detail.row
     state = RunState(row["state"])
     color, icon = _STATE_BADGES[state]
-    st.subheader(f"{row['workflow']} v{row['version']}", anchor=False)
+    st.subheader(literal(f"{row['workflow']} v{row['version']}"), anchor=False)
     with st.container(horizontal=True, vertical_alignment="center"):
         cause = row["cause"] if state is not RunState.QUEUED else _queued_cause(who, row)
         st.badge(f"{state}: {plain(cause)}" if cause else str(state), icon=icon, color=color)
         if row["held"] and state is RunState.RUNNING:
             st.badge("pauses before its next step", icon=":material/pause:", color="violet")
         if row["outcome"]:
-            st.badge(plain(row["outcome"]), color="gray")
+            st.markdown(badge(plain(row["outcome"]), "gray"))
         if row["error_code"]:
-            st.badge(plain(row["error_code"]), color="red")
+            st.markdown(badge(plain(row["error_code"]), "red"))
         if who.operator:
-            st.markdown(f"of **{_name_of(who, row['tenant_id'])}**")
+            st.markdown(f"of **{literal(_name_of(who, row['tenant_id']))}**")
         if _compensates(shown.detail.transitions, state):
             st.badge("undoing", icon=":material/undo:", color="orange")
         st.markdown(f"`{row['run_id']}`")
@@ -162,7 +163,7 @@ def _tiles(row: dict[str, Any], who: Viewer, now: datetime) -> None:
                 moment(row["submitted_at"], who.timezone)[:10],
             ),
         ):
-            st.metric(label, value, delta=below, delta_color="off", delta_arrow="off", border=True)
+            tile(label, value, below)
 
 
 def _waiting(detail: RunDetail, queued_for: str | None) -> None:
@@ -184,7 +185,7 @@ def _waiting(detail: RunDetail, queued_for: str | None) -> None:
 def _progress(progress: dict[str, Any]) -> None:
     done, total = progress.get("done"), progress.get("total")
     if isinstance(done, int | float) and isinstance(total, int | float) and total > 0:
-        st.progress(min(1.0, done / total), text=f"{done} of {total} · {progress.get('note') or ''}")
+        st.progress(min(1.0, done / total), text=literal(f"{done} of {total} · {progress.get('note') or ''}"))
 
 
 def _family(family: Relatives) -> None:
@@ -204,7 +205,7 @@ def _family(family: Relatives) -> None:
 
 
 def _linked(run: Relative) -> str:
-    return f"[{run.run_id}](/runs?run={run.run_id}) {run.workflow}"
+    return f"[{run.run_id}](/runs?run={run.run_id}) {literal(run.workflow)}"
 
 
 def _tabs(who: Viewer, shown: _Shown) -> None:
@@ -226,7 +227,7 @@ def _tabs(who: Viewer, shown: _Shown) -> None:
         st.json(shown.view.input)
     with tabs[3]:
         if shown.view.error:
-            st.error(f"{plain(shown.view.error.get('code'))}: {shown.view.error.get('message')}")
+            st.error(literal(f"{plain(shown.view.error.get('code'))}: {shown.view.error.get('message')}"))
         if shown.view.output is not None:
             st.json(shown.view.output)
         elif not shown.view.error:

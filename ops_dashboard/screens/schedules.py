@@ -18,7 +18,7 @@ from ops_dashboard import session
 from ops_dashboard.screens import pollers, triggers
 from ops_dashboard.screens.forms import json_input, zone_input
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import NONE, moment, relative
+from ops_dashboard.words import NONE, code, literal, moment, relative
 
 PREVIEW = 5
 
@@ -70,12 +70,14 @@ def _card(who: Viewer, schedule: ScheduleView, listed: _Listed) -> None:
         facts, acts = st.columns([3, 2], vertical_alignment="top")
         with facts:
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f"##### {schedule.name}")
+                st.markdown(f"##### {literal(schedule.name)}")
                 if schedule.paused:
                     st.badge("paused", icon=":material/pause:", color="gray")
                 elif schedule.retry_at:
                     st.badge("tries again", icon=":material/sync_problem:", color="orange")
-            st.markdown(f"`{schedule.cron}` · {schedule.timezone} · starts **{schedule.workflow}**")
+            st.markdown(
+                f"{code(schedule.cron)} · {literal(schedule.timezone)} · starts **{literal(schedule.workflow)}**"
+            )
             _last(schedule)
         with acts:
             _next_fires(schedule, listed.now)
@@ -85,7 +87,8 @@ def _card(who: Viewer, schedule: ScheduleView, listed: _Listed) -> None:
 
 def _last(schedule: ScheduleView) -> None:
     if schedule.last_error:
-        st.error(f"Last time nothing started: {schedule.last_error['message']}", icon=":material/error:")
+        told = literal(schedule.last_error["message"])
+        st.error(f"Last time nothing started: {told}", icon=":material/error:")
     elif schedule.last_run_id:
         last = moment(schedule.last_due_at, schedule.timezone)
         st.caption(f"last fired {last} · [{schedule.last_run_id}](/runs?run={schedule.last_run_id})")
@@ -179,7 +182,7 @@ def _preview_or_fault(cron: str, timezone: str) -> None:
     try:
         fires = session.ask(lambda platform, _: _preview(platform, cron, timezone))
     except InvalidInput as error:
-        st.error(error.message, icon=":material/error:")
+        session.show_refusal(error)
         return
     st.caption("Next times: " + " · ".join(_long(at, timezone) for at in fires) if fires else "It never fires.")
 
@@ -207,7 +210,7 @@ def _edit(schedule: ScheduleView, workflows: list[str]) -> None:
 
 @st.dialog("Delete this schedule?")
 def _delete(schedule: ScheduleView) -> None:
-    st.write(f"**{schedule.name}** fires no more. Its runs stay.")
+    st.write(f"**{literal(schedule.name)}** fires no more. Its runs stay.")
     if st.button("Delete", type="primary", key="confirm_delete") and session.attempt(
         lambda platform, who: platform.schedules.delete(who.ctx, schedule.schedule_id), "Deleted."
     ):

@@ -19,8 +19,9 @@ from ops_dashboard.measures import ratio
 from ops_dashboard.policies import BUDGETS, INSIDE, LADDER, QUOTAS, SERVICE_LEVELS, Field
 from ops_dashboard.screens import api_keys, step_costs
 from ops_dashboard.screens.forms import zone_input
+from ops_dashboard.screens.tiles import tile
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import causes, count, duration, percent
+from ops_dashboard.words import causes, count, duration, literal, percent
 
 
 def _tenant(tenant_id: str) -> TenantView:
@@ -31,7 +32,7 @@ def show() -> None:
     """All tenants and one of them for operators; the own one for admins."""
     who = session.viewer()
     if not who.operator:
-        st.title(who.identity.tenant_name, anchor=False)
+        st.title(literal(who.identity.tenant_name), anchor=False)
         _use()
         policy, costs, keys = st.tabs(["Policy", "Costs of steps", "API keys"])
         with policy:
@@ -81,7 +82,7 @@ def _use() -> None:
             ("Spent this month", format_usd(spent), f"of {format_usd(limit)}, {reserved} reserved"),
             ("Reviews open", count(now.reviews_open), f"{now.reviews_overdue} overdue"),
         ):
-            st.metric(label, value, delta=below, delta_color="off", delta_arrow="off", border=True)
+            tile(label, value, below)
     used = min(1.0, ratio(spent + now.month_reserved_microusd, limit) or 0.0)
     st.progress(used, text=f"Budget of the month, spent and reserved: {percent(used)}")
 
@@ -94,7 +95,7 @@ def _editor(who: Viewer, tenant: TenantView) -> None:
     key = f"{tenant.tenant_id}_{tenant.policy_version}"
     fields: dict[str, Any] = {}
     st.caption(
-        f"{tenant.name} · version {tenant.policy_version} is in force · region {tenant.region}"
+        f"{literal(tenant.name)} · version {tenant.policy_version} is in force · region {tenant.region}"
         + ("" if who.operator else " · what is greyed out is changed by the operator")
     )
     with st.container(border=True):
@@ -220,7 +221,7 @@ def _offer(
         tables = {"rate_limits": policies.rate_limits(limits), "workflow_caps": policies.workflow_caps(caps)}
         after = policies.changed(tenant.policy, {**fields, **tables})
     except InvalidInput as error:
-        st.error(error.message, icon=":material/error:")
+        session.show_refusal(error)
         return
     differs = policies.differences(tenant.policy, after)
     label = f"Review {len(differs)} change{'s' if len(differs) != 1 else ''}" if differs else "Nothing changed"
@@ -230,7 +231,7 @@ def _offer(
 
 @st.dialog("Change this policy?", width="large")
 def _confirm(tenant: TenantView, after: Policy, differs: list[tuple[str, str, str]]) -> None:
-    st.write(f"**{tenant.name}**, version {tenant.policy_version} → {tenant.policy_version + 1}")
+    st.write(f"**{literal(tenant.name)}**, version {tenant.policy_version} → {tenant.policy_version + 1}")
     st.dataframe(pd.DataFrame(differs, columns=["What", "Before", "After"]), hide_index=True)
     st.caption("It acts at the next claim, also on runs that are queued now. The audit keeps both versions.")
     if st.button("Put it in force", type="primary", key="confirm_policy") and session.attempt(
@@ -264,9 +265,9 @@ def _steer(tenant: TenantView) -> None:
 @st.dialog("Pause or resume this tenant?")
 def _confirm_pause(tenant: TenantView) -> None:
     if tenant.paused:
-        st.write(f"Queued runs of **{tenant.name}** start again.")
+        st.write(f"Queued runs of **{literal(tenant.name)}** start again.")
     else:
-        st.write(f"No queued run of **{tenant.name}** starts until it is resumed. Running ones finish.")
+        st.write(f"No queued run of **{literal(tenant.name)}** starts until it is resumed. Running ones finish.")
     if st.button("Resume" if tenant.paused else "Pause", type="primary", key="confirm_pause"):
         session.act(
             lambda platform, who: platform.tenants.pause(who.ctx, tenant.tenant_id, not tenant.paused),
@@ -278,9 +279,11 @@ def _confirm_pause(tenant: TenantView) -> None:
 @st.dialog("Drain this tenant, or end it?")
 def _confirm_drain(tenant: TenantView) -> None:
     if tenant.draining:
-        st.write(f"What **{tenant.name}** submits is taken again.")
+        st.write(f"What **{literal(tenant.name)}** submits is taken again.")
     else:
-        st.write(f"Nothing that **{tenant.name}** submits is taken until draining ends. What is queued goes on.")
+        st.write(
+            f"Nothing that **{literal(tenant.name)}** submits is taken until draining ends. What is queued goes on."
+        )
     if st.button("End draining" if tenant.draining else "Drain", type="primary", key="confirm_drain"):
         session.act(
             lambda platform, who: platform.tenants.drain(who.ctx, tenant.tenant_id, not tenant.draining),

@@ -14,7 +14,7 @@ from core.triggers.service import Made
 from ops_dashboard import session
 from ops_dashboard.screens.forms import json_input
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import moment
+from ops_dashboard.words import code, literal, moment
 
 
 def show(who: Viewer, listed: Sequence[TriggerView], workflows: list[str]) -> None:
@@ -36,13 +36,14 @@ def _card(who: Viewer, trigger: TriggerView, workflows: list[str]) -> None:
         facts, seen = st.columns([3, 2], vertical_alignment="top")
         with facts:
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f"##### {trigger.name}")
+                st.markdown(f"##### {literal(trigger.name)}")
                 if trigger.paused:
                     st.badge("paused", icon=":material/pause:", color="gray")
-            where = f"webhook at `{trigger.hook}`" if trigger.hook else f"every event `{trigger.event}`"
-            st.markdown(f"{where}  \nstarts **{trigger.workflow}**")
+            where = f"webhook at {code(trigger.hook)}" if trigger.hook else f"every event {code(trigger.event or '')}"
+            st.markdown(f"{where}  \nstarts **{literal(trigger.workflow)}**")
             if trigger.last_error:
-                st.error(f"Last time nothing started: {trigger.last_error['message']}", icon=":material/error:")
+                told = literal(trigger.last_error["message"])
+                st.error(f"Last time nothing started: {told}", icon=":material/error:")
         with seen:
             st.caption(f"last time: {moment(trigger.last_fired_at, who.timezone)}")
             if trigger.last_run_id:
@@ -112,7 +113,7 @@ def _edit(trigger: TriggerView, workflows: list[str]) -> None:
 
 @st.dialog("New secret for this webhook?", on_dismiss="rerun")
 def _rotate(trigger: TriggerView) -> None:
-    st.write(f"What **{trigger.name}** was signed with until now is refused at once.")
+    st.write(f"What **{literal(trigger.name)}** was signed with until now is refused at once.")
     if st.button("Make a new secret", type="primary", key="confirm_rotate"):
         _made(lambda platform, who: platform.triggers.rotate_secret(who.ctx, trigger.trigger_id))
 
@@ -133,7 +134,7 @@ def _made(deed: Callable[[Platform, Viewer], Awaitable[Made]]) -> Made | None:
 
 @st.dialog("Delete this trigger?")
 def _delete(trigger: TriggerView) -> None:
-    st.write(f"**{trigger.name}** starts nothing any more. Its runs stay.")
+    st.write(f"**{literal(trigger.name)}** starts nothing any more. Its runs stay.")
     if st.button("Delete", type="primary", key="confirm_delete") and session.attempt(
         lambda platform, who: platform.triggers.delete(who.ctx, trigger.trigger_id), "Deleted."
     ):

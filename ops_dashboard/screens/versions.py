@@ -16,7 +16,7 @@ from ops_dashboard.figures import CONFIG
 from ops_dashboard.screens.tables import table
 from ops_dashboard.session import Viewer
 from ops_dashboard.snapshots import SPANS
-from ops_dashboard.words import NONE, moment
+from ops_dashboard.words import NONE, literal, moment
 
 _CHANGED = "route_changed"
 
@@ -64,8 +64,8 @@ def _stuck(views: list[VersionView]) -> None:
     for view in views:
         if view.stuck:
             st.warning(
-                f"No live worker has the code of {view.workflow} v{view.version}. Queued with cause “no code” until "
-                f"one comes: {view.queued}.",
+                f"No live worker has the code of {literal(view.workflow)} v{literal(view.version)}. Queued with cause "
+                f"“no code” until one comes: {view.queued}.",
                 icon=":material/extension_off:",
             )
 
@@ -94,7 +94,7 @@ def _code(view: VersionView) -> str:
 def _acts(workflow: str, views: list[VersionView]) -> None:
     st.subheader("Where new runs go", anchor=False)
     for line in st.session_state.pop(_CHANGED, []):
-        st.info(line, icon=":material/alt_route:")
+        st.info(literal(line), icon=":material/alt_route:")
     st.caption(
         "A change acts within a second, and on new runs only: a run stays on the version it was submitted with. "
         "A request that names a version gets it."

@@ -133,7 +133,7 @@ def test_the_most_urgent_come_first_and_stand_still_among_themselves() -> None:
 def test_what_others_called_themselves_is_nobodys_markup_and_no_word_loses_its_capital() -> None:
     trap = replace(CALM, name="![x](http://x) $1$", draining=True)
     few = hits(now(trap), window())
-    assert listed(few).startswith(r"- **\!\[x\]\(http\://x\) \$1\$**: nothing new is taken")
+    assert listed(few).startswith(r"- **\!\[x\]\(http\:\/\/x\) \$1\$**: nothing new is taken")
     assert few[0].signs[0].sentence == "Nothing new is taken – an operator drains it; end that in Tenants"
     many = hits(now(*(replace(trap, tenant_id=str(number)) for number in range(TOLD + 2))), window())
     assert listed(many).splitlines()[TOLD:] == ["- and 2 more, first in the table below"]

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ops_dashboard.words import NONE, causes, count, duration, facts, literal, moment, percent, relative, shares
+from ops_dashboard.words import (
+    NONE,
+    badge,
+    causes,
+    code,
+    count,
+    drawn,
+    duration,
+    facts,
+    literal,
+    moment,
+    percent,
+    relative,
+    shares,
+)
 
 NOON = datetime(2026, 3, 8, 12, 0, tzinfo=UTC)
 
@@ -70,9 +85,27 @@ def test_waiting_is_shared_out_among_its_causes_without_what_hardly_counts() -> 
 
 def test_what_others_wrote_is_nobodys_markup() -> None:
     assert literal("![x](https://evil.example) **A** #1") == (
-        "\\!\\[x\\]\\(https\\://evil\\.example\\) \\*\\*A\\*\\* \\#1"
+        "\\!\\[x\\]\\(https\\:\\/\\/evil\\.example\\) \\*\\*A\\*\\* \\#1"
     )
     assert literal("Application 901") == "Application 901"
+
+
+def test_streamlits_own_pictures_are_nobodys_either() -> None:
+    for source in (":material/check:", ":material_check:", ":streamlit:"):
+        unescaped = re.sub(r"\\(.)", r"\1", literal(source))
+        assert ":material/" not in literal(source)
+        assert not re.search(r":material_\w+:|:streamlit:", unescaped)
+    assert literal("of material: wood") == "of material\\: wood"
+
+
+def test_code_holds_whatever_it_is_given() -> None:
+    assert code("0 9 * * mon") == "`0 9 * * mon`"
+    assert code("`a` **b** ``") == "``` `a` **b** `` ```"
+
+
+def test_a_badge_and_a_plot_say_names_as_they_are() -> None:
+    assert badge("[x] <b>", "red") == ":red-badge[\\[x\\] \\<b\\>]"
+    assert drawn('<b>"A" & B</b>') == '&lt;b&gt;"A" &amp; B&lt;/b&gt;'
 
 
 def test_a_document_becomes_lines_that_name_every_value() -> None:
