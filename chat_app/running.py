@@ -16,7 +16,8 @@ from chainlit.emitter import ChainlitEmitter
 from chainlit.session import WebsocketSession
 from chainlit.types import ThreadDict
 
-from chat_app.live import CARDS, Element, LiveCards
+from chat_app.live import CARDS, LiveCards
+from chat_app.painting import Element
 
 LINGER_S = 5.0
 """How long an ended turn is remembered: until everything it showed is in the database for certain."""

@@ -130,13 +130,14 @@ class ShownTurn:
         await step.send()
 
     async def _card(self, card: Card) -> None:
+        paint = self.live.painter
         try:
             if isinstance(card, BatchCard):
-                element = cl.CustomElement(name=RUNS_CARD, props=await self.live.runs_props(card.batch_id, card.label))
+                element = cl.CustomElement(name=RUNS_CARD, props=await paint.runs_props(card.batch_id, card.label))
             elif isinstance(card, RunCard):
-                element = cl.CustomElement(name=RUNS_CARD, props=await self.live.run_props(card.run_id))
+                element = cl.CustomElement(name=RUNS_CARD, props=await paint.run_props(card.run_id))
             elif isinstance(card, ReviewCard):
-                element = cl.CustomElement(name=REVIEW_CARD, props=await self.live.review_props(card.review_id))
+                element = cl.CustomElement(name=REVIEW_CARD, props=await paint.review_props(card.review_id))
         except BailiwickError as error:
             log.warning("chat.card_not_shown", card=type(card).__name__, code=error.code)
             return

@@ -22,7 +22,8 @@ from starlette.responses import Response
 
 from chat_app.acting import asked_by
 from chat_app.data_layer import ConversationLayer
-from chat_app.live import Element, LiveCards
+from chat_app.live import LiveCards
+from chat_app.painting import Element
 from chat_app.rendering import error_in_words, starters
 from chat_app.running import RunningTurns
 from chat_app.services import ChatServices

@@ -1,6 +1,8 @@
 """What runs write, while they write it, for the cards of one conversation.
 
     unseen ──a card lists it as running──► followed ──it ends or parks, or no card lists it any more──► unseen
+                                            │    ▲
+                          it cannot be read └────┘ its cards are looked at again, while they list it as running
 
 A follower reads the run's own log (``chat_app.feeds``), from its last 200 events on. So a reload, a cut connection or
 another web process shows the same text again: from what is written, never from memory. What is shown is the end of
@@ -69,16 +71,19 @@ class Writings:
         self._log = run_log
         self._woken = woken
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._hidden: set[str] = set()
+        self._told: dict[str, Writing] = {}
         self._unshown: dict[str, Writing] = {}
 
     def follow(self, ctx: TenantContext, run_ids: Iterable[str]) -> None:
-        """Follow these runs, the first few of them, and no others."""
-        wanted = list(dict.fromkeys(run_ids))[:FOLLOWED]
+        """Follow these runs, the first few of them that may be read, and no others."""
+        wanted = [run_id for run_id in dict.fromkeys(run_ids) if run_id not in self._hidden][:FOLLOWED]
         for run_id in [run_id for run_id in self._tasks if run_id not in wanted]:
             self._tasks.pop(run_id).cancel()
             self._tell(run_id, Writing())
         for run_id in wanted:
-            if run_id not in self._tasks:
+            task = self._tasks.get(run_id)
+            if task is None or task.done():  # it could not be read for a moment
                 self._tasks[run_id] = asyncio.create_task(self._read(ctx, run_id), name="chat-writing")
 
     def unshown(self) -> dict[str, Writing]:
@@ -98,17 +103,17 @@ class Writings:
         try:
             page = await self._log.page(ctx, run_id, _NEWEST, 1)
             if self._log.hidden(ctx, page):
+                self._hidden.add(run_id)
                 return
-            after, shown = max(0, page.newest - PAGE), Writing()
+            after, now = max(0, page.newest - PAGE), Writing()
             async with self._feeds.following(ctx, run_id, after) as run:
                 async for told in run.feed.follow(after):
-                    now = reduce(Writing.after, (one.event for one in told), shown)
-                    if now != shown:
-                        shown = now
-                        self._tell(run_id, shown)
+                    now = reduce(Writing.after, (one.event for one in told), now)
+                    self._tell(run_id, now)
         except BailiwickError as error:
             log.warning("chat.writing_not_followed", run_id=run_id, code=error.code)
 
     def _tell(self, run_id: str, writing: Writing) -> None:
-        self._unshown[run_id] = writing
-        self._woken()
+        if writing != self._told.get(run_id, Writing()):
+            self._told[run_id] = self._unshown[run_id] = writing
+            self._woken()

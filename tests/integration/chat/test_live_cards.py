@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,9 +15,10 @@ from starlette.datastructures import Headers
 from chat_app.live import LiveCards
 from chat_app.session import Seat
 from chat_app.writing import Writing
-from core.errors import NotFound, Unauthenticated
+from core.errors import NotFound, Unauthenticated, Unavailable
 from core.ids import TenantId
 from core.redis.bus import Bus, Events
+from core.runs.log import LogPage
 from core.runs.model import RunState, RunView, Said
 from core.tenancy import Role, TenantContext
 from core.tenants.model import Identity
@@ -113,7 +114,7 @@ async def test_a_run_that_ends_while_its_card_is_being_read_is_listed_once_as_it
         return found
 
     monkeypatch.setattr(site.platform.runs, "list", slow)
-    props = await LiveCards(site.rooms, seat, Wall()).runs_props("bat_1", "a.csv")
+    props = await LiveCards(site.rooms, seat, Wall()).painter.runs_props("bat_1", "a.csv")
     words = {run["run_id"]: run["word"] for run in props["runs"]}
     assert (len(props["runs"]), words) == (2, {first.run_id: "approved", second.run_id: "declined"})
 
@@ -161,7 +162,7 @@ async def test_a_member_with_nothing_on_the_screen_costs_nothing(site: Site) -> 
     live.follow()
     assert live._task is None
     with pytest.raises(NotFound):
-        await live.runs_props("bat_unknown", "a.csv")
+        await live.painter.runs_props("bat_unknown", "a.csv")
 
 
 async def test_a_card_stops_when_the_login_ends(site: Site) -> None:
@@ -204,4 +205,52 @@ async def test_what_a_run_writes_is_shown_as_it_comes_again_after_a_reload_and_n
     await reloaded.until(lambda wall: wall.written[run.run_id] == Writing() and wall.shown[-1]["done"])
     (line,) = reloaded.shown[-1]["runs"]
     assert (line["word"], line["note"]) == ("approved", "Known.")
+    await live.close()
+
+
+async def test_what_a_run_writes_is_followed_again_after_it_could_not_be_read_for_a_moment(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seat, wall, log = await site.seat("mia@bank.example"), Wall(), site.platform.runs.log
+    await site.submit(seat.ctx, 1)
+    (run,) = await site.claim(1)
+    live = LiveCards(site.rooms, seat, wall)
+    await live.repaint([card("RunsCard", batch_id="bat_1", title="a.csv")])
+    await site.platform.execution.tell(run, [text("The applicant ", 0)], None)
+    await wall.until(lambda wall: wall.written.get(run.run_id) == Writing(1, 1, "The applicant "))
+    page = log.page
+
+    async def gone(*_: Any) -> LogPage:
+        monkeypatch.setattr(log, "page", page)
+        raise Unavailable("Postgres went away.")
+
+    monkeypatch.setattr(log, "page", gone)
+    await site.platform.execution.tell(run, [text("is known.", 14)], None)
+    await wall.until(lambda wall: wall.written[run.run_id].text == "The applicant is known.")
+    await live.close()
+
+
+async def test_a_card_that_could_not_be_read_for_a_moment_is_read_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mia, ravi, rosa = [await site.seat(f"{name}@bank.example", Role.REVIEWER) for name in ("mia", "ravi", "rosa")]
+    await site.submit(mia.ctx, 1)
+    (run,) = await site.claim(1)
+    review_id, wall, heard, times = await site.review(run), Wall(), asyncio.Event(), iter(range(2))
+
+    def sometimes(does: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def fails_at_first(*given: Any) -> Any:
+            if next(times, None) is not None:
+                raise Unavailable("Postgres went away.")
+            return await does(*given)
+
+        return fails_at_first
+
+    live = LiveCards(hearing_after(site, heard), replace(ravi, identify=sometimes(ravi.identify)), wall)
+    await live.repaint([card("ReviewCard", review_id=review_id)])
+    await site.platform.reviews.decide(rosa.ctx, review_id, "approve")
+    monkeypatch.setattr(site.platform.reviews, "get", sometimes(site.platform.reviews.get))
+    heard.set()
+    await wall.until(lambda wall: wall.shown and wall.shown[-1]["state"] == "decided")
+    assert next(times, None) is None
     await live.close()
