@@ -21,13 +21,13 @@ import structlog
 from chat_app.acting import Asked, act_on_runs
 from chat_app.feeds import RunFeeds
 from chat_app.painting import Element, Painter, Sources
-from chat_app.rendering import REVIEW_CARD, error_in_words, field_faults
+from chat_app.rendering import REVIEW_CARD, field_faults, refusal_in_words
 from chat_app.run_cards import RUNS_CARD, executing, listed, unfinished, writing
 from chat_app.session import Seat
 from chat_app.writing import Writing, Writings
 from core.agents.words import plural
 from core.clock import Clock
-from core.errors import BailiwickError, Conflict, NotFound
+from core.errors import BailiwickError, Conflict
 from core.redis.bus import RESYNC, Bus, Event, Events
 from core.runs.bulk import BulkControl
 from core.runs.control import RunControl
@@ -39,6 +39,7 @@ _QUIET_PAUSE_S = 300.0
 _COALESCE_S = 0.3
 _LOGIN_CHECK_S = 60.0
 _OF_ATTEMPT = frozenset({"notice", "faults"})
+_DECIDED = "Your decision is kept. Its card will show it in a moment."
 
 log = structlog.get_logger(__name__)
 
@@ -117,8 +118,12 @@ class LiveCards:
         """Bring the props of a thread's cards up to date in place, and track them."""
         for element in elements:
             if element.get("type") == "custom" and element.get("name") in CARDS:
-                with contextlib.suppress(NotFound):  # what it showed is gone: it keeps its last state
+                try:
                     element["props"] = await self.painter.props(element)
+                except (
+                    BailiwickError
+                ) as error:  # it keeps its last state: what it showed is gone, or cannot be read now
+                    log.warning("chat.card_not_painted", card=element["name"], code=error.code)
                 self.track(element)
 
     def track(self, element: Element) -> None:
@@ -150,24 +155,40 @@ class LiveCards:
         except Conflict as error:
             notice = f"{error.message} Your decision was not needed."
         except BailiwickError as error:
-            notice, faults = error.message, field_faults(error)
-        for element in self._of_review(review_id):
-            await self._show(element, notice, faults)
+            notice, faults = refusal_in_words(error), field_faults(error)
+        cards = self._of_review(review_id)
+        try:
+            for element in cards:
+                await self._show(element, notice, faults)
+        except BailiwickError as error:
+            log.warning("chat.card_not_painted", card=REVIEW_CARD, code=error.code)
+            self._dirty |= {card["id"] for card in cards}
+            self._woken.set()
+            await self.screen.toast(notice or _DECIDED, failed=bool(notice))
         return not notice
 
-    async def open_run(self, run_id: str, opened: bool) -> None:
-        """Show, or show no more, the steps of a run and what may be done to it, on the cards that list it."""
+    async def open_run(self, run_id: str, opened: bool) -> bool:
+        """Show, or show no more, the steps of a run and what may be done to it, on the cards that list it.
+
+        Whether they show it so; what went wrong is said in passing.
+        """
         on = [card for card in self._runs_cards() if run_id in listed(card["props"])]
         (self._opened.add if opened and on else self._opened.discard)(run_id)
-        for element in on:
-            await self._show(element)
+        try:
+            for element in on:
+                await self._show(element)
+        except BailiwickError as error:
+            (self._opened.discard if opened else self._opened.add)(run_id)  # as it is shown: they try again themselves
+            await self.screen.toast(refusal_in_words(error), failed=True)
+            return False
+        return True
 
     async def act(self, ctx: TenantContext, asked: Asked) -> bool:
         """Do something to runs from their card. Whether it was done; what became of it is said in passing."""
         try:
             said, done = await act_on_runs(self.rooms.control, self.rooms.bulk, ctx, asked), True
         except BailiwickError as error:
-            said, done = error_in_words(error), False
+            said, done = refusal_in_words(error), False
         await self.screen.toast(said, failed=not done)
         self._dirty |= {card["id"] for card in self._runs_cards()}
         await self._look()

@@ -220,7 +220,7 @@ def duration(seconds: float) -> str:
 
 
 def error_in_words(error: BailiwickError) -> str:
-    """What went wrong and what to do about it."""
+    """What went wrong with a message, and what to do about it."""
     match error:
         case Unauthenticated():
             return f"{error.message} [Log in](/login) to go on; what you wrote above is kept."
@@ -234,9 +234,25 @@ def error_in_words(error: BailiwickError) -> str:
                 f"anywhere else. {_again(error)}"
             ).strip()
         case RateLimited() | Overloaded() | Unavailable():
-            return f"{error.message} {_again(error)}Your message is kept; send it again then."
+            return f"{_what(error)} {_again(error)}Your message is kept; send it again then."
         case _:
             return error.message
+
+
+def refusal_in_words(error: BailiwickError) -> str:
+    """What went wrong with a button of a card, and what to do about it; plain text, for what is said in passing."""
+    match error:
+        case RateLimited() | Overloaded() | Unavailable():
+            return f"{_what(error)} {_again(error) or 'Try again in a moment.'}".rstrip()
+        case QuotaExceeded():
+            return error_in_words(error)
+        case _:
+            return error.message
+
+
+def _what(error: BailiwickError) -> str:
+    """What happened. What says that a part is gone is written for operators: with addresses, and words of the part."""
+    return "A part that is needed here does not answer." if isinstance(error, Unavailable) else error.message
 
 
 def _again(error: BailiwickError) -> str:

@@ -24,7 +24,7 @@ from chat_app.acting import asked_by
 from chat_app.data_layer import ConversationLayer
 from chat_app.live import LiveCards
 from chat_app.painting import Element
-from chat_app.rendering import error_in_words, starters
+from chat_app.rendering import refusal_in_words, starters
 from chat_app.running import RunningTurns
 from chat_app.services import ChatServices
 from chat_app.session import current_seat, identifier_of
@@ -122,8 +122,6 @@ async def resumed(thread: ThreadDict) -> None:
     live = live_cards()
     try:
         await live.repaint(cast(list[Element], thread["elements"] or []))
-    except BailiwickError as error:
-        log.warning("chat.cards_not_repainted", code=error.code)
     except Exception:
         log.exception("chat.cards_not_repainted")  # old cards are better than a conversation that does not open
     live.follow()
@@ -172,7 +170,7 @@ async def acting() -> Identity | None:
     try:
         return await current_seat().renew()
     except BailiwickError as error:
-        await context.emitter.send_toast(error_in_words(error), "error")
+        await context.emitter.send_toast(refusal_in_words(error), "error")
         return None
 
 
@@ -181,8 +179,7 @@ async def open_run(action: cl.Action) -> bool:
     """A run's line on a card, opened or closed."""
     if await acting() is None:
         return False
-    await live_cards().open_run(str(action.payload.get("run_id", "")), action.payload.get("opened") is True)
-    return True
+    return await live_cards().open_run(str(action.payload.get("run_id", "")), action.payload.get("opened") is True)
 
 
 @cl.action_callback("act_on_runs")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from starlette.datastructures import Headers
 
 from chat_app.acting import Asked
 from chat_app.live import LiveCards
 from chat_app.session import Seat
+from core.errors import Unavailable
 from core.redis.bus import RESYNC, Event
 from core.runs.acts import Act
 from core.runs.model import RunState
@@ -98,3 +102,32 @@ async def test_nobody_acts_on_or_opens_what_is_another_tenants(site: Site) -> No
     await live.open_run(runs[0].run_id, True)
     assert (wall.toasts, wall.shown) == (["There is no such run.", "There was nothing to cancel."], [])
     assert (await site.platform.runs.get(seat.ctx, runs[0].run_id)).state is RunState.QUEUED
+
+
+async def test_a_button_pressed_while_the_database_is_away_says_so_and_what_to_do(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mia, ravi, wall = await site.seat("mia@bank.example"), await site.seat("ravi@bank.example", Role.REVIEWER), Wall()
+    await site.submit(mia.ctx, 1)
+    (run,) = await site.claim(1)
+    review_id = await site.review(run)
+    live = LiveCards(site.rooms, ravi, wall)
+    await live.repaint([card("RunsCard", batch_id="bat_1", title="a.csv"), card("ReviewCard", review_id=review_id)])
+
+    async def gone(*_: Any) -> Any:
+        raise Unavailable("Postgres went away: 10.0.0.1", retry_after_s=1)
+
+    with monkeypatch.context() as away:
+        for room, does in (
+            (site.platform.runs, "steps"),
+            (site.platform.reviews, "decide"),
+            (site.platform.reviews, "get"),
+        ):
+            away.setattr(room, does, gone)
+        assert not await live.open_run(run.run_id, True)
+        assert not await live.decide(ravi.ctx, review_id, "approve", "")
+    said = "A part that is needed here does not answer. Try again in 1 second."
+    assert wall.toasts == [said, said]
+    assert await live.open_run(run.run_id, True)
+    assert await live.decide(ravi.ctx, review_id, "approve", "")
+    await live.close()

@@ -11,10 +11,19 @@ from chat_app.rendering import (
     duration,
     error_in_words,
     facts,
+    refusal_in_words,
     review_card,
     starters,
 )
-from core.errors import BailiwickError, BudgetExceeded, NoModelEndpoint, QuotaExceeded, Unauthenticated, Unavailable
+from core.errors import (
+    BailiwickError,
+    BudgetExceeded,
+    NoModelEndpoint,
+    NotFound,
+    QuotaExceeded,
+    Unauthenticated,
+    Unavailable,
+)
 from core.ids import ReviewId, RunId, TenantId, UserId
 from core.reviews.model import ReviewView
 from core.tenancy import ActorKind, Policy, Role, TenantContext, scopes_of
@@ -107,12 +116,31 @@ def test_starters_fit_what_the_person_may_do() -> None:
         (BudgetExceeded("The month's budget of $1.00 does not cover $0.02 more."), "operator raises the budget"),
         (QuotaExceeded("The daily quota of 5 runs is used up.", retry_after_s=7_300), "Try again in 2 hours"),
         (NoModelEndpoint(retry_after_s=5), "Nothing was sent anywhere else. Try again in 5 seconds."),
-        (Unavailable("Postgres does not answer.", retry_after_s=1), "Try again in 1 second. Your message is kept"),
+        (Unavailable(retry_after_s=1), "does not answer. Try again in 1 second. Your message is kept"),
         (BailiwickError("Something else."), "Something else."),
     ],
 )
 def test_an_error_says_what_to_do_next(error: BailiwickError, told: str) -> None:
     assert told in error_in_words(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Unauthenticated("The session is over. Log in again."), "The session is over. Log in again."),
+        (QuotaExceeded("The daily quota of 5 runs is used up."), "used up. Your operator can raise the quota."),
+        (Unavailable(retry_after_s=2), "A part that is needed here does not answer. Try again in 2 seconds."),
+        (Unavailable(), "A part that is needed here does not answer. Try again in a moment."),
+        (NotFound("There is no such run."), "There is no such run."),
+    ],
+)
+def test_a_button_that_did_not_work_says_what_to_do_next_in_plain_text(error: BailiwickError, told: str) -> None:
+    assert refusal_in_words(error).endswith(told)
+
+
+def test_nobody_who_chats_is_told_where_a_part_stands() -> None:
+    error = Unavailable("Postgres does not answer: connect call failed ('10.0.0.1', 5432)")
+    assert not any("10.0.0.1" in words(error) for words in (error_in_words, refusal_in_words))
 
 
 @pytest.mark.parametrize(
