@@ -137,8 +137,7 @@ class ConversationLayer(BaseDataLayer):
     ) -> None:
         """Name, tags, and what Chainlit wants back when the thread is resumed.
 
-        Only what comes with a name opens a thread: what a page leaves behind when it is closed must not bring back
-        one that was deleted.
+        Only what comes with a name opens a thread: what a page leaves behind when it is closed is not worth one.
         """
         kept = {key: value for key, value in (metadata or {}).items() if key in _SESSION_KEYS}
         seat, opens = current_seat(), name is not None

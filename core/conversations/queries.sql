@@ -1,9 +1,18 @@
 -- Conversations. Every statement names the tenant (beside the fence) and the user.
 
 -- name: open_thread
--- Make the thread unless it is there. An id somebody else uses stays theirs: the next statement finds nothing.
+-- Make the thread unless it is there. An id that somebody else uses, or that was deleted, stays so: opened_thread finds
+-- nothing then, and what this made is undone.
 insert into threads (tenant_id, thread_id, user_id, created_at, updated_at)
 values (app.tenant(), $1, $2, $3, $3) on conflict (tenant_id, thread_id) do nothing;
+
+-- name: opened_thread
+-- The thread, if it is this user's and was not deleted before. It is held: a deletion waits for what is written now,
+-- and deletes that, too. Asked after open_thread, which may have waited for a deletion and seen nothing of it.
+select t.thread_id from threads t
+where t.tenant_id = app.tenant() and t.thread_id = $1 and t.user_id = $2
+  and not exists (select from deleted_threads d where d.tenant_id = t.tenant_id and d.thread_id = t.thread_id)
+for key share of t;
 
 -- name: own_thread
 -- The thread, if it is this user's.
@@ -24,8 +33,10 @@ update threads set updated_at = greatest(updated_at, $3)
 where tenant_id = app.tenant() and thread_id = $1 and user_id = $2;
 
 -- name: delete_thread
--- The thread with everything in it.
-delete from threads where tenant_id = app.tenant() and thread_id = $1 and user_id = $2;
+-- The thread with everything in it; its id is kept, so that it is not opened again.
+with gone as (
+    delete from threads where tenant_id = app.tenant() and thread_id = $1 and user_id = $2 returning thread_id)
+insert into deleted_threads (tenant_id, thread_id, deleted_at) select app.tenant(), thread_id, $3 from gone;
 
 -- name: list_threads
 -- The user's threads, newest message first: $2 pattern in name or messages, $3 feedback, $4/$5 after this one.

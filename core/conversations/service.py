@@ -3,8 +3,11 @@
 Every method needs the scope ``chat`` and a person (``ctx.user_id``); operators have neither here. A thread
 that is missing and one that is somebody else's are both ``NotFound``.
 
+    new ──first write──► open ──deleted──► deleted, for good
+
 Writes are idempotent (same id, same row), so a lost answer may be repeated. On a crash the thread holds what
-was written before it; a message being streamed is written when it ends.
+was written before it; a message being streamed is written when it ends. What is written to a thread that was
+deleted meanwhile is refused as ``NotFound``: it does not come back with a late answer.
 """
 
 from __future__ import annotations
@@ -107,12 +110,12 @@ class ConversationService:
         return page, str(Cursor(page[-1].updated_at, page[-1].thread_id)) if more else None
 
     async def delete_thread(self, ctx: TenantContext, thread_id: ThreadId) -> None:
-        """Delete the thread with everything in it; that this was done stays in the audit.
+        """Delete the thread with everything in it, for good; that this was done stays in the audit.
 
         The runs it started are not part of it.
         """
         async with self._db.tenant_transaction(ctx) as tx:
-            if not await store.delete_thread(tx, thread_id, _person(ctx)):
+            if not await store.delete_thread(tx, thread_id, _person(ctx), self._clock.now()):
                 raise _missing()
             await self._audit.record(tx, ctx, "thread.delete", f"thread:{thread_id}")
 
@@ -224,8 +227,8 @@ class ConversationService:
             return await store.batches(tx, _person(ctx), thread_id, limit)
 
     async def _open(self, tx: Transaction, thread_id: ThreadId, user_id: UserId) -> None:
-        await store.open_thread(tx, thread_id, user_id, self._clock.now())
-        await self._own(tx, thread_id, user_id)
+        if not await store.open_thread(tx, thread_id, user_id, self._clock.now()):
+            raise _missing()
 
     @staticmethod
     async def _own(tx: Transaction, thread_id: ThreadId, user_id: UserId) -> Thread:
@@ -243,4 +246,4 @@ def _person(ctx: TenantContext) -> UserId:
 
 
 def _missing() -> NotFound:
-    return NotFound("There is no such conversation.")
+    return NotFound("There is no such conversation, or it was deleted. Begin a new one.")

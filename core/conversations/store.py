@@ -23,9 +23,10 @@ from core.ids import ThreadId, UserId
 SQL = load_queries(__file__)
 
 
-async def open_thread(tx: Transaction, thread_id: ThreadId, user_id: UserId, now: datetime) -> None:
-    """Make the thread unless the id is in use."""
+async def open_thread(tx: Transaction, thread_id: ThreadId, user_id: UserId, now: datetime) -> bool:
+    """Make the thread unless it is there, and hold it; False: it is another user's, or was deleted. Undo it then."""
     await tx.execute(SQL["open_thread"], thread_id, user_id, now)
+    return await tx.fetchval(SQL["opened_thread"], thread_id, user_id) is not None
 
 
 async def own_thread(tx: Transaction, thread_id: ThreadId, user_id: UserId) -> Thread | None:
@@ -51,9 +52,9 @@ async def touch_thread(tx: Transaction, thread_id: ThreadId, user_id: UserId, at
     await tx.execute(SQL["touch_thread"], thread_id, user_id, at)
 
 
-async def delete_thread(tx: Transaction, thread_id: ThreadId, user_id: UserId) -> bool:
-    """Delete the thread with everything in it."""
-    return await tx.execute(SQL["delete_thread"], thread_id, user_id) > 0
+async def delete_thread(tx: Transaction, thread_id: ThreadId, user_id: UserId, now: datetime) -> bool:
+    """Delete the thread with everything in it, for good."""
+    return await tx.execute(SQL["delete_thread"], thread_id, user_id, now) > 0
 
 
 async def list_threads(

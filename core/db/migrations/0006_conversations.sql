@@ -19,6 +19,15 @@ create table threads (
 create index threads_recent on threads (tenant_id, user_id, updated_at desc, thread_id desc);
 select app.fence('threads', 'select, insert, update, delete');
 
+-- Ids of threads that were deleted, and nothing else of them: what is written late opens none of them again.
+create table deleted_threads (
+    tenant_id  text not null references tenants,
+    thread_id  text not null,
+    deleted_at timestamptz not null,
+    primary key (tenant_id, thread_id)
+);
+select app.fence('deleted_threads', 'select, insert');
+
 -- Messages, and the pieces of work shown between them.
 create table thread_entries (
     tenant_id  text not null,
@@ -98,7 +107,8 @@ do $$
 declare
     each regclass;
 begin
-    foreach each in array array['threads', 'thread_entries', 'thread_elements', 'thread_feedback', 'thread_batches']::regclass[]
+    foreach each in array array['threads', 'deleted_threads', 'thread_entries', 'thread_elements', 'thread_feedback',
+                                'thread_batches']::regclass[]
     loop
         execute format('drop policy control on %s', each);
         execute format('revoke all on %s from bailiwick_control', each);

@@ -129,7 +129,7 @@ async def test_an_opinion_about_a_message_that_is_still_being_written_is_kept(
     assert [found["feedback"]["value"] for found in thread["steps"]] == [1]  # type: ignore[index]
 
 
-async def test_a_conversation_that_was_deleted_stays_deleted_when_its_page_is_closed(
+async def test_a_conversation_that_was_deleted_stays_deleted_when_its_page_is_closed_and_when_an_answer_comes_late(
     layer: ConversationLayer, place: tuple[Database, People]
 ) -> None:
     await take_seat(place, "mia@bank.example", "bank")
@@ -137,6 +137,9 @@ async def test_a_conversation_that_was_deleted_stays_deleted_when_its_page_is_cl
     await layer.update_thread(THREAD, name="Loans", metadata={"chat_profile": "x"})
     await layer.delete_thread(THREAD)
     await layer.update_thread(THREAD, metadata={"chat_profile": "x"})
+    await layer.create_step(step(id="m2", type="assistant_message"))
+    await layer.update_step(step(id="m1", type="user_message"))
+    await layer.create_element(CustomElement(id="e2", name="RunsCard", props={"batch_id": "bat_1"}, for_id="m2"))
     assert await layer.get_thread(THREAD) is None
 
 

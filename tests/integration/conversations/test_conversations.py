@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -10,11 +11,12 @@ import pytest
 
 from core.audit.service import AuditService
 from core.clock import FakeClock
+from core.conversations import store
 from core.conversations.model import MAX_CONTENT_BYTES, Element, Entry, EntryKind
 from core.conversations.service import ConversationService
 from core.db.pool import Database
 from core.errors import Forbidden, InvalidInput, NotFound, PayloadTooLarge
-from core.ids import ThreadId
+from core.ids import ThreadId, UserId
 from core.settings import Settings
 from core.tenancy import Role, TenantContext
 from tests.fixtures.people import People, people_in
@@ -134,7 +136,8 @@ async def test_an_entry_cannot_be_moved_into_another_thread(
 async def test_no_function_of_the_control_role_can_read_a_conversation(owner_dsn: str) -> None:
     connection = await asyncpg.connect(owner_dsn)
     try:
-        for table in ("threads", "thread_entries", "thread_elements", "thread_feedback", "thread_batches"):
+        rest = ("deleted_threads", "thread_entries", "thread_elements", "thread_feedback", "thread_batches")
+        for table in ("threads", *rest):
             assert not await connection.fetchval("select has_table_privilege('bailiwick_control', $1, 'select')", table)
     finally:
         await connection.close()
@@ -199,6 +202,40 @@ async def test_deleting_a_thread_leaves_no_row_of_it(
         assert [tuple(row) for row in told] == [(mia.actor, f"thread:{THREAD}")]
     finally:
         await connection.close()
+
+
+async def test_a_deleted_thread_stays_deleted_whatever_is_written_late(
+    conversations: ConversationService, mia: TenantContext
+) -> None:
+    await conversations.save_entry(mia, message("m1", "secret"))
+    await conversations.delete_thread(mia, THREAD)
+    late: list[Callable[[], Awaitable[None]]] = [
+        lambda: conversations.save_entry(mia, message("m1", "secret")),
+        lambda: conversations.save_entry(mia, message("m2", "an answer", EntryKind.ASSISTANT)),
+        lambda: conversations.save_element(mia, Element("e1", THREAD, "m1", "custom", "Card", None, props={})),
+        lambda: conversations.add_batch(mia, THREAD, "bat_1", "a.csv"),
+        lambda: conversations.save_thread(mia, THREAD, name="Loans"),
+    ]
+    for write in late:
+        with pytest.raises(NotFound, match="or it was deleted"):
+            await write()
+    await conversations.save_thread(mia, THREAD, tags=["loans"], opens=False)
+    assert await conversations.threads(mia) == ([], None)
+
+
+async def test_what_is_written_while_its_thread_is_being_deleted_goes_with_it(
+    conversations: ConversationService, place: tuple[Database, People], mia: TenantContext, owner_dsn: str
+) -> None:
+    await conversations.save_entry(mia, message("m1", "secret"))
+    async with place[0].tenant_transaction(mia) as deleting:
+        await store.delete_thread(deleting, THREAD, mia.user_id or UserId(""), NOON)
+        late = asyncio.create_task(conversations.save_entry(mia, message("m2", "late")))
+        await asyncio.wait({late}, timeout=0.3)  # it waits, or has ended
+    with pytest.raises(NotFound):
+        await late
+    connection = await asyncpg.connect(owner_dsn)
+    assert await connection.fetchval("select count(*) from threads") == 0
+    await connection.close()
 
 
 async def test_files_that_are_too_large_or_of_a_wrong_type_are_refused_with_a_reason(
