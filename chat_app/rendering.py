@@ -234,7 +234,7 @@ def error_in_words(error: BailiwickError) -> str:
                 f"anywhere else. {_again(error)}"
             ).strip()
         case RateLimited() | Overloaded() | Unavailable():
-            return f"{_what(error)} {_again(error)}Your message is kept; send it again then."
+            return f"{_what(error)} Send your message again {_when(error)}."
         case _:
             return error.message
 
@@ -243,7 +243,7 @@ def refusal_in_words(error: BailiwickError) -> str:
     """What went wrong with a button of a card, and what to do about it; plain text, for what is said in passing."""
     match error:
         case RateLimited() | Overloaded() | Unavailable():
-            return f"{_what(error)} {_again(error) or 'Try again in a moment.'}".rstrip()
+            return f"{_what(error)} Try again {_when(error)}."
         case QuotaExceeded():
             return error_in_words(error)
         case _:
@@ -256,7 +256,11 @@ def _what(error: BailiwickError) -> str:
 
 
 def _again(error: BailiwickError) -> str:
-    return f"Try again in {duration(error.retry_after_s)}. " if error.retry_after_s else ""
+    return f"Try again {_when(error)}. " if error.retry_after_s else ""
+
+
+def _when(error: BailiwickError) -> str:
+    return f"in {duration(error.retry_after_s)}" if error.retry_after_s else "in a moment"
 
 
 def pretty_json(text: str) -> str:

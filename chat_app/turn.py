@@ -155,21 +155,23 @@ async def complain(error: BailiwickError) -> None:
 async def take_turn(services: ChatServices, identity: Identity, live: LiveCards, message: cl.Message) -> None:
     """Answer one message of the user; whatever goes wrong is said in the chat."""
     try:
+        # Chainlit keeps it, too, but some time later: whoever reloads the page at this address finds it there.
+        await services.conversations.save_entry(identity.ctx, entry_of(message.to_dict(), services.clock.now()))
+        await context.emitter.send_window_message({"kind": "conversation", "thread_id": message.thread_id})
         question = await _question(services, identity, message)
     except BailiwickError as error:
         await complain(error)
         return
-    finally:
-        # Not before the message is kept: whoever reloads the page at this address finds the conversation there.
-        address = {"kind": "conversation", "thread_id": message.thread_id}
-        await context.emitter.send_window_message(address)
+    except Exception:
+        log.exception("chat.turn_failed")
+        await complain(BailiwickError(FAILED))
+        return
     await _answer(services, ShownTurn(live, question))
 
 
 async def _question(services: ChatServices, identity: Identity, message: cl.Message) -> Question:
-    """What the agent is asked. Keeps the message and its files: Chainlit does too, but some time later."""
-    thread_id, now = ThreadId(message.thread_id), services.clock.now()
-    await services.conversations.save_entry(identity.ctx, entry_of(message.to_dict(), now))
+    """What the agent is asked; its files are kept with it."""
+    thread_id = ThreadId(message.thread_id)
     check_question(message.content)
     attachments = [await _keep(services, identity, thread_id, message, file) for file in message.elements]
     return Question(

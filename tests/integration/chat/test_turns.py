@@ -27,9 +27,12 @@ nothing = cast(Any, None)
 
 
 class Broken:
-    """An agent with a fault."""
+    """An agent, or a room of conversations, with a fault."""
 
     def answer(self, _: object) -> AsyncIterator[object]:
+        raise RuntimeError("secret of the house")
+
+    async def save_entry(self, *_: object) -> None:
         raise RuntimeError("secret of the house")
 
 
@@ -48,16 +51,29 @@ class Reloading(BaseChainlitEmitter):
         self.found += [entry.output for entry in there.entries]
 
 
-async def test_what_nobody_expected_is_told_in_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[BailiwickError] = []
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is complained of in the chat."""
+    told: list[str] = []
 
     async def complain(error: BailiwickError) -> None:
-        told.append(error)
+        told.append(error.message)
 
     monkeypatch.setattr(turn, "complain", complain)
+    return told
+
+
+async def test_what_nobody_expected_is_told_in_the_chat(told: list[str]) -> None:
     shown = turn.ShownTurn(nothing, nothing, answer=SimpleNamespace(content=""))
     await turn._answer(cast(Any, SimpleNamespace(agent=Broken())), shown)
-    assert [error.message for error in told] == [turn.FAILED]
+    assert told == [turn.FAILED]
+
+
+async def test_a_page_whose_message_could_not_be_kept_is_told_so_and_gets_no_address(told: list[str]) -> None:
+    page = init_http_context(thread_id=THREAD).emitter = Reloading(nothing, nothing)
+    services = SimpleNamespace(conversations=Broken(), clock=SystemClock())
+    await turn.take_turn(cast(Any, services), cast(Any, SimpleNamespace(ctx=None)), nothing, cl.Message("Hello"))
+    assert (told, page.found) == ([turn.FAILED], [])
 
 
 @pytest.mark.parametrize("text", ["What can you do?", "x" * (MAX_QUESTION + 1)], ids=["taken", "too long"])

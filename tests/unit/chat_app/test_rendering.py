@@ -116,7 +116,7 @@ def test_starters_fit_what_the_person_may_do() -> None:
         (BudgetExceeded("The month's budget of $1.00 does not cover $0.02 more."), "operator raises the budget"),
         (QuotaExceeded("The daily quota of 5 runs is used up.", retry_after_s=7_300), "Try again in 2 hours"),
         (NoModelEndpoint(retry_after_s=5), "Nothing was sent anywhere else. Try again in 5 seconds."),
-        (Unavailable(retry_after_s=1), "does not answer. Try again in 1 second. Your message is kept"),
+        (Unavailable(retry_after_s=1), "does not answer. Send your message again in 1 second."),
         (BailiwickError("Something else."), "Something else."),
     ],
 )
