@@ -198,7 +198,7 @@ class Worker:
         # If this fails too, the slot stays ours until we look for what we hold and do not know of.
         with contextlib.suppress(BailiwickError):
             why = None if error is None else describe(error)
-            run = await self._platform.queue.give_back(self.worker_id, claim.run_id, why)
+            run = await self._platform.queue.give_back(claim.held, why)
             if run is not None and run.dead:
                 log.error("run.dead", tenant_id=run.tenant_id, run_id=run.run_id)
 

@@ -181,12 +181,11 @@ class FairQueue:
             worker.heard_us = now
         return starts
 
-    def release(self, run_id: str, worker_id: str, now: int) -> float | None:
-        """Give a slot back and pay for the seconds used; None when this worker does not hold it."""
-        slot = self.slots.get(run_id)
-        if slot is None or slot.worker != worker_id:
+    def release(self, run_id: str, now: int) -> float | None:
+        """Give a slot back and pay for the seconds used; None when nobody holds it."""
+        slot = self.slots.pop(run_id, None)
+        if slot is None:
             return None
-        del self.slots[run_id]
         tenant, run = self.tenants[slot.tenant], slot.run
         tenant.settle(now)
         served_s = max(0, now - slot.claimed_us) / 1e6
@@ -198,7 +197,7 @@ class FairQueue:
         user.running -= 1
         user.virtual_time += served_s - slot.estimate_s
         self._learn(slot.tenant, run.workflow, max(0.001, served_s))
-        self.workers[worker_id].held -= 1
+        self.workers[slot.worker].held -= 1
         tenant.blocked = False
         self._file(tenant)
         return served_s
@@ -223,7 +222,7 @@ class FairQueue:
         ]
         lost.sort(key=lambda one: one[:2])
         for name, run_id, slot in lost:
-            self.release(run_id, slot.worker, now)
+            self.release(run_id, now)
             self.push(name, [slot.run], now, head=True)
         if dead:
             gone_us = max(self.workers.pop(one).heard_us for one in dead)

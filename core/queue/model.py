@@ -38,6 +38,14 @@ _SHORTEST_LOOK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A run as one claim of it, counted from 1: once it was given or taken back, or claimed again, nothing matches."""
+
+    run_id: RunId
+    claim: int
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A run that this worker now holds a slot for.
 
@@ -57,6 +65,11 @@ class Claim:
     budget_microusd: int
     submitted_at: datetime
     burst: bool
+
+    @property
+    def held(self) -> Held:
+        """The run under this claim."""
+        return Held(self.run_id, self.attempt)
 
 
 class Claims(list[Claim]):

@@ -16,7 +16,7 @@ select run_id, tenant_id, user_id, workflow, version, input, attempt, thread_id,
 from app.claim($1, $2, $3, $4);
 
 -- name: release
--- Give the slot back; the seconds used, null when the worker does not own the run any more.
+-- Give the slot back; the seconds used, null when it is not this claim's any more.
 select app.release($1, $2, $3);
 
 -- name: wake
@@ -49,7 +49,7 @@ select tenant_id, run_id, worker_id, state from app.recover($1, $2, $3, $4);
 
 -- name: give_back
 -- A worker gives back a run whose execution broke, or could not go on.
-select tenant_id, state from app.give_back($1, $2, $3, $4);
+select tenant_id, worker_id, state from app.give_back($1, $2, $3, $4);
 
 -- name: live_slots
 -- Slots of workers heard of since $1, or since $2 if they hold nothing.

@@ -21,7 +21,7 @@ from core.errors import Unavailable
 from core.ids import RunId, WorkerId
 from core.queue import store
 from core.queue.estimate import StartsIn, starts_in
-from core.queue.model import ALIVE, ALIVE_IDLE, DEAD_AFTER_S, HEADROOM, Claims, Requeued, Stopped, Topic
+from core.queue.model import ALIVE, ALIVE_IDLE, DEAD_AFTER_S, HEADROOM, Claims, Held, Requeued, Stopped, Topic
 from core.redis.bus import Bus
 
 _DEAD_AFTER = timedelta(seconds=DEAD_AFTER_S)
@@ -66,9 +66,9 @@ class QueueService:
         """Keep all else that moves the tenant's runs away until the transaction ends; before any run is locked."""
         await store.push(tx, (), False, self._clock.now())
 
-    async def release_in(self, tx: Transaction, run_id: RunId, worker_id: WorkerId) -> float | None:
+    async def release_in(self, tx: Transaction, held: Held) -> float | None:
         """Give a slot back in the caller's transaction; None: the run is somebody else's now."""
-        return await store.release(tx, run_id, worker_id, self._clock.now())
+        return await store.release(tx, held, self._clock.now())
 
     async def wake_in(self, tx: Transaction, run_id: RunId, step: int) -> bool:
         """End a wait in the caller's transaction. Call ``signal_workers`` after the commit."""
@@ -142,13 +142,14 @@ class QueueService:
         """The database was away, or perhaps was: silence until the next ``recover`` that sees it counts for nothing."""
         self._blind = True
 
-    async def give_back(self, worker_id: WorkerId, run_id: RunId, why: dict[str, Any] | None = None) -> Requeued | None:
+    async def give_back(self, held: Held, why: dict[str, Any] | None = None) -> Requeued | None:
         """A worker gives back a run whose execution broke (``why``, as JSON), or could not go on for want of a server.
 
-        The run is queued again at the head of its lane, or dead if that has happened too often. None: it is not its.
+        The run is queued again at the head of its lane, or dead if that has happened too often. None: that claim of it
+        is over.
         """
         async with self._db.control_transaction() as tx:
-            run = await store.give_back(tx, worker_id, run_id, why, self._clock.now())
+            run = await store.give_back(tx, held, why, self._clock.now())
         await self._tell([] if run is None else [run])
         return run
 

@@ -182,7 +182,7 @@ class _Play:
             now = int(now)
             while self._ends and self._ends[0][0] == now:
                 _, number, worker = heapq.heappop(self._ends)
-                self._queue.release(str(number), worker, now)
+                self._queue.release(str(number), now)
                 self._free[worker] += 1
             self._claim(now)
 

@@ -10,7 +10,7 @@ from core.db.pool import Row, Transaction
 from core.db.queries import load_queries
 from core.ids import RunId, TenantId, UserId, WorkerId
 from core.queue.estimate import Circle, Place
-from core.queue.model import Claim, Claims, Requeued, Stopped
+from core.queue.model import Claim, Claims, Held, Requeued, Stopped
 
 SQL = load_queries(__file__)
 
@@ -30,9 +30,9 @@ async def claim(
     return Claims((_claimed(row) for row in rows), again_at), others
 
 
-async def release(tx: Transaction, run_id: str, worker_id: WorkerId, now: datetime) -> float | None:
-    """Seconds the slot was held; None when this worker does not own the run any more."""
-    used_s: float | None = await tx.fetchval(SQL["release"], run_id, worker_id, now)
+async def release(tx: Transaction, held: Held, now: datetime) -> float | None:
+    """Seconds the slot was held; None when it is not this claim's any more."""
+    used_s: float | None = await tx.fetchval(SQL["release"], held.run_id, held.claim, now)
     return used_s
 
 
@@ -85,14 +85,10 @@ async def recover(
     return [Requeued(TenantId(r["tenant_id"]), RunId(r["run_id"]), r["worker_id"], r["state"]) for r in rows]
 
 
-async def give_back(
-    tx: Transaction, worker_id: WorkerId, run_id: str, why: dict[str, Any] | None, now: datetime
-) -> Requeued | None:
-    """Take a run from its worker, who cannot go on with it; None: that worker does not hold it."""
-    row = await tx.fetchrow(SQL["give_back"], run_id, worker_id, why, now)
-    if row is None:
-        return None
-    return Requeued(TenantId(row["tenant_id"]), RunId(run_id), worker_id, row["state"])
+async def give_back(tx: Transaction, held: Held, why: dict[str, Any] | None, now: datetime) -> Requeued | None:
+    """Take a run from its worker, who cannot go on with it; None: the slot is not this claim's any more."""
+    row = await tx.fetchrow(SQL["give_back"], held.run_id, held.claim, why, now)
+    return None if row is None else Requeued(TenantId(row["tenant_id"]), held.run_id, row["worker_id"], row["state"])
 
 
 async def live_slots(tx: Transaction, alive_since: datetime, idle_since: datetime) -> int:

@@ -87,17 +87,6 @@ with counted as (
 insert into run_events (tenant_id, run_id, seq, at, kind, data)
 select app.tenant(), $1, event_seq, $2, 'review', $3 from counted;
 
--- name: open_of_run
--- What a run asks, locked: what it says of the run from then on holds until the end of the transaction.
-select review_id from reviews where tenant_id = app.tenant() and run_id = $1 and state = 'open' for update;
-
--- name: cancel_of_run
--- The run ended, or undoes what it did, without needing the answer; one that was retried since may need it.
-update reviews v set state = 'cancelled', decided_at = $2, claims = '[]'
-from runs r
-where v.tenant_id = app.tenant() and v.run_id = $1 and v.state = 'open' and r.run_id = v.run_id
-  and (r.finished_at is not null or r.compensating is not null);
-
 -- name: next_breach
 -- When the next open review of any tenant must escalate or expire.
 select app.reviews_next();

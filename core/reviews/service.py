@@ -112,7 +112,10 @@ class ReviewService:
         async with self._db.tenant_transaction(on.ctx) as tx:
             # The review first and the run after it: the order of every act on a review.
             await store.answered(tx, on.run_id, step)
-            phase = await self._execution.begin_wait_in(tx, on, wait) if cause is Cause.REVIEW else WaitPhase.OPEN
+            if cause is Cause.REVIEW:
+                phase = await self._execution.begin_wait_in(tx, on, wait)
+            else:
+                phase, _ = WaitPhase.OPEN, await self._execution.standing_in(tx, on)
             opened = await store.request(tx, new, anew=phase is WaitPhase.NEW)
             state, verdict = await store.answered(tx, on.run_id, step)
             if state is ReviewState.OPEN:
@@ -133,17 +136,6 @@ class ReviewService:
         """The decision at this step was acted on: the next request at it asks anew."""
         async with self._db.tenant_transaction(ctx) as tx:
             await store.used(tx, run_id, step)
-
-    async def cancel_of_run(self, ctx: TenantContext, run_id: str) -> None:
-        """Close what a run that ended, or undoes what it did, had asked.
-
-        A worker does that after the run's end, and somebody may have retried the run by then: what it asks in its next
-        execution stays open.
-        """
-        async with self._db.tenant_transaction(ctx) as tx:
-            closed = await store.cancel_of_run(tx, run_id, self._clock.now())
-        if closed:
-            await self._bus.publish(ctx.tenant_id, "review", {"run_id": run_id, "state": "cancelled"})
 
     # Read -----------------------------------------------------------------------------------------------
 

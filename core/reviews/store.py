@@ -224,13 +224,6 @@ async def tell(tx: Transaction, run_id: str, now: datetime, data: dict[str, Any]
     await tx.execute(SQL["tell"], run_id, now, data)
 
 
-async def cancel_of_run(tx: Transaction, run_id: str, now: datetime) -> int:
-    """Close what a run that ended, or undoes what it did, had asked; nothing of one that was retried since."""
-    if not await tx.fetch(SQL["open_of_run"], run_id):
-        return 0
-    return await tx.execute(SQL["cancel_of_run"], run_id, now)
-
-
 async def next_breach(tx: Transaction) -> datetime | None:
     """When the next open review of any tenant must escalate or expire."""
     moment: datetime | None = await tx.fetchval(SQL["next_breach"])

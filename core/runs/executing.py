@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from core.clock import Clock
 from core.db.pool import Database
-from core.ids import RunId, WorkerId
+from core.ids import RunId
+from core.queue.model import Held
 from core.runs import execution_store as store
 from core.runs.execution_store import StepEnd
 from core.runs.model import Began, Cause
@@ -56,16 +56,15 @@ class Executing:
 
     ctx: TenantContext
     run_id: RunId
-    worker_id: WorkerId
     claim: int
     budget_microusd: int
     batch_id: str | None
     thread_id: str | None
 
     @property
-    def held(self) -> store.Held:
+    def held(self) -> Held:
         """The run under this claim."""
-        return store.Held(self.run_id, self.claim)
+        return Held(self.run_id, self.claim)
 
 
 def ledger_key(run_id: str, step: int, attempt: int) -> str:
@@ -89,16 +88,6 @@ class Recorded:
         """How often the step was done before, and set aside: somebody wants it done again."""
         async with self._db.tenant_transaction(on.ctx) as tx:
             return await store.redone(tx, on.run_id, step)
-
-    async def compensate(self, on: Executing, end: dict[str, Any]) -> dict[int, str]:
-        """Begin to undo what the run did, before this end, or go on with it; the steps, undone or not, by name.
-
-        Raises ``Lost``.
-        """
-        async with self._db.tenant_transaction(on.ctx) as tx:
-            if await store.still_ours(tx, on.held) is None:
-                raise Lost
-            return await store.compensate(tx, on.held, end, self._clock.now())
 
     async def tries(self, on: Executing, step: int) -> int:
         """Attempts of the step that failed since the run was submitted or retried; not those that only could not begin

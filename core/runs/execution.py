@@ -7,6 +7,9 @@ nor paid again: ``recorded`` answers how it ended. These records are the checkpo
 The fence: every write of a step is made in the row of the run and asks whether the run still executes under our
 claim of it. A worker that lost the run (it was silent too long) writes nothing more and is told by ``Lost``; of
 ``end`` and ``park``, which give the slot back in the transaction that changes the state, it is told by the answer.
+So it does not matter how often, or how late, a write is repeated whose answer was lost.
+
+What the run asks people is closed in the transaction in which it ends, or begins to undo what it did.
 """
 
 from __future__ import annotations
@@ -83,8 +86,7 @@ class RunExecution(Recorded):
     async def reserve_more(self, on: Executing, step: int, attempt: int, part: int, amount_microusd: int) -> None:
         """Reserve more for an open attempt; ``part`` counts how often. Raises ``BudgetExceeded`` and ``Lost``."""
         async with self._db.tenant_transaction(on.ctx) as tx:
-            if not await store.still_ours(tx, on.held):
-                raise Lost
+            await self.standing_in(tx, on)
             await self._reserve_in(tx, on, f"{ledger_key(on.run_id, step, attempt)}/{part}", amount_microusd)
 
     async def _reserve_in(
@@ -113,9 +115,15 @@ class RunExecution(Recorded):
 
     async def unless_stopped_in(self, tx: Transaction, on: Executing) -> None:
         """Raise ``Lost``, or ``Paused`` when somebody has paused the run. In the caller's transaction."""
+        if await self.standing_in(tx, on) is Standing.HELD:
+            raise Paused
+
+    async def standing_in(self, tx: Transaction, on: Executing) -> Standing:
+        """What people want of the run, which is ours until the end of the caller's transaction. Raises ``Lost``."""
         stands = await store.still_ours(tx, on.held)
-        if stands is not Standing.GOES_ON:
-            raise _STOPPED_BY[stands]
+        if stands is None:
+            raise Lost
+        return stands
 
     async def finish_step(
         self,
@@ -183,8 +191,8 @@ class RunExecution(Recorded):
                 )
                 if cost_microusd and (step < 0 or not reserved):
                     await self._tell_overrun(tx, on, step, attempt)
-            if not closed and not await store.still_ours(tx, on.held):
-                raise Lost
+            if not closed:
+                await self.standing_in(tx, on)
         self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
 
     async def _tell_overrun(self, tx: Transaction, on: Executing, step: int, attempt: int) -> None:
@@ -214,9 +222,7 @@ class RunExecution(Recorded):
 
         Raises ``Lost``, and ``Paused`` before a wait that has not begun.
         """
-        stands = await store.still_ours(tx, on.held)
-        if stands is None:
-            raise Lost
+        stands = await self.standing_in(tx, on)
         newest = await store.newest_attempt(tx, on.run_id, wait.step)
         if newest is None or newest.state == "failed":
             if stands is Standing.HELD:
@@ -284,11 +290,26 @@ class RunExecution(Recorded):
         """Give the slot back and put the run into a final state; False when it is somebody else's now."""
         now = self._clock.now()
         async with self._db.tenant_statement(on.ctx) as tx:
-            ended, parent = await store.end(tx, on.run_id, on.worker_id, state, output, outcome, error, now)
-        if ended:
-            self._say(on, state, None)
-            await self._family.ended(on.ctx, state, parent)
-        return ended
+            closed, parent = await store.end(tx, on.held, state, output, outcome, error, now)
+        if closed is None:
+            return False
+        self._say(on, state, None)
+        self._say_closed(on, closed)
+        await self._family.ended(on.ctx, state, parent)
+        return True
+
+    async def compensate(self, on: Executing, end: dict[str, Any]) -> dict[int, str]:
+        """Begin to undo what the run did, before this end, or go on with it; the steps, undone or not, by name.
+
+        Raises ``Lost``.
+        """
+        async with self._db.tenant_transaction(on.ctx) as tx:
+            await store.lock_reviews(tx, on.run_id)
+            await self.standing_in(tx, on)
+            closed = await store.compensate(tx, on.held, end, self._clock.now())
+            steps = await store.to_undo(tx, on.run_id)
+        self._say_closed(on, closed)
+        return steps
 
     async def park(self, on: Executing) -> RunState | None:
         """Give the slot back and wait; the state from then on, None: the run is not ours any more.
@@ -296,9 +317,10 @@ class RunExecution(Recorded):
         ``queued``: a wait is over already. ``waiting``: somebody, who may have paused the run, ends its wait.
         ``cancelled``: somebody wants the run to stop; with something to undo it is queued once more.
         """
-        now, parent = self._clock.now(), None
+        now, parent, closed = self._clock.now(), None, 0
         async with self._db.tenant_transaction(on.ctx) as tx:
-            if await self._queue.release_in(tx, on.run_id, on.worker_id) is None:
+            await store.lock_reviews(tx, on.run_id)
+            if await self._queue.release_in(tx, on.held) is None:
                 return None
             waits = await store.open_waits(tx, on.run_id)
             if not waits:
@@ -313,13 +335,14 @@ class RunExecution(Recorded):
                 if await store.undoable(tx, on.run_id):
                     state, cause = await self._requeue(tx, on, now, "woken")
                 else:
-                    await store.finish(tx, on.run_id, state, now)
+                    closed = await store.finish(tx, on.run_id, state, now)
                 parent = await store.parent(tx, on.run_id)
         if state is RunState.QUEUED:
             await self._queue.signal_workers()
         elif state is RunState.WAITING and any(wait.wake_at for wait in waits):
             await self._bus.signal(Topic.SCHEDULER)
         self._say(on, state, cause)
+        self._say_closed(on, closed)
         if state is RunState.CANCELLED:
             await self._family.ended(on.ctx, state, parent)
         return state
@@ -327,7 +350,7 @@ class RunExecution(Recorded):
     async def hand_back(self, on: Executing) -> bool:
         """Give the slot back and queue the run at the head of its lane (a worker is to stop); a paused one waits."""
         async with self._db.tenant_transaction(on.ctx) as tx:
-            if await self._queue.release_in(tx, on.run_id, on.worker_id) is None:
+            if await self._queue.release_in(tx, on.held) is None:
                 return False
             state, cause = await self._requeue(tx, on, self._clock.now(), "handed_back")
         await self._queue.signal_workers()
@@ -350,3 +373,8 @@ class RunExecution(Recorded):
         if progress is not None:
             data["progress"] = progress
         self._bus.news.say(on.ctx.tenant_id, "run", data)
+
+    def _say_closed(self, on: Executing, questions: int) -> None:
+        """Tell screens that show what the run asked that nobody is asked any more."""
+        if questions:
+            self._bus.news.say(on.ctx.tenant_id, "review", {"run_id": on.run_id, "state": "cancelled"})

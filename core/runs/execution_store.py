@@ -11,6 +11,7 @@ from typing import Any
 from core.db.pool import Row, Transaction
 from core.db.queries import load_queries
 from core.ids import RunId
+from core.queue.model import Held
 from core.runs.model import Began, Cause, RunState, Said
 
 SQL = load_queries(__file__)
@@ -54,32 +55,28 @@ class Standing(StrEnum):
     TO_STOP = "to stop"
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A run as one claim of it: once it is released or recovered, or claimed again, nothing matches this."""
-
-    run_id: str
-    claim: int
+async def lock_reviews(tx: Transaction, run_id: str) -> None:
+    """Lock what the run asks. Whoever may end it does so before the queue is locked."""
+    await tx.execute(SQL["lock_reviews"], run_id)
 
 
-async def finish(tx: Transaction, run_id: str, state: RunState, now: datetime) -> None:
-    """Put a running run into a final state."""
-    await tx.execute(SQL["finish"], run_id, state.value, None, None, None, now)
+async def finish(tx: Transaction, run_id: str, state: RunState, now: datetime) -> int:
+    """Put a running run into a final state; how many questions that closed."""
+    return int(await tx.fetchval(SQL["finish"], run_id, state.value, None, None, None, now))
 
 
 async def end(
     tx: Transaction,
-    run_id: str,
-    worker_id: str,
+    held: Held,
     state: RunState,
     output: Any,
     outcome: str | None,
     error: dict[str, Any] | None,
     now: datetime,
-) -> tuple[bool, Parent | None]:
-    """Give the slot back and put the run into a final state; False when the slot is not this worker's any more."""
-    row = await tx.fetchrow(SQL["end"], run_id, state.value, output, outcome, error, now, worker_id)
-    return (False, None) if row is None else (bool(row["ended"]), _parent(row))
+) -> tuple[int | None, Parent | None]:
+    """Give the slot back and put the run into a final state; how many questions that closed, None: it is not ours."""
+    row = await tx.fetchrow(SQL["end"], held.run_id, held.claim, state.value, output, outcome, error, now)
+    return (None, None) if row is None else (row["closed"], _parent(row))
 
 
 async def parent(tx: Transaction, run_id: str) -> Parent | None:
@@ -122,10 +119,14 @@ async def began(tx: Transaction, run_id: str) -> Began:
     return Began(None, False, None) if row is None else Began(**row)
 
 
-async def compensate(tx: Transaction, held: Held, end: dict[str, Any], now: datetime) -> dict[int, str]:
-    """The run begins to undo what it did, or goes on with it; the names of those steps."""
-    await tx.execute(SQL["compensate"], held.run_id, held.claim, end, now)
-    return {row["step"]: row["name"] for row in await tx.fetch(SQL["to_undo"], held.run_id)}
+async def compensate(tx: Transaction, held: Held, end: dict[str, Any], now: datetime) -> int:
+    """The run begins to undo what it did, if it has not begun; how many questions that closed."""
+    return await tx.fetchval(SQL["compensate"], held.run_id, held.claim, end, now) or 0
+
+
+async def to_undo(tx: Transaction, run_id: str) -> dict[int, str]:
+    """The names of the steps that there is a way to undo, undone already or not."""
+    return {row["step"]: row["name"] for row in await tx.fetch(SQL["to_undo"], run_id)}
 
 
 async def undoable(tx: Transaction, run_id: str) -> bool:

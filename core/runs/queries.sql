@@ -144,14 +144,18 @@ update runs set state = 'failed', error = $2 where tenant_id = app.tenant() and 
 select started_at, cancel_requested, compensating from runs where tenant_id = app.tenant() and run_id = $1;
 
 -- name: finish
--- A final state, and its event.
+-- A final state, and its event; how many questions that closed.
 select app.run_finish($1, $2, $3, $4, $5, $6);
 
 -- name: end
--- The slot is given back and the run is in a final state; false when the slot is not this worker's ($7) any more.
-select case when app.release($1, $7, $6) is null then false else app.run_finish($1, $2, $3, $4, $5, $6) end as ended,
-       r.parent_run_id, r.parent_step
+-- The slot is given back and the run is in a final state; how many questions that closed, null: the slot is not this
+-- claim's any more.
+select app.run_end($1, $2, $3, $4, $5, $6, $7) as closed, r.parent_run_id, r.parent_step
 from runs r where r.tenant_id = app.tenant() and r.run_id = $1;
+
+-- name: lock_reviews
+-- What a run asks, before the queue is locked: its end will close it.
+select app.lock_reviews($1);
 
 -- name: parent
 -- Which run spawned this one, at which of its steps.
@@ -234,7 +238,8 @@ select count(*) from run_steps where run_id = $1 and step = $2 and aside;
 
 -- name: compensate
 -- The run begins to undo what it did, on its way to an end, and is held no more. What else it waits for, beside the step
--- that failed, is over: nothing but undos wakes it. Nothing happens when it has begun, or is somebody else's.
+-- that failed, is over, and so is what it asked: nothing but undos wakes it. How many questions that closed; no row when
+-- it has begun, has nothing to undo, or is somebody else's.
 with run as (
     update runs set compensating = $3, held = false, event_seq = event_seq + 1
     where tenant_id = app.tenant() and run_id = $1 and attempt = $2 and state = 'running' and compensating is null
@@ -242,9 +247,11 @@ with run as (
     returning event_seq
 ), moot as (
     delete from waits w using run where w.run_id = $1
+), told as (
+    insert into run_events (tenant_id, run_id, seq, at, kind, data)
+    select app.tenant(), $1, event_seq, $4, 'compensating', jsonb_build_object('end', $3::jsonb ->> 'end') from run
 )
-insert into run_events (tenant_id, run_id, seq, at, kind, data)
-select app.tenant(), $1, event_seq, $4, 'compensating', jsonb_build_object('end', $3::jsonb ->> 'end') from run;
+select app.close_reviews($1, $4) from run;
 
 -- name: to_undo
 -- What a run did and there is a way to undo, undone already or not.

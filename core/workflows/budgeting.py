@@ -13,7 +13,6 @@ somebody stopped it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, assert_never
@@ -46,12 +45,11 @@ class Priced:
 
 
 class Budgeting:
-    """The money of one run. ``asking`` is called before people are asked."""
+    """The money of one run."""
 
-    def __init__(self, tools: Tools, on: Executing, asking: Callable[[], None]) -> None:
+    def __init__(self, tools: Tools, on: Executing) -> None:
         self._tools = tools
         self._on = on
-        self._asking = asking
         self._told: set[tuple[int, Rung]] = set()
 
     async def before(self, step: Priced) -> Taken | None:
@@ -118,7 +116,6 @@ class Budgeting:
     async def _ask(self, step: Priced, taken: Taken, balance: Balance, needed: int) -> None:
         """Returns when people said to go on, and the run's account covers the step."""
         on, tools = self._on, self._tools
-        self._asking()
         verdict = await written(partial(self._request, step, taken, balance, needed))
         if verdict is None:
             await self._tell(step, taken)

@@ -57,12 +57,10 @@ class RunExecutor:
         pool_size: int,
     ) -> None:
         self.engine = Engine(engine_dsn, worker_id, self._body, pool_size=pool_size)
-        self._worker_id = worker_id
         self._registry = registry
         self._tenants = tenants
         self._execution = execution
         self._clock = clock
-        self._reviews = reviews
         self._tools = Tools(execution, reviews, usage, rungs, limits, models, services, clock, children, patches)
         self._executions: dict[str, tuple[Run, Claim, Definition]] = {}
         self._leaving = False
@@ -125,7 +123,6 @@ class RunExecutor:
         return Executing(
             ctx,
             RunId(claim.run_id),
-            self._worker_id,
             claim.attempt,
             claim.budget_microusd,
             claim.batch_id,
@@ -142,14 +139,8 @@ class RunExecutor:
         on, state = run.performer.on, RunState(end["end"])
         if state is RunState.QUEUED:
             await written(lambda: self._execution.hand_back(on))
-            return
-        if state is RunState.WAITING:
-            ended = await written(lambda: self._execution.park(on)) is RunState.CANCELLED
+        elif state is RunState.WAITING:
+            await written(lambda: self._execution.park(on))
         else:
-            ended = await written(
-                lambda: self._execution.end(
-                    on, state, output=end.get("output"), outcome=end.get("outcome"), error=end.get("error")
-                )
-            )
-        if (ended or run.performer.undoing) and (run.performer.asked or on.claim > 1):
-            await written(lambda: self._reviews.cancel_of_run(on.ctx, on.run_id))
+            told = {name: end.get(name) for name in ("output", "outcome", "error")}
+            await written(lambda: self._execution.end(on, state, **told))

@@ -77,7 +77,7 @@ class Work:
 
 
 class Performer:
-    """Performs the steps of one run. ``asked``: people were asked something that may still be open.
+    """Performs the steps of one run.
 
     ``expired``: it was stopped because it had lasted too long; ``settled``: the end that was decided before this
     execution, if it was; ``undos``: what undoes the done steps that can be undone, by their numbers; ``undoing``: from
@@ -88,14 +88,13 @@ class Performer:
         self.tools = tools
         self.workflow = workflow
         self.cancelled = False
-        self.asked = False
         self.expired = False
         self.settled: dict[str, Any] | None = None
         self.undos: dict[int, Work] = {}
         self.undoing = False
         self.teller = Teller(tools.execution, on)
         self.on = on
-        self._budgeting = Budgeting(tools, on, self._asking)
+        self._budgeting = Budgeting(tools, on)
         self._leaving = self._cut = False
         self._tasks: set[asyncio.Future[Any]] = set()
 
@@ -142,9 +141,6 @@ class Performer:
     def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-
-    def _asking(self) -> None:
-        self.asked = True
 
     async def perform(self, number: int, work: Work) -> Any:
         """The result of a step; the module says what it raises."""

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from core.clock import FakeClock
 from core.errors import InvalidInput
-from core.ids import RunId, TenantId, UserId, WorkerId, new_id
+from core.ids import RunId, TenantId, UserId, new_id
 from core.runs.execution import Executing, Wait
 from core.runs.model import RunRequest, check_request
 from core.tenancy import ROLE_SCOPES, ActorKind, Policy, Role, TenantContext
@@ -158,7 +158,7 @@ class InMemory(Generic[In, Out]):
         own = (definition or self.definition).budget_microusd
         limits = (self.policy.budget_run_microusd, own, at_most_microusd)
         budget = min(limit for limit in limits if limit is not None)
-        return Executing(ctx, run_id, WorkerId("test"), claim, budget, None, None)
+        return Executing(ctx, run_id, claim, budget, None, None)
 
     def answer_to(self, question: Question) -> str | None:
         """What the test said about such questions in advance."""

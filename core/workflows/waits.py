@@ -29,7 +29,6 @@ async def decided(
 ) -> Verdict:
     """What people decided."""
     await performer.unless_stopped(number)
-    performer.asked = True
     verdict = await written(
         lambda: performer.tools.reviews.request(
             performer.on,

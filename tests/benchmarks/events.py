@@ -48,7 +48,7 @@ async def event_latency(
     await platform.queue.heartbeat(worker, 4)
     (claim,) = await platform.queue.claim(worker, 1)
     ctx = await platform.tenants.context_for(admin.tenant_id, actor_kind=ActorKind.RUN, actor_id=run.run_id)
-    on = Executing(ctx, run.run_id, worker, claim.attempt, claim.budget_microusd, None, None)
+    on = Executing(ctx, run.run_id, claim.attempt, claim.budget_microusd, None, None)
     written: list[float] = []
     seconds: list[float] = []
     listening = asyncio.Semaphore(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from core.ids import ReviewId, TenantId
+from core.ids import ReviewId, TenantId, WorkerId
 from core.runs.model import RunState
 from core.tenancy import Policy, Role
 from tests.fixtures.busy import BusyDashboard
@@ -40,14 +40,14 @@ async def called(work: Work) -> _Strange:
     await work.pollers.create(ctx, name=NAME, url="https://bureau.example/`x`", workflow=NAME)
     await work.submit(ctx, 2, workflow=NAME)
     failing, asking = await work.claim(WORKER, 2, codes=[f"{NAME}@1"])
-    on = await work.executing(failing, WORKER)
+    on = await work.executing(failing)
     attempt = await work.execution.begin_step(on, 1, NAME, "step", estimate_microusd=1_000)
     await work.execution.finish_step(on, 1, attempt, {}, cost_microusd=2_500)
     assert await work.execution.end(on, RunState.FAILED, outcome=NAME, error={"code": NAME, "message": NAME})
-    on = await work.executing(asking, WORKER)
+    on = await work.executing(asking)
     await work.reviews.request(on, 1, pool=NAME, title=NAME, evidence={NAME: NAME}, choices=[NAME, "decline"], sla_s=60)
     await work.execution.park(on)
-    await work.queue.leave(on.worker_id)
+    await work.queue.leave(WorkerId(WORKER))
     (review,) = await work.reviews.open(ctx)
     token = (await work.tenants.login(EVE, PEOPLE_PASSWORD)).token
     return _Strange(token, failing.run_id, review.review_id)

@@ -54,14 +54,14 @@ def test_an_operator_replays_a_dead_run_after_a_look_at_its_children_and_sees_wh
         (run,) = await work.submit(ctx, 1, workflow="doomed")
         worker = WorkerId("doomed-worker")
         (claim,) = await work.claim(worker, 1, codes=["doomed@1"])
-        on = await work.executing(claim, worker)
+        on = await work.executing(claim)
         attempt = await work.execution.begin_step(on, 1, "weigh", "step", estimate_microusd=1_000)
         await work.execution.finish_step(on, 1, attempt, {}, cost_microusd=2_500)
         three = Spawning(2, "spawn: doomed-child", of=3, at_once=3)
         await work.children.spawn(on, three, [0, 1, 2], [RunRequest("doomed-child", {})] * 3)
         (child,) = await work.claim(worker, 1, codes=["doomed-child@1"])
-        await work.finish(child, worker)
-        given_back = await work.queue.give_back(worker, run.run_id, {"code": "internal_error", "message": "It broke."})
+        await work.finish(child)
+        given_back = await work.queue.give_back(claim.held, {"code": "internal_error", "message": "It broke."})
         assert given_back is not None
         assert given_back.dead
         await work.queue.leave(worker)

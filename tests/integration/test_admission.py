@@ -64,7 +64,7 @@ async def test_a_full_queue_says_when_it_will_have_room_from_how_fast_it_drains(
     for _ in range(6):  # six runs a minute: one every ten seconds
         work.clock.advance(8)
         (claim,) = await work.claim("w", 1)
-        await work.finish(claim, "w")
+        await work.finish(claim)
     with pytest.raises(QuotaExceeded) as draining:
         await work.submit(bank, 10)
     assert draining.value.retry_after_s == pytest.approx(40)
@@ -76,13 +76,13 @@ async def test_open_runs_are_counted_wherever_they_stand_and_make_room_when_they
     bank = await work.tenant("bank", Policy(open_runs=5, concurrency_cap=3))
     await work.submit(bank, 4)
     first, second = await work.claim("w", 2)
-    on = await work.executing(first, "w")
+    on = await work.executing(first)
     await work.execution.arm_wait(on, Wait(1, "event: go", Cause.EVENT, key="go/1"))
     await work.execution.park(on)  # one parked, one executes, two are queued
     with pytest.raises(QuotaExceeded, match=r"room for 1 more run now.*queued, executing or parked") as full:
         await work.submit(bank, 2)
     assert (full.value.details["quota"], full.value.retry_after_s) == ("open_runs", 900)
-    await work.finish(second, "w")
+    await work.finish(second)
     with pytest.raises(QuotaExceeded) as full:
         await work.submit(bank, 4)
     assert full.value.retry_after_s == 120  # one has ended within a minute, and two must

@@ -33,7 +33,7 @@ async def asked(web: Web, submitter: TenantContext, pool: str = "general", terms
     await platform.queue.heartbeat(worker, 10)
     (claim,) = await platform.queue.claim(worker, 10)
     acting = await platform.tenants.context_for(submitter.tenant_id, actor_kind=ActorKind.RUN, actor_id=run_id)
-    on = Executing(acting, run_id, worker, claim.attempt, claim.budget_microusd, claim.batch_id, claim.thread_id)
+    on = Executing(acting, run_id, claim.attempt, claim.budget_microusd, claim.batch_id, claim.thread_id)
     question: dict[str, Any] = {"title": "A case", "evidence": {}, "choices": ["approve", "decline"], "sla_s": 600}
     assert await platform.reviews.request(on, 1, pool=pool, **question, terms=terms or Terms()) is None
     await platform.execution.park(on)

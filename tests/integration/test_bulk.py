@@ -52,7 +52,7 @@ async def test_a_preview_changes_nothing_and_what_changed_since_is_skipped(work:
     assert {view.state for view in await work.runs.some(ctx, [run.run_id for run in queued])} == {RunState.QUEUED}
 
     await work.control.pause(ctx, queued[0].run_id)
-    await work.finish(claim, "w")
+    await work.finish(claim)
     await work.submit(ctx, 1, "loan-approval")  # came too late to be chosen
     bulk = await work.bulk.apply(ctx, bulk.bulk_id)
     assert (bulk.state, bulk.done, bulk.skipped, bulk.left) == ("done", 3, 2, 0)
@@ -77,7 +77,7 @@ async def test_every_act_chooses_the_runs_that_it_fits(work: Work, ctx: TenantCo
     runs = await work.submit(ctx, 4)
     for claim in await work.claim("w", 3):
         state = RunState.SUCCEEDED if claim.run_id == runs[0].run_id else RunState.FAILED
-        await work.finish(claim, "w", state, error=None if state is RunState.SUCCEEDED else "bureau_down")
+        await work.finish(claim, state, error=None if state is RunState.SUCCEEDED else "bureau_down")
     chosen = {act: (await work.bulk.preview(ctx, act, Choice())).runs for act in Act}
     finished = await work.runs.list(ctx, state="failed")
     assert chosen == {Act.CANCEL: 1, Act.PAUSE: 1, Act.RESUME: 0, Act.RETRY: len(finished[0])}

@@ -76,8 +76,8 @@ async def test_what_ended_is_counted_once_whatever_is_counted_how_often(work: Wo
     await work.usage.reserve(bank, "k2", 900, run_id=second.run_id)
     await work.usage.settle(bank, "k2", 1_000)
     work.clock.advance(30)
-    await work.finish(first, "w1")
-    await work.finish(second, "w1", RunState.FAILED, error="step_failed")
+    await work.finish(first)
+    await work.finish(second, RunState.FAILED, error="step_failed")
 
     await counted.census.take()
     assert counted.value("runs_ended_total", tenant="regional-bank", state="succeeded") == 0  # not settled yet
@@ -90,7 +90,7 @@ async def test_what_ended_is_counted_once_whatever_is_counted_how_often(work: Wo
         assert counted.value("run_seconds_sum", tenant="regional-bank") == 80
         assert counted.value("queue_wait_seconds_sum", tenant="regional-bank") == 20
         assert counted.value("queue_wait_seconds_count", tenant="regional-bank") == 2
-    await work.finish(third, "w1", RunState.CANCELLED)
+    await work.finish(third, RunState.CANCELLED)
     work.clock.advance(SETTLED_S)
     await counted.census.take()
     assert counted.value("runs_ended_total", tenant="regional-bank", state="cancelled") == 1
@@ -100,7 +100,7 @@ async def test_waits_and_reviews_are_shown_by_cause_and_pool_until_they_are_over
     bank = await work.tenant("regional-bank", Policy())
     (run,) = await work.submit(bank, 1)
     (claim,) = await work.claim("w1", 1)
-    on = await work.executing(claim, "w1")
+    on = await work.executing(claim)
     asked = await work.reviews.request(
         on, 1, pool="compliance", title="Approve?", evidence={}, choices=["yes", "no"], sla_s=60
     )
@@ -129,7 +129,7 @@ async def test_one_that_leads_no_more_shows_no_queue_and_counts_nothing_twice_wh
     assert counted.value("runs_queued", tenant="regional-bank") is None
     await work.submit(bank, 1)
     (claim,) = await work.claim("w1", 1)
-    await work.finish(claim, "w1")
+    await work.finish(claim)
     work.clock.advance(60)  # somebody else counted that
     await counted.census.take()
     assert counted.value("runs_ended_total", tenant="regional-bank", state="succeeded") == 0

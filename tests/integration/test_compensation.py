@@ -191,7 +191,7 @@ async def test_a_dead_run_that_people_cancel_undoes_what_it_did(settings: Settin
         await site.platform.runs.send_event(site.admin, "go", "5", {"go": 1})
         await queue.heartbeat(BREAKS, 1)
         (claim,) = await queue.claim(BREAKS, 1)
-        await queue.give_back(BREAKS, claim.run_id, {"code": "internal", "message": "KeyError: 'x'"})
+        await queue.give_back(claim.held, {"code": "internal", "message": "KeyError: 'x'"})
         dead = await site.platform.runs.get(site.admin, run.run_id)
         assert (dead.state, effects(log)) == (RunState.DEAD, ["1", "2"])
         cancelled = await control.cancel(site.admin, run.run_id)

@@ -36,7 +36,7 @@ async def test_worker_seconds_are_counted_exactly_in_the_buckets_in_which_they_w
     work.clock.advance(30)
     first, second = await work.claim("w1", 2)
     work.clock.advance(60)
-    await work.finish(first, "w1")
+    await work.finish(first)
     work.clock.advance(90)  # the second still executes: 150 s in its slot
 
     now = work.clock.now()
@@ -69,8 +69,8 @@ async def test_the_sla_counts_runs_that_are_overdue_and_not_ended_as_late(work: 
     await work.submit(shop, 3)
     done, failed = await work.claim("w1", 2)
     work.clock.advance(5 * MINUTES)
-    await work.finish(done, "w1")
-    await work.finish(failed, "w1", RunState.FAILED, error="step_failed")
+    await work.finish(done)
+    await work.finish(failed, RunState.FAILED, error="step_failed")
     work.clock.advance(10 * MINUTES)  # the third is 15 minutes old and still queued
 
     window = await data.window(work.db, await work.operator(), work.clock.now(), seconds=3600, bucket_s=60)
@@ -87,7 +87,7 @@ async def test_the_pulse_names_why_nothing_moves_and_how_long_the_oldest_run_is_
     submitted = work.clock.now()
     await work.submit(union, 3)
     (claim,) = await work.claim("w1", 5)  # its cap lets one through
-    on = await work.executing(claim, "w1")
+    on = await work.executing(claim)
     await work.usage.reserve(on.ctx, "chat/1", 2_500)
     work.clock.advance(20)
 
@@ -115,7 +115,7 @@ async def test_a_parked_run_shows_when_it_queued_executed_and_waited(work: Work)
     start = work.clock.now()
     work.clock.advance(5)
     (claim,) = await work.claim("w1", 1)
-    on = await work.executing(claim, "w1")
+    on = await work.executing(claim)
     attempt = await work.execution.begin_step(on, 1, "verify_identity", "step")
     work.clock.advance(2)
     await work.execution.finish_step(on, 1, attempt, {"secret": "result"}, model="offline-small")
@@ -157,7 +157,7 @@ async def test_fairness_compares_those_who_kept_a_backlog_apart_from_those_who_w
     assert len(claims) == 7
     work.clock.advance(10)
     quiet = next(claim for claim in claims if claim.tenant_id == "fintech-startup")
-    await work.finish(quiet, "w1")
+    await work.finish(quiet)
     work.clock.advance(50)
 
     operator = await work.operator()
@@ -250,14 +250,14 @@ async def test_uses_of_slots_are_forgotten_a_week_after_and_never_of_a_run_that_
     bank = await work.tenant("regional-bank", Policy(concurrency_cap=10))
     await work.submit(bank, 4)
     parked, *ended = await work.claim("w1", 3)
-    on = await work.executing(parked, "w1")
+    on = await work.executing(parked)
     await work.execution.arm_wait(on, Wait(1, "approval", Cause.REVIEW))
     await work.execution.park(on)
     for claim in ended:
-        await work.finish(claim, "w1")
+        await work.finish(claim)
     work.clock.advance(7 * 86_400)
     (late,) = await work.claim("w1", 1)
-    await work.finish(late, "w1")
+    await work.finish(late)
     assert await work.queue.forget_uses() == 0
     work.clock.advance(60)
     assert await work.queue.forget_uses() == 2

@@ -53,7 +53,7 @@ async def test_a_run_that_takes_too_many_workers_with_it_is_dead_and_can_be_retr
     work.clock.advance(DEAD_AFTER_S + 1)
     assert [lost.dead for lost in await work.queue.recover()] == [False]  # counted anew
     (claim,) = await work.claim("w4", 1)
-    await work.finish(claim, "w4")
+    await work.finish(claim)
     kinds = [event.kind for event in await work.runs.events(ctx, run.run_id) if event.kind != "claimed"]
     assert kinds == ["submitted", *["recovered"] * 3, "dead", "retried", "recovered", "succeeded"]
 
@@ -61,9 +61,8 @@ async def test_a_run_that_takes_too_many_workers_with_it_is_dead_and_can_be_retr
 async def test_a_dead_run_without_anything_to_undo_is_cancelled_at_once_and_in_bulk_by_its_state(work: Work) -> None:
     ctx = await work.tenant("bank", Policy(max_recoveries=0))
     runs = await work.submit(ctx, 3)
-    for run in runs:
-        await work.claim("w", 1)
-        assert await work.queue.give_back(W, run.run_id, BROKE)
+    for claim in await work.claim("w", 3):
+        assert await work.queue.give_back(claim.held, BROKE)
     cancelled = await work.control.cancel(ctx, runs[0].run_id)
     assert (cancelled.state, cancelled.error) == (RunState.CANCELLED, None)
     with pytest.raises(Conflict):
@@ -79,23 +78,23 @@ async def test_a_dead_run_that_is_replayed_or_cancelled_finds_its_way_past_what_
     ctx = await work.tenant("bank", Policy(max_recoveries=0))
     (run,) = await work.submit(ctx, 1)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     attempt = await work.execution.begin_step(on, 1, "try", "step")
     await work.execution.fail_step(on, 1, attempt, BROKE, reserved=False)
     await work.execution.fail_for_good(on, 1, "try", "step", BROKE)
     attempt = await work.execution.begin_step(on, 2, "book", "step", undo=True)
     await work.execution.finish_step(on, 2, attempt, "room-7", reserved=False)
-    await work.queue.give_back(W, run.run_id, BROKE)
+    await work.queue.give_back(claim.held, BROKE)
     await work.control.retry(ctx, run.run_id)
     assert (await work.control.cancel(ctx, run.run_id)).state is RunState.QUEUED
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     failed, booked = await work.execution.recorded(on, 1), await work.execution.recorded(on, 2)
     assert failed is not None
     assert booked is not None
     assert (failed.error, booked.result, booked.undo) == (BROKE, "room-7", True)
     # Asked to do it all again, it does.
-    await work.queue.give_back(W, run.run_id, BROKE)
+    await work.queue.give_back(claim.held, BROKE)
     await work.control.retry(ctx, run.run_id, from_step=1)
     assert (await work.execution.recorded(on, 1), await work.execution.recorded(on, 2)) == (None, None)
 
@@ -105,21 +104,21 @@ async def test_executions_that_break_count_but_neither_handovers_nor_servers_tha
     (run,) = await work.submit(ctx, 1)
     for _ in range(3):
         (claim,) = await work.claim("w", 1)
-        assert await work.execution.hand_back(await work.executing(claim, "w"))
+        assert await work.execution.hand_back(await work.executing(claim))
         (claim,) = await work.claim("w", 1)
-        given_back = await work.queue.give_back(W, claim.run_id)
+        given_back = await work.queue.give_back(claim.held)
         assert given_back is not None
         assert not given_back.dead
         await work.claim("w", 1)
         assert [lost.dead for lost in await work.queue.recover(W)] == [False]  # the answer to the claim was lost
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     await work.execution.await_event(on, Wait(1, "event: go", Cause.EVENT, key="go/1"), "go", "1")
     await work.reviews.request(on, 2, pool="p", title="?", evidence={}, choices=["yes"], sla_s=60)
-    given_back = await work.queue.give_back(W, claim.run_id, BROKE)
+    given_back = await work.queue.give_back(claim.held, BROKE)
     assert given_back is not None
     assert given_back.dead
-    assert await work.queue.give_back(W, claim.run_id, BROKE) is None
+    assert await work.queue.give_back(claim.held, BROKE) is None
     dead = await work.runs.get(ctx, run.run_id)
     assert (dead.state, dead.error and dead.error["message"]) == (RunState.DEAD, BROKE["message"])
     assert await work.reviews.open(ctx) == []

@@ -35,7 +35,7 @@ async def work(settings: Settings) -> AsyncIterator[Work]:
 async def executing(work: Work, ctx: TenantContext, count: int = 1) -> list[Executing]:
     """Runs that a worker executes."""
     await work.submit(ctx, count)
-    return [await work.executing(claim, "w") for claim in await work.claim("w", count)]
+    return [await work.executing(claim) for claim in await work.claim("w", count)]
 
 
 async def perform(work: Work, on: Executing, step: int, estimate: int, cost: int) -> None:

@@ -54,7 +54,7 @@ async def parent_of(work: Work, ctx: TenantContext, children: ChildRuns, count: 
     """A parent that executes, and what it has spawned."""
     await work.submit(ctx, 1)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     spawned = await spawn(children, on, range(count), all_of(count))
     assert spawned is not None
     return on, spawned
@@ -77,12 +77,12 @@ async def test_children_that_end_at_the_same_time_wake_their_parent_once_with_th
     on, spawned = await parent_of(work, ctx, children, 12)
     await parked(work, on, children, spawned)
     first, *others = await work.claim("w", 12)
-    await asyncio.gather(*(work.finish(claim, "w") for claim in others))
+    await asyncio.gather(*(work.finish(claim) for claim in others))
     assert await states(work, ctx, [on.run_id]) == [RunState.WAITING]
-    await work.finish(first, "w", RunState.FAILED, error="step_failed")
+    await work.finish(first, RunState.FAILED, error="step_failed")
     assert await states(work, ctx, [on.run_id]) == [RunState.QUEUED]
     (again,) = await work.claim("w", 5)
-    ends = await children.ends(await work.executing(again, "w"), MAP, spawned)
+    ends = await children.ends(await work.executing(again), MAP, spawned)
     assert ends is not None
     assert [end.run_id for end in ends] == spawned
     assert sum(end.state is RunState.FAILED for end in ends) == 1
@@ -94,7 +94,7 @@ async def test_a_parent_that_has_not_parked_when_its_last_child_ends_goes_on(
 ) -> None:
     on, spawned = await parent_of(work, ctx, children, 2)
     assert await children.ends(on, MAP, spawned) is None
-    await asyncio.gather(*(work.finish(claim, "w") for claim in await work.claim("w", 2)))
+    await asyncio.gather(*(work.finish(claim) for claim in await work.claim("w", 2)))
     assert await work.execution.park(on) is RunState.QUEUED
 
 
@@ -102,12 +102,12 @@ async def test_a_child_that_is_retried_counts_again(work: Work, ctx: TenantConte
     on, spawned = await parent_of(work, ctx, children, 2)
     await parked(work, on, children, spawned)
     first, second = await work.claim("w", 2)
-    await work.finish(first, "w", RunState.FAILED, error="step_failed")
+    await work.finish(first, RunState.FAILED, error="step_failed")
     await work.control.retry(ctx, first.run_id)
-    await work.finish(second, "w")
+    await work.finish(second)
     assert await states(work, ctx, [on.run_id]) == [RunState.WAITING]
     (again,) = await work.claim("w", 5)
-    await work.finish(again, "w")
+    await work.finish(again)
     assert await states(work, ctx, [on.run_id]) == [RunState.QUEUED]
 
 
@@ -128,7 +128,7 @@ async def test_what_a_crash_left_of_a_cancellation_is_done_later_and_once(
     assert (stood.count(RunState.CANCELLED), stood.count(RunState.RUNNING)) == (129, 1)
     events = [event.kind for event in await work.runs.events(ctx, executing.run_id)]
     assert events.count("cancel_requested") == 1
-    await work.finish(executing, "w", RunState.CANCELLED)
+    await work.finish(executing, RunState.CANCELLED)
     assert await work.queue.faults() == []
 
 
@@ -138,28 +138,28 @@ async def test_a_retried_parent_queues_what_was_cancelled_with_it_and_a_retry_fr
     on, spawned = await parent_of(work, ctx, children, 3)
     await parked(work, on, children, spawned)
     (done,) = await work.claim("w", 1)
-    await work.finish(done, "w")
+    await work.finish(done)
     await work.control.cancel(ctx, on.run_id)
     assert sorted(await states(work, ctx, spawned)) == ["cancelled", "cancelled", "succeeded"]
     work.clock.advance(1)
     await work.control.retry(ctx, on.run_id)
     (again,) = await work.claim("w", 1)
-    assert await children.ends(await work.executing(again, "w"), MAP, spawned) is None
+    assert await children.ends(await work.executing(again), MAP, spawned) is None
     assert sorted(await states(work, ctx, spawned)) == ["queued", "queued", "succeeded"]
 
-    await work.finish(again, "w", RunState.FAILED, error="step_failed")
+    await work.finish(again, RunState.FAILED, error="step_failed")
     await work.control.retry(ctx, on.run_id, from_step=1)
     (anew,) = await work.claim("w", 1)
-    others = await spawn(children, await work.executing(anew, "w"), range(3), all_of(3))
+    others = await spawn(children, await work.executing(anew), range(3), all_of(3))
     assert others is not None
     assert set(others).isdisjoint(spawned)
-    assert await children.ends(await work.executing(anew, "w"), MAP, others) is None
+    assert await children.ends(await work.executing(anew), MAP, others) is None
 
 
 async def test_a_worker_that_lost_its_run_spawns_nothing(work: Work, ctx: TenantContext, children: ChildRuns) -> None:
     await work.submit(ctx, 1)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     assert await work.execution.hand_back(on)
     with pytest.raises(Lost):
         await spawn(children, on, [0], all_of(1))
@@ -172,19 +172,19 @@ async def test_children_that_end_together_wake_a_window_once_and_are_replaced_on
 ) -> None:
     await work.submit(ctx, 1)
     (claim,) = await work.claim("w", 1)
-    window, on = all_of(10, at_once=4), await work.executing(claim, "w")
+    window, on = all_of(10, at_once=4), await work.executing(claim)
     assert await spawn(children, on, range(4), window) is None
     assert await children.look(on, window, MAP) == Look()
     assert await work.execution.park(on) is RunState.WAITING
     first, second, third, _ = await work.claim("w", 4)
     for ended in (first, second, third):
-        await work.finish(ended, "w")
+        await work.finish(ended)
     kinds = [event.kind for event in await work.runs.events(ctx, on.run_id)]
     assert (kinds.count("woken"), await states(work, ctx, [on.run_id])) == (1, [RunState.QUEUED])
 
     (again,) = await work.claim("w", 1)
     assert again.run_id == on.run_id
-    on = await work.executing(again, "w")
+    on = await work.executing(again)
     look = await children.look(on, window, MAP)
     assert look.numbers == [4, 5, 6]
     assert await spawn(children, on, look.numbers, window) is None
@@ -201,14 +201,14 @@ async def test_a_window_goes_on_where_it_was_after_a_takeover_a_pause_and_a_fail
 ) -> None:
     await work.submit(ctx, 1)
     (claim,) = await work.claim("w", 1)
-    window, on = all_of(4, at_once=2), await work.executing(claim, "w")
+    window, on = all_of(4, at_once=2), await work.executing(claim)
     assert await spawn(children, on, range(2), window) is None
     assert await work.execution.hand_back(on)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     assert await children.look(on, window, MAP) == Look()
     for child in await work.claim("w", 2):
-        await work.finish(child, "w", RunState.FAILED if child.input["n"] else RunState.SUCCEEDED, error="no")
+        await work.finish(child, RunState.FAILED if child.input["n"] else RunState.SUCCEEDED, error="no")
     look = await children.look(on, window, MAP)
     assert (look.numbers, [end.state for end in look.ends]) == (None, [RunState.SUCCEEDED, RunState.FAILED])
     await work.execution.end(on, RunState.FAILED, error={"code": "child_failed", "message": "x"})
@@ -216,7 +216,7 @@ async def test_a_window_goes_on_where_it_was_after_a_takeover_a_pause_and_a_fail
     work.clock.advance(1)
     await work.control.retry(ctx, on.run_id)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     assert (await children.look(on, window, MAP)).numbers == [2], "the one that failed is open again"
     await work.control.pause(ctx, on.run_id)
     with pytest.raises(Paused):
@@ -224,7 +224,7 @@ async def test_a_window_goes_on_where_it_was_after_a_takeover_a_pause_and_a_fail
     await work.control.resume(ctx, on.run_id)
     assert await spawn(children, on, [2], window) is None
     for child in await work.claim("w", 2):
-        await work.finish(child, "w")
+        await work.finish(child)
     assert (await children.look(on, window, MAP)).numbers == [3]
     spawned = await spawn(children, on, [3], window)
     assert spawned is not None
@@ -232,7 +232,7 @@ async def test_a_window_goes_on_where_it_was_after_a_takeover_a_pause_and_a_fail
     assert [found[run_id] for run_id in spawned] == [0, 1, 2, 3]
     assert await children.ends(on, MAP, spawned) is None
     for child in await work.claim("w", 1):
-        await work.finish(child, "w")
+        await work.finish(child)
     ends = await children.ends(on, MAP, spawned)
     assert ends is not None
     assert [end.run_id for end in ends] == spawned
@@ -240,6 +240,6 @@ async def test_a_window_goes_on_where_it_was_after_a_takeover_a_pause_and_a_fail
     await work.execution.end(on, RunState.FAILED, error={"code": "x", "message": "x"})
     await work.control.retry(ctx, on.run_id, from_step=1)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     assert (await children.look(on, window, MAP)).numbers == [0, 1], "from the spawn on, others are spawned"
     assert await work.queue.faults() == []

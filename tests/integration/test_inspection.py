@@ -216,9 +216,9 @@ async def test_a_dead_run_is_listed_and_replayed(settings: Settings, tmp_path: P
         )
         for _ in range(2):
             await site.platform.queue.heartbeat(WorkerId("dies"), 1)
-            assert len(await site.platform.queue.claim(WorkerId("dies"), 1)) == 1
+            (claim,) = await site.platform.queue.claim(WorkerId("dies"), 1)
             why = {"code": "internal", "message": "It broke."}
-            assert await site.platform.queue.give_back(WorkerId("dies"), run.run_id, why) is not None
+            assert await site.platform.queue.give_back(claim.held, why) is not None
         (dead,) = await told(site.settings, "runs", "list", "--state", "dead")
         assert dead["run_id"] == run.run_id
         replayed = await bailiwick(site.settings, "runs", "replay", run.run_id)

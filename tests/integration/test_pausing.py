@@ -124,7 +124,7 @@ class Life:
         assert bool(claims) == bool(queued), "what is queued starts, and what is held does not"
         for claim in claims:
             run = queued[claim.run_id]
-            run.state, run.on = RunState.RUNNING, await self.work.executing(claim, "w")
+            run.state, run.on = RunState.RUNNING, await self.work.executing(claim)
 
     async def pause(self) -> None:
         if run := self.rng.choice([self.one(), next((run for run in self.runs if run.waits and not run.held), None)]):
@@ -255,7 +255,7 @@ class Life:
         await self.work.queue.wake_due()
         await self.work.queue.recover()
         for claim in await self.work.claim("w", 100):
-            await self.work.finish(claim, "w")
+            await self.work.finish(claim)
         for run in self.runs:
             assert (await self.work.runs.get(self.ctx, run.run_id)).state.final
 
@@ -280,7 +280,7 @@ async def test_all_that_a_paused_run_waited_has_its_cause(work: Work, ctx: Tenan
     await work.control.resume(ctx, run.run_id)
     work.clock.advance(1)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     work.clock.advance(2)
     wait = Wait(1, "sleep", Cause.TIMER, wake_at=work.clock.now() + timedelta(seconds=100))
     assert not await work.execution.sleep(on, wait)

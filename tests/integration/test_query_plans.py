@@ -167,10 +167,10 @@ async def read(session: Session) -> dict[str, int]:
     return {what: await session.fetchval(query, names) for what, names in READ.items()}
 
 
-async def give_back(session: Session, worker: WorkerId, claim: Claim) -> None:
+async def give_back(session: Session, claim: Claim) -> None:
     """In a transaction."""
     await session.execute("select set_config('app.tenant', $1, true)", claim.tenant_id)
-    assert await store.release(Transaction(session), claim.run_id, worker, NOW + timedelta(seconds=2)) is not None
+    assert await store.release(Transaction(session), claim.held, NOW + timedelta(seconds=2)) is not None
 
 
 async def sequential(connection: asyncpg.Connection[asyncpg.Record], query: str, *arguments: Any) -> list[str]:
@@ -251,14 +251,14 @@ async def test_claims_and_releases_read_the_same_however_much_is_held_and_left_b
                 claims, _ = await store.claim(tx, worker, 10, HEADROOM, NOW + timedelta(milliseconds=batch))
                 held += claims
                 async with session.transaction():
-                    await give_back(session, worker, held.pop(0))
+                    await give_back(session, held.pop(0))
             async with session.transaction():
                 before = await read(session)
                 assert len((await store.claim(tx, worker, 10, HEADROOM, NOW + timedelta(seconds=1)))[0]) == 10
                 claiming = {name: number - before[name] for name, number in (await read(session)).items()}
             async with session.transaction():
                 before = await read(session)
-                await give_back(session, worker, held[-1])
+                await give_back(session, held[-1])
                 releasing = {name: number - before[name] for name, number in (await read(session)).items()}
     assert claiming["estimates"] <= 10
     assert claiming["tenants"] <= 700  # the 600 that others left behind: once, not ten times

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.clock import FakeClock
-from core.ids import RunId, TenantId, WorkerId
-from core.queue.model import DEAD_AFTER_S, Claim
+from core.ids import TenantId, WorkerId
+from core.queue.model import DEAD_AFTER_S, Claim, Held
 from core.runs.execution import Wait
 from core.runs.model import Cause, Lane, RunState
 from core.settings import Settings
@@ -54,7 +54,7 @@ async def test_backlogged_tenants_share_seconds_by_weight_whatever_their_runs_la
         for end, claim in [entry for entry in busy if entry[0] <= now]:
             busy.remove((end, claim))
             used[claim.tenant_id] += int(lengths[claim.tenant_id])
-            await work.finish(claim, "w")
+            await work.finish(claim)
     shares = {name: used[name] / weights[name] for name in weights}
     jain = sum(shares.values()) ** 2 / (len(shares) * sum(share**2 for share in shares.values()))
     assert jain > 0.99, shares
@@ -66,7 +66,7 @@ async def test_a_tenant_that_was_idle_has_no_credit(work: Work) -> None:
     for _ in range(50):
         (claim,) = await work.claim("w", 1)
         work.clock.advance(1)
-        await work.finish(claim, "w")
+        await work.finish(claim)
     late = await work.tenant("late", Policy(concurrency_cap=100))
     await work.submit(late, 50)
     claims = await work.claim("w", 20)
@@ -114,10 +114,10 @@ async def test_a_worker_that_lost_its_slot_writes_nothing(work: Work) -> None:
     assert [lost.run_id for lost in await work.queue.recover()] == [run.run_id]
     (again,) = await work.claim("other", 1)
     assert again.attempt == 2
-    silent = await work.executing(claim, "silent")
+    silent = await work.executing(claim)
     assert not await work.execution.end(silent, RunState.FAILED, error={"code": "x", "message": "late"})
     assert (await work.runs.get(ctx, run.run_id)).state is RunState.RUNNING
-    await work.finish(again, "other")
+    await work.finish(again)
     assert (await work.runs.get(ctx, run.run_id)).state is RunState.SUCCEEDED
     assert await work.queue.faults() == []
 
@@ -143,7 +143,7 @@ async def test_a_wake_up_between_arming_and_parking_is_not_lost(work: Work) -> N
     ctx = await work.tenant("bank")
     await work.submit(ctx, 1)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     await work.execution.await_event(on, Wait(1, "event: go", Cause.EVENT, key="go/1"), "go", "1")
     assert await work.runs.send_event(ctx, "go", "1", {"x": 1})
     assert await work.execution.park(on) is RunState.QUEUED
@@ -154,7 +154,7 @@ async def test_due_timers_wake_their_runs_at_the_head_of_the_lane(work: Work) ->
     ctx = await work.tenant("bank", Policy(concurrency_cap=1))
     (first, _) = await work.submit(ctx, 2)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     wake_at = work.clock.advance(0)
     await work.execution.sleep(on, Wait(1, "sleep", Cause.TIMER, wake_at=wake_at))
     assert await work.execution.park(on) is RunState.WAITING
@@ -169,7 +169,7 @@ async def test_cancelling_queued_and_waiting_runs_acts_at_once(work: Work) -> No
     ctx = await work.tenant("bank", Policy(concurrency_cap=1))
     parked, queued = await work.submit(ctx, 2)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     await work.execution.arm_wait(on, Wait(1, "bureau", Cause.RATE))
     await work.execution.park(on)
     for run in (parked, queued):
@@ -186,7 +186,7 @@ async def test_one_tenant_can_neither_push_wake_nor_cancel_anothers_runs(work: W
         await work.queue.push_in(tx, [run.run_id], work.clock.now())
         assert not await work.queue.wake_in(tx, run.run_id, 1)
         assert await work.queue.cancel_in(tx, run.run_id) is None
-        assert await work.queue.release_in(tx, RunId(run.run_id), WorkerId("w")) is None
+        assert await work.queue.release_in(tx, Held(run.run_id, 0)) is None
     assert (await work.runs.get(theirs, run.run_id)).state is RunState.QUEUED
 
 
@@ -200,14 +200,14 @@ async def test_what_a_pause_or_a_cap_held_back_is_no_credit_when_it_is_lifted(wo
     for _ in range(50):
         (claim,) = await work.claim("w", 1)
         work.clock.advance(1)
-        await work.finish(claim, "w")
-    await work.finish(held, "w")
+        await work.finish(claim)
+    await work.finish(held)
     await work.tenants.change_policy(operator, lifted.tenant_id, Policy(concurrency_cap=50))
     await work.tenants.pause(operator, lifted.tenant_id, False)
     served = Counter[str]()
     for _ in range(20):
         (claim,) = await work.claim("w", 1)
         work.clock.advance(1)
-        await work.finish(claim, "w")
+        await work.finish(claim)
         served[claim.tenant_id] += 1
     assert served["lifted"] <= 11

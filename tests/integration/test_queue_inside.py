@@ -37,7 +37,7 @@ async def one_by_one(work: Work, count: int, seconds: float = 1.0) -> list[Claim
     for _ in range(count):
         claims += await work.claim("w", 1)
         work.clock.advance(seconds)
-        await work.finish(claims[-1], "w")
+        await work.finish(claims[-1])
     return claims
 
 
@@ -85,7 +85,7 @@ async def test_users_and_workflows_are_held_to_caps_of_their_own(work: Work) -> 
     claims = await work.claim("w", 50)
     assert Counter((c.user_id, c.workflow) for c in claims) == {("usr_a", "loan-approval"): 3, ("usr_b", "slow"): 2}
     assert await work.claim("w", 50) == []
-    await work.finish(next(c for c in claims if c.workflow == "slow"), "w")
+    await work.finish(next(c for c in claims if c.workflow == "slow"))
     assert [c.workflow for c in await work.claim("w", 50)] == ["slow"]
     operator = await work.operator()
     await work.tenants.change_policy(operator, ctx.tenant_id, Policy(concurrency_cap=50, user_cap=4))
@@ -115,11 +115,11 @@ async def test_idle_slots_are_lent_over_the_cap_and_paid_back_under_it(work: Wor
     assert [claim.burst for claim in claims] == [False, False, True, True, True]
     work.clock.advance(4)  # three over the cap for four seconds: a debt of 12 worker-seconds
     for claim in claims:
-        await work.finish(claim, "w")
+        await work.finish(claim)
     claims = await work.claim("w", 20)
     assert [claim.burst for claim in claims] == [False, False]
     for claim in claims:
-        await work.finish(claim, "w")
+        await work.finish(claim)
     work.clock.advance(2)  # two under the cap for two seconds: a debt of 8
     await work.submit(other, 1)
     claims = await work.claim("w", 3)
@@ -173,12 +173,12 @@ async def test_every_second_of_a_wait_has_its_cause(work: Work, owner_dsn: str) 
     work.clock.advance(3)  # at its cap
     await work.tenants.pause(operator, ctx.tenant_id, True)
     work.clock.advance(5)  # paused
-    await work.finish(claim, "w")
+    await work.finish(claim)
     await work.tenants.pause(operator, ctx.tenant_id, False)
     work.clock.advance(7)  # it could start, but others are served
     (claim,) = await work.claim("w", 1)
     work.clock.advance(1)
-    await work.finish(claim, "w")
+    await work.finish(claim)
     assert await waited(owner_dsn, first) == {"no_worker_s": 2}
     assert await waited(owner_dsn, second) == {"capped_s": 3, "paused_s": 5, "no_worker_s": 2, "share_s": 7}
 

@@ -46,7 +46,7 @@ class Both:
         self.haste = haste
         self.twin = FairQueue()
         self.contexts: list[TenantContext] = []
-        self.held: dict[str, tuple[Claim, str]] = {}
+        self.held: dict[str, Claim] = {}
         self.parked: dict[str, tuple[str, Run]] = {}
         self.claims = 0
         self.bursts = 0
@@ -132,37 +132,37 @@ class Both:
         again_us = claims.again_at and _micros(claims.again_at)
         assert again_us == self.twin.again_us
         self.paced += again_us is not None
-        self.held |= {one.run_id: (one, worker) for one in claims}
+        self.held |= {one.run_id: one for one in claims}
         assert {code_of(one.workflow, one.version) for one in claims} <= set(CODES[worker])
         self.claims += len(claims)
         self.bursts += sum(one.burst for one in claims)
 
     async def end(self) -> None:
         for _ in range(min(len(self.held), self.rng.randint(1, 3))):
-            run_id, (claim, worker) = self._any(self.held)
-            await self.work.finish(claim, worker)
-            assert self.twin.release(run_id, worker, self.now) is not None
+            run_id, claim = self._any(self.held)
+            await self.work.finish(claim)
+            assert self.twin.release(run_id, self.now) is not None
             del self.held[run_id]
 
     async def hand_back(self) -> None:
         if self.held:
-            run_id, (claim, worker) = self._any(self.held)
-            assert await self.work.execution.hand_back(await self.work.executing(claim, worker))
+            run_id, claim = self._any(self.held)
+            assert await self.work.execution.hand_back(await self.work.executing(claim))
             run = self.twin.slots[run_id].run
-            self.twin.release(run_id, worker, self.now)
+            self.twin.release(run_id, self.now)
             self.twin.push(claim.tenant_id, [run], self.now, head=True)
             del self.held[run_id]
 
     async def park(self) -> None:
         if self.held:
-            run_id, (claim, worker) = self._any(self.held)
-            on = await self.work.executing(claim, worker)
+            run_id, claim = self._any(self.held)
+            on = await self.work.executing(claim)
             await self.work.execution.sleep(
                 on, Wait(claim.attempt, "sleep", Cause.TIMER, wake_at=self.work.clock.now() + timedelta(seconds=1))
             )
             await self.work.execution.park(on)
             self.parked[run_id] = (claim.tenant_id, self.twin.slots[run_id].run)
-            self.twin.release(run_id, worker, self.now)
+            self.twin.release(run_id, self.now)
             del self.held[run_id]
 
     async def wake(self) -> None:
@@ -227,7 +227,7 @@ class Both:
             assert row["running"] == user.running
             assert row["virtual_time"] == pytest.approx(user.virtual_time, abs=LOST_S)
 
-    def _any(self, held: dict[str, tuple[Claim, str]]) -> tuple[str, tuple[Claim, str]]:
+    def _any(self, held: dict[str, Claim]) -> tuple[str, Claim]:
         return self.rng.choice(list(held.items()))  # by when it came: ids of one moment are in no order
 
 

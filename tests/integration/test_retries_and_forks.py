@@ -46,7 +46,7 @@ async def site(settings: Settings) -> AsyncIterator[Site]:
 async def claimed(work: Work) -> Executing:
     """The next run, claimed."""
     (claim,) = await work.claim("w", 1)
-    return await work.executing(claim, "w")
+    return await work.executing(claim)
 
 
 async def paid(work: Work, on: Executing, step: int, cost: int) -> int:
@@ -179,9 +179,9 @@ async def test_a_fork_keeps_the_children_that_ended_well_and_spawns_the_others_a
     assert await work.children.spawn(on, many, range(3), [RunRequest("child", {"n": n}) for n in range(3)]) is None
     for claim in await work.claim("w", 3):
         if claim.input["n"] in (0, 1):
-            await work.finish(claim, "w", RunState.FAILED if claim.input["n"] else RunState.SUCCEEDED, error="no")
+            await work.finish(claim, RunState.FAILED if claim.input["n"] else RunState.SUCCEEDED, error="no")
     fork, _ = await work.control.fork(ctx, on.run_id, from_step=3)
-    await work.finish((await work.claim("w", 1))[0], "w")  # the last child of the other run
+    await work.finish((await work.claim("w", 1))[0])  # the last child of the other run
     forked = await claimed(work)
     assert forked.run_id == fork.run_id
     assert await work.execution.recorded(forked, 1) is None, "the lone child was open: it is spawned anew"

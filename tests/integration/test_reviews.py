@@ -46,8 +46,10 @@ class Desk:
         roles = roles or (Role.REVIEWER,)
         return (await self.people.login(f"{name}@{tenant}.example", tenant, *roles))[1].ctx
 
-    async def ask(self, terms: Terms = Terms(), by: TenantContext | None = None, sla_s: float = 600) -> ReviewView:
-        """A run that waits for a decision."""
+    async def ask(
+        self, terms: Terms = Terms(), by: TenantContext | None = None, sla_s: float = 600, *, parks: bool = True
+    ) -> ReviewView:
+        """A run that waits for a decision; or still executes, when it has asked."""
         by = by or self.ada
         run, _ = await self.platform.runs.submit(by, RunRequest("sample-plain", {"log": "/dev/null", "number": 1}))
         worker = WorkerId("w")
@@ -55,10 +57,11 @@ class Desk:
         claims = {claim.run_id: claim for claim in await self.platform.queue.claim(worker, 100)}
         claim = claims[run.run_id]
         acting = await self.platform.tenants.context_for(by.tenant_id, actor_kind=ActorKind.RUN, actor_id=run.run_id)
-        on = Executing(acting, run.run_id, worker, claim.attempt, claim.budget_microusd, None, None)
+        on = Executing(acting, run.run_id, claim.attempt, claim.budget_microusd, None, None)
         self.executing[run.run_id] = on
         assert await self.answer(run.run_id, terms, sla_s) is None
-        assert await self.platform.execution.park(on) is RunState.WAITING
+        if parks:
+            assert await self.platform.execution.park(on) is RunState.WAITING
         (review,) = await self.platform.reviews.find(self.ada, of_run=run.run_id)
         return review
 
@@ -327,7 +330,9 @@ async def test_strangers_see_and_change_nothing_of_a_review(desk: Desk) -> None:
     assert await reviews.get(desk.ada, review.review_id) == review
 
 
-async def test_a_worker_that_concludes_an_execution_late_leaves_open_what_the_retried_run_asks(desk: Desk) -> None:
+async def test_the_end_of_a_run_closes_what_it_asked_and_repeated_late_nothing_of_the_next_one(
+    desk: Desk,
+) -> None:
     reviews, execution, ravi = desk.platform.reviews, desk.platform.execution, await desk.person("ravi")
     run_id, failed = (await desk.ask()).run_id, {"code": "internal", "message": "It broke."}
 
@@ -343,8 +348,43 @@ async def test_a_worker_that_concludes_an_execution_late_leaves_open_what_the_re
     await desk.platform.control.retry(desk.ada, run_id, from_step=1)
     await desk.reclaimed(run_id)
     assert await desk.answer(run_id) is None
-    await reviews.cancel_of_run(early.ctx, run_id)
+    await reviews.claim(ravi, (await asked()).review_id)
+    assert not await execution.end(early, RunState.FAILED, error=failed)
     assert (await asked()).state == "open"
     assert await execution.end(desk.executing[run_id], RunState.FAILED, error=failed)
-    await reviews.cancel_of_run(early.ctx, run_id)
-    assert (await asked()).state == "cancelled"
+    assert ((await asked()).state, (await asked()).claims) == ("cancelled", [])
+
+
+async def test_a_run_that_is_cancelled_in_the_queue_asks_nothing_any_more(desk: Desk) -> None:
+    review = await desk.ask(parks=False)
+    assert await desk.platform.execution.hand_back(desk.executing[review.run_id])
+    assert (await desk.platform.control.cancel(desk.ada, review.run_id)).state is RunState.CANCELLED
+    assert (await desk.platform.reviews.get(desk.ada, review.review_id)).state == "cancelled"
+
+
+async def test_a_decision_and_the_end_of_the_run_at_one_moment_come_one_after_the_other(desk: Desk) -> None:
+    ravi, failed = await desk.person("ravi"), {"code": "internal", "message": "It broke."}
+    asked = [await desk.ask(parks=False) for _ in range(10)]
+
+    async def decided(review: ReviewView) -> str:
+        try:
+            return (await desk.platform.reviews.decide(ravi, review.review_id, "approve")).state
+        except Conflict:
+            return "cancelled"
+
+    async def ended(review: ReviewView) -> bool:
+        return await desk.platform.execution.end(desk.executing[review.run_id], RunState.FAILED, error=failed)
+
+    stands, ends = await asyncio.gather(asyncio.gather(*map(decided, asked)), asyncio.gather(*map(ended, asked)))
+    assert all(ends)
+    assert [(await desk.platform.reviews.get(ravi, one.review_id)).state for one in asked] == stands
+
+
+async def test_a_run_that_begins_to_undo_what_it_did_asks_nothing_any_more(desk: Desk) -> None:
+    review, execution = await desk.ask(parks=False), desk.platform.execution
+    on = desk.executing[review.run_id]
+    attempt = await execution.begin_step(on, 2, "book", "step", undo=True)
+    await execution.finish_step(on, 2, attempt, "room-7", reserved=False)
+    for _ in range(2):  # the second time goes on with it
+        assert await execution.compensate(on, {"end": "failed"}) == {2: "book"}
+        assert (await desk.platform.reviews.get(desk.ada, review.review_id)).state == "cancelled"

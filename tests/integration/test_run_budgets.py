@@ -29,7 +29,7 @@ async def with_ten_cents(work: Work, ctx: TenantContext) -> Executing:
     """A run that executes under a budget of its own."""
     await work.submit(ctx, 1)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     await work.control.budget(ctx, on.run_id, usd("0.10"))
     return on
 
@@ -43,7 +43,7 @@ async def test_a_budget_is_never_less_than_what_is_used_and_no_more_than_the_pol
         spawned = await work.children.spawn(on, Spawning(1, "spawn: child"), [0], [RunRequest("child", {})])
         assert spawned is not None
         (claim,) = await work.claim("w", 1)
-        child = await work.executing(claim, "w")
+        child = await work.executing(claim)
         assert claim.budget_microusd == usd("0.10"), "what its parent has left"
         attempt = await work.execution.begin_step(child, 1, "work", "step", usd("0.04"))
         await work.execution.finish_step(child, 1, attempt, None, cost_microusd=usd("0.03"))
@@ -91,7 +91,7 @@ async def test_a_child_that_asks_for_money_and_works_on_another_step_and_a_new_b
         on = await with_ten_cents(work, ctx)
         await work.children.spawn(on, Spawning(1, "spawn: child"), [0], [RunRequest("child", {})])
         (claim,) = await work.claim("w", 1)
-        child = await work.executing(claim, "w")
+        child = await work.executing(claim)
         asked = await work.reviews.request(
             child, 1, pool="budget", title="?", evidence={}, choices=["raise", "stop"], sla_s=60, cause=Cause.BUDGET
         )

@@ -93,7 +93,7 @@ async def test_a_parked_run_is_found_and_ended_with_what_it_had_asked_people(wor
     await work.submit(patient, 1)
     work.clock.advance(60)  # in the queue it does not count
     for claim in await work.claim("w", 3):
-        on = await work.executing(claim, "w")
+        on = await work.executing(claim)
         await work.reviews.request(on, 1, pool="p", title="t", evidence={}, choices=["approve", "decline"], sla_s=3_600)
         await work.execution.park(on)
     work.clock.advance(LIMIT_S)
@@ -117,7 +117,7 @@ async def test_a_run_that_was_woken_meanwhile_goes_on(work: Work) -> None:
     bank = await work.tenant("bank", Policy(max_duration_s=LIMIT_S))
     await work.submit(bank, 1)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     await work.execution.arm_wait(on, Wait(1, "sleep", Cause.TIMER, wake_at=work.clock.now()))
     await work.execution.park(on)
     work.clock.advance(LIMIT_S + 1)

@@ -51,7 +51,7 @@ async def executing(work: Work, ctx: TenantContext) -> Executing:
     """A run that executes."""
     await work.submit(ctx, 1)
     (claim,) = await work.claim("w", 1)
-    return await work.executing(claim, "w")
+    return await work.executing(claim)
 
 
 def words(count: int, start: int = 0) -> list[Said]:
@@ -123,7 +123,7 @@ async def test_followers_that_are_cut_see_everything_once_and_in_order_though_re
         ctx = await platform.tenants.context_for(
             TenantId("bank"), actor_kind=ActorKind.RUN, actor_id=run.run_id, scopes=frozenset({Scope.RUNS_READ})
         )
-        on = Executing(ctx, run.run_id, WorkerId("w"), claim.attempt, claim.budget_microusd, None, None)
+        on = Executing(ctx, run.run_id, claim.attempt, claim.budget_microusd, None, None)
 
         async def write() -> None:
             for number in range(0, SAID, 10):

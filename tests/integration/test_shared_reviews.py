@@ -28,7 +28,7 @@ async def asked(work: Work, ctx: TenantContext, *, sla_s: float = 600, terms: Te
     """The run of a case that waits for a decision."""
     (run,) = await work.submit(ctx, 1)
     (claim,) = await work.claim("w", 10)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     await work.reviews.request(
         on,
         1,

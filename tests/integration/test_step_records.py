@@ -39,13 +39,13 @@ async def ctx(work: Work) -> TenantContext:
 async def test_a_worker_that_lost_its_run_records_nothing_more_about_its_steps(work: Work, ctx: TenantContext) -> None:
     (run,) = await work.submit(ctx, 1)
     (claim,) = await work.claim("silent", 1)
-    silent = await work.executing(claim, "silent")
+    silent = await work.executing(claim)
     first = await work.execution.begin_step(silent, 1, "pay", "step", estimate_microusd=1_000)
     work.clock.advance(DEAD_AFTER_S + 1)
     assert len(await work.queue.recover()) == 1
     await _writes_nothing(work, silent, first)  # while the run is queued again
     (claim,) = await work.claim("other", 1)
-    again = await work.executing(claim, "other")
+    again = await work.executing(claim)
     await _writes_nothing(work, silent, first)  # while another worker executes it
     assert await work.execution.recorded(again, 1) is None
     second = await work.execution.begin_step(again, 1, "pay", "step", estimate_microusd=1_000)
@@ -68,7 +68,7 @@ async def test_an_undo_is_paid_once_whatever_is_left_and_however_often_it_is_beg
     ctx = await work.tenant("bank", Policy(budget_run_microusd=100))
     (run,) = await work.submit(ctx, 1)
     (claim,) = await work.claim("silent", 1)
-    silent = await work.executing(claim, "silent")
+    silent = await work.executing(claim)
     for step in (1, 2):
         attempt = await work.execution.begin_step(silent, step, "book", "step", 50, undo=True)
         await work.execution.finish_step(silent, step, attempt, None, cost_microusd=50)
@@ -77,7 +77,7 @@ async def test_an_undo_is_paid_once_whatever_is_left_and_however_often_it_is_beg
     work.clock.advance(DEAD_AFTER_S + 1)
     assert len(await work.queue.recover()) == 1  # it died between the promise and the payment
     (claim,) = await work.claim("other", 1)
-    other = await work.executing(claim, "other")
+    other = await work.executing(claim)
     assert await work.execution.begin_step(other, -2, "undo book", "undo", 40) == 2
     assert (await work.usage.balance(ctx, run.run_id)).reserved_microusd == 40
     with pytest.raises(Lost):
@@ -101,7 +101,7 @@ async def test_a_run_that_begins_to_undo_is_paused_no_more_and_woken_by_nothing_
 ) -> None:
     (run,) = await work.submit(ctx, 1)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     attempt = await work.execution.begin_step(on, 1, "book", "step", undo=True)
     await work.execution.finish_step(on, 1, attempt, None, reserved=False)
     await work.execution.await_event(on, Wait(2, "event: go", Cause.EVENT, key="go/1"), "go", "1")
@@ -125,7 +125,7 @@ async def test_a_wait_that_is_over_before_the_run_has_parked_lets_it_go_on_whate
     (run,) = await work.submit(ctx, 1)
     for number in (1, 2):
         (claim,) = await work.claim("w", 1)
-        on = await work.executing(claim, "w")
+        on = await work.executing(claim)
         await work.execution.await_event(on, Wait(2, "event: go", Cause.EVENT, key="go/1"), "go", "1")
         if number == 1:  # beside it a call that must wait, and a step that takes longer
             soon = work.clock.now() + timedelta(seconds=1)
@@ -152,7 +152,7 @@ async def _writes_nothing(work: Work, silent: Executing, attempt: int) -> None:
 async def test_a_run_that_is_to_stop_neither_begins_a_step_nor_waits(work: Work, ctx: TenantContext) -> None:
     (run,) = await work.submit(ctx, 1)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     assert await work.execution.await_event(on, GO, "go", "1") is None
     await work.control.cancel(ctx, run.run_id)
     with pytest.raises(Cancelled):
@@ -168,7 +168,7 @@ async def test_a_run_that_is_to_stop_neither_begins_a_step_nor_waits(work: Work,
 async def test_a_step_that_failed_for_good_fails_alike_until_the_run_is_retried(work: Work, ctx: TenantContext) -> None:
     (run,) = await work.submit(ctx, 1)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     attempt = await work.execution.begin_step(on, 1, "pay", "step")
     await work.execution.fail_step(on, 1, attempt, ERROR)
     assert await work.execution.recorded(on, 1) is None, "it may be tried again"
@@ -183,7 +183,7 @@ async def test_a_step_that_failed_for_good_fails_alike_until_the_run_is_retried(
     await work.execution.end(on, RunState.FAILED, error=ERROR)
     await work.control.retry(ctx, run.run_id)
     (claim,) = await work.claim("w", 1)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     assert await work.execution.recorded(on, 1) is None
     assert await work.execution.begin_step(on, 1, "pay", "step") == 2
 
@@ -213,7 +213,7 @@ async def test_a_run_that_goes_on_with_other_steps_than_before_fails_and_says_so
         run, _ = await site.platform.runs.submit(site.admin, request)
         await site.platform.queue.heartbeat(WorkerId("older"), 1)
         (claim,) = await site.platform.queue.claim(WorkerId("older"), 1)
-        on = Executing(site.admin, run.run_id, WorkerId("older"), claim.attempt, claim.budget_microusd, None, None)
+        on = Executing(site.admin, run.run_id, claim.attempt, claim.budget_microusd, None, None)
         attempt = await site.platform.execution.begin_step(on, 1, "what it was called", "step")
         await site.platform.execution.finish_step(on, 1, attempt, "done")
         await site.platform.execution.hand_back(on)

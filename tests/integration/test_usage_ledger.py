@@ -327,8 +327,8 @@ async def test_what_a_dead_process_promised_comes_back_unless_its_run_may_still_
     for number, run_id in enumerate([None, executing.run_id, ended.run_id, parked.run_id, "run_that_never_was"]):
         await work.usage.reserve(ctx, f"old-{number}", 10, run_id=run_id)
     await work.usage.reserve(other, "old", 10)
-    await work.finish(claims[ended.run_id], "w", RunState.FAILED)
-    on = await work.executing(claims[parked.run_id], "w")
+    await work.finish(claims[ended.run_id], RunState.FAILED)
+    on = await work.executing(claims[parked.run_id])
     await work.execution.arm_wait(on, Wait(1, "timer", Cause.TIMER))
     await work.execution.park(on)
     work.clock.advance(HOUR_S)
@@ -339,7 +339,7 @@ async def test_what_a_dead_process_promised_comes_back_unless_its_run_may_still_
     assert await work.usage.release_forsaken(HOUR_S - 1) == 0
     assert (await work.usage.balance(ctx)).reserved_microusd == 30  # of the two runs, and the young one
     assert (await work.usage.balance(other)).reserved_microusd == 0
-    await work.finish(claims[executing.run_id], "w")
+    await work.finish(claims[executing.run_id])
     assert await work.usage.release_forsaken(HOUR_S - 1) == 1
     await books_balance(owner_dsn)
 

@@ -37,7 +37,7 @@ async def learned(work: Work, ctx: TenantContext) -> None:
     await work.submit(ctx, 1)
     (claim,) = await work.claim("teacher", 1, slots=1)
     work.clock.advance(RUN_S)
-    await work.finish(claim, "teacher")
+    await work.finish(claim)
     assert await work.queue.leave(WorkerId("teacher"))
 
 
@@ -53,7 +53,7 @@ async def starts(work: Work, slots: int, expected: int) -> dict[str, float]:
     while len(started) < expected:
         at = (work.clock.now() - began).total_seconds()
         for claim in [claim for ends, claim in held if ends <= at]:
-            await work.finish(claim, "w")
+            await work.finish(claim)
         held = [one for one in held if one[0] > at]
         for claim in await work.claim("w", slots - len(held), slots=slots):
             started[claim.run_id] = at
@@ -166,13 +166,13 @@ async def test_all_waiting_of_a_run_is_divided_by_cause_while_it_lasts_and_after
     (claim,) = await work.claim("w", 1, slots=2)
     work.clock.advance(5)  # the second waits for the cap
     assert (await work.runs.standing(bank, second)).waited_s == {Cause.NO_WORKER: 3, Cause.CAP: 5}
-    await work.finish(claim, "w")
+    await work.finish(claim)
     await work.tenants.pause(operator, bank.tenant_id, True)
     work.clock.advance(7)
     await work.tenants.pause(operator, bank.tenant_id, False)
     work.clock.advance(2)  # nobody claims: the share of others
     (claim,) = await work.claim("w", 1, slots=2)
-    on = await work.executing(claim, "w")
+    on = await work.executing(claim)
     wake_at = work.clock.now() + timedelta(seconds=11)
     await work.execution.arm_wait(on, Wait(1, "sleep", Cause.TIMER, wake_at=wake_at))
     await work.execution.park(on)
@@ -182,7 +182,7 @@ async def test_all_waiting_of_a_run_is_divided_by_cause_while_it_lasts_and_after
     work.clock.advance(7)
     await work.queue.wake_due()
     (claim,) = await work.claim("w", 1, slots=2)
-    await work.finish(claim, "w")
+    await work.finish(claim)
     work.clock.advance(1_000)
     ended = await work.runs.get(bank, second.run_id)
     waited = (await work.runs.standing(bank, ended)).waited_s
@@ -205,7 +205,7 @@ async def test_waiting_for_code_is_told_from_waiting_for_a_worker_and_for_others
     (claim,) = await work.claim("new", 1, slots=2, codes=new)
     work.clock.advance(7)  # the second waits for the cap
     await work.queue.heartbeat(WorkerId("new"), 2, draining=True, codes=new)
-    await work.finish(claim, "new")
+    await work.finish(claim)
     work.clock.advance(11)  # one that drains takes nothing
     assert await work.queue.leave(WorkerId("new"))
     work.clock.advance(13)
@@ -216,7 +216,7 @@ async def test_waiting_for_code_is_told_from_waiting_for_a_worker_and_for_others
     await work.queue.heartbeat(WorkerId("newer"), 2, draining=True, codes=new)
     work.clock.advance(17)  # of no concern to what executes
     assert (await work.runs.standing(bank, second)).waited_s == waiting
-    await work.finish(claim, "newer")
+    await work.finish(claim)
     ended = [await work.runs.get(bank, run.run_id) for run in (first, second)]
     assert [(await work.runs.standing(bank, run)).waited_s for run in ended] == [began, waiting]
     owner = await asyncpg.connect(owner_dsn)

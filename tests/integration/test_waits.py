@@ -47,7 +47,7 @@ async def executing(work: Work, ctx: TenantContext) -> tuple[RunView, Executing]
 async def claimed(work: Work) -> Executing:
     """The next run, claimed."""
     (claim,) = await work.claim("w", 1)
-    return await work.executing(claim, "w")
+    return await work.executing(claim)
 
 
 async def test_an_event_sent_at_the_moment_in_which_a_run_begins_to_wait_is_not_missed(
@@ -89,7 +89,7 @@ async def test_an_event_reaches_all_that_wait_for_it_however_many_they_are(
     assert await work.runs.send_event(ctx, "go", "1", {"x": 1})
     assert len(await work.queue.wake_due()) == 3
     for claim in await work.claim("w", 5):
-        found = await work.execution.await_event(await work.executing(claim, "w"), GO, "go", "1")
+        found = await work.execution.await_event(await work.executing(claim), GO, "go", "1")
         assert found == {"payload": {"x": 1}}
 
 
@@ -177,7 +177,7 @@ async def test_reasons_in_another_form_than_a_list_do_not_break_the_summary(work
     ]
     await work.submit(ctx, len(outputs))
     for claim, output in zip(await work.claim("w", len(outputs)), outputs, strict=True):
-        await work.finish(claim, "w", output=output, outcome="declined")
+        await work.finish(claim, output=output, outcome="declined")
     assert [(reason.reason, reason.count) for reason in await work.runs.declined_summary(ctx)] == [("score", 1)]
 
 

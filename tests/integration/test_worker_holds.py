@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from core.runs.model import RunRequest
+from core.runs.execution import Executing
+from core.runs.model import RunRequest, RunState
 from core.settings import Settings
-from core.tenancy import TenantContext
 from tests.fixtures.workers import site_in, working
 
 DEADLINE_S = 30
@@ -21,20 +22,22 @@ async def test_a_run_that_is_claimed_again_before_its_last_execution_is_conclude
     log, hold = tmp_path / "effects", tmp_path / "hold"
     concluding, go_on, concluded = asyncio.Event(), asyncio.Event(), asyncio.Event()
     async with site_in(settings) as site, working(site) as worker:
-        control, reviews = site.platform.control, site.platform.reviews
+        control, execution = site.platform.control, site.platform.execution
         work = {"log": str(log), "hold": str(hold)}
         run, _ = await site.platform.runs.submit(site.admin, RunRequest("sample-undo-held", work))
         await site.ended([run])
-        close = reviews.cancel_of_run
+        end = execution.end
 
-        async def slowly(ctx: TenantContext, run_id: str) -> None:
+        async def slowly(on: Executing, state: RunState, **told: Any) -> bool:
+            """Written at once, and answered when the run executes again."""
+            ended = await end(on, state, **told)
             if not concluding.is_set():
                 concluding.set()
                 await go_on.wait()
-            await close(ctx, run_id)
-            concluded.set()
+                concluded.set()
+            return ended
 
-        monkeypatch.setattr(reviews, "cancel_of_run", slowly)
+        monkeypatch.setattr(execution, "end", slowly)
         await site.ended([await control.retry(site.admin, run.run_id)])
         await asyncio.wait_for(concluding.wait(), DEADLINE_S)
         hold.touch()

@@ -32,7 +32,7 @@ async def open_review(web: Web, ctx: TenantContext, run_id: RunId) -> str:
     claims = await platform.queue.claim(worker, 10)
     (claim,) = [claim for claim in claims if claim.run_id == run_id]
     acting = await platform.tenants.context_for(ctx.tenant_id, actor_kind=ActorKind.RUN, actor_id=run_id)
-    on = Executing(acting, run_id, worker, claim.attempt, claim.budget_microusd, claim.batch_id, claim.thread_id)
+    on = Executing(acting, run_id, claim.attempt, claim.budget_microusd, claim.batch_id, claim.thread_id)
     asked: dict[str, Any] = {"pool": "general", "title": "A case", "evidence": {}, "choices": ["approve"]}
     assert await platform.reviews.request(on, 1, **asked, sla_s=60) is None
     (review,) = await platform.reviews.open(ctx)

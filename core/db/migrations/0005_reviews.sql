@@ -50,6 +50,23 @@ create index reviews_shared_decided on reviews (decided_by, decided_at desc) whe
 create index reviews_recent on reviews (tenant_id, created_at desc);
 select app.fence('reviews', 'select, insert, update');
 
+-- What a run asks is locked, before the queue is, by whoever may end the run, and closed with it, in one transaction:
+-- nobody is asked, and nothing escalates, about a run that has ended. With the rights of their caller.
+create function app.lock_reviews(p_run_id text) returns void language plpgsql as $$
+begin
+    perform from reviews v where v.tenant_id = app.tenant() and v.run_id = p_run_id and v.state = 'open' for update;
+end $$;
+
+-- How many were open.
+create function app.close_reviews(p_run_id text, p_now timestamptz) returns integer language plpgsql as $$
+declare closed integer;
+begin
+    update reviews v set state = 'cancelled', claims = '[]', decided_at = p_now
+    where v.tenant_id = app.tenant() and v.run_id = p_run_id and v.state = 'open';
+    get diagnostics closed = row_count;
+    return closed;
+end $$;
+
 -- When the next open review must escalate or expire; null: none will. The scheduler sleeps until then.
 create function app.reviews_next() returns timestamptz language sql stable as $$
     select min(next_at) from reviews where state = 'open' and next_at is not null and app.outside()

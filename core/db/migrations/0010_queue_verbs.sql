@@ -306,9 +306,9 @@ begin
 end $$;
 select app.control('app.claim(text, integer, double precision, timestamptz)');
 
--- Give a slot back and pay for the seconds really used. Null when this worker no longer owns the run:
--- then somebody else does, and the caller must write nothing about it.
-create function app.release(p_run_id text, p_worker text, p_now timestamptz) returns double precision
+-- Give a slot back and pay for the seconds really used. Null when it is not this claim's any more (its worker may even
+-- hold the run again, under a later one): the caller must write nothing about the run.
+create function app.release(p_run_id text, p_claim integer, p_now timestamptz) returns double precision
 language plpgsql set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
@@ -316,9 +316,9 @@ declare
     served_s double precision;
 begin
     perform from queue_tenants where tenant_id = app.tenant() for update;
-    -- By its id: "is true" keeps the planner from reading all that the worker holds.
     delete from slots s
-    where s.run_id = p_run_id and s.tenant_id = app.tenant() and (s.worker_id = p_worker) is true
+    where s.run_id = p_run_id and s.tenant_id = app.tenant()
+      and exists (select from runs r where r.run_id = p_run_id and r.attempt = p_claim)
     returning * into held;
     if not found then return null; end if;
     served_s := greatest(0, extract(epoch from p_now - held.claimed_at));
@@ -346,10 +346,10 @@ begin
                              extract(epoch from held.claimed_at - run.queued_at) - held.capped_s - held.paused_s)),
            app.no_code_s(run.workflow || '@' || run.version, run.queued_at, held.claimed_at, held.no_worker_s)
     from run;
-    update workers w set held = w.held - 1 where w.worker_id = p_worker;
+    update workers w set held = w.held - 1 where w.worker_id = held.worker_id;
     return served_s;
 end $$;
-select app.control('app.release(text, text, timestamptz)');
+select app.control('app.release(text, integer, timestamptz)');
 
 -- A wait is over: delete it and, if its run is parked, queue the run at the head of its lane (a held one when it is
 -- resumed). A run that has not parked yet goes on instead when it tries to, whatever else it waits for. False when there

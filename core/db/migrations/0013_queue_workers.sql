@@ -108,18 +108,17 @@ select app.control('app.worker_leave(text, timestamptz)');
 
 -- Take a run from the worker that holds it, in a transaction of the run's tenant: pay for what was used, and let it
 -- go on at the head of its lane (app.queue_again). p_why: the error that broke the execution, or that its worker died;
--- null: nobody is to blame. A run that has more of those than its tenant's policy allows is dead: what it waited for and
--- had asked is closed, and nothing happens until people retry or cancel it. The state from then on; null: that worker
--- does not hold it.
-create function app.take_back(p_run_id text, p_worker text, p_why jsonb, p_now timestamptz) returns text
+-- null: nobody is to blame. A run that has more of those than its tenant's policy allows is dead: nothing happens until
+-- people retry or cancel it. The state from then on; null: that claim of it is over.
+create function app.take_back(p_run_id text, p_claim integer, p_why jsonb, p_now timestamptz) returns text
 language plpgsql as $$
 declare
     times  integer;
     number integer;
     most   integer;
 begin
-    perform 1 from reviews where tenant_id = app.tenant() and run_id = p_run_id and state = 'open' for update;
-    if app.release(p_run_id, p_worker, p_now) is null then return null; end if;
+    perform app.lock_reviews(p_run_id);
+    if app.release(p_run_id, p_claim, p_now) is null then return null; end if;
     if p_why is not null then
         update runs r set recoveries = r.recoveries + 1, event_seq = r.event_seq + 1 where r.run_id = p_run_id
         returning r.recoveries, r.event_seq into times, number;
@@ -129,7 +128,6 @@ begin
         from tenants t join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
         where t.tenant_id = app.tenant();
         if times > most then
-            update reviews set state = 'cancelled', decided_at = p_now where run_id = p_run_id and state = 'open';
             perform app.run_finish(p_run_id, 'dead', null, null, p_why || jsonb_build_object('details',
                 jsonb_build_object('recoveries', times, 'limit', most)), p_now);
             return 'dead';
@@ -150,13 +148,13 @@ declare
 begin
     perform app.outside();
     perform pg_advisory_xact_lock(7301);
-    for lost in select s.*, w.heartbeat_at < p_dead_before as died
-                from slots s join workers w on w.worker_id = s.worker_id
+    for lost in select s.*, r.attempt as claim, w.heartbeat_at < p_dead_before as died
+                from slots s join workers w on w.worker_id = s.worker_id join runs r on r.run_id = s.run_id
                 where (w.worker_id = p_worker and s.run_id <> all (p_keep)) or w.heartbeat_at < p_dead_before
                 order by s.tenant_id, s.run_id
     loop
         perform set_config('app.tenant', lost.tenant_id, true);
-        state := app.take_back(lost.run_id, lost.worker_id, case when lost.died then jsonb_build_object(
+        state := app.take_back(lost.run_id, lost.claim, case when lost.died then jsonb_build_object(
             'code', 'worker_died', 'message', format('Its worker %s died.', lost.worker_id)) end, p_now);
         if state is not null then
             tenant_id := lost.tenant_id; run_id := lost.run_id; worker_id := lost.worker_id;
@@ -179,21 +177,22 @@ $$;
 select app.control('app.longest_silent()');
 
 -- A worker gives back a run whose execution broke (p_why), or that it could not reach a server for (null): it may not
--- even know the run's tenant well enough to act for it. Its tenant and its state from then on; no row: not its run.
-create function app.give_back(p_run_id text, p_worker text, p_why jsonb, p_now timestamptz)
-returns table (tenant_id text, state text)
+-- even know the run's tenant well enough to act for it. Whose it is, who held it and its state from then on; no row: that
+-- claim of it is over.
+create function app.give_back(p_run_id text, p_claim integer, p_why jsonb, p_now timestamptz)
+returns table (tenant_id text, worker_id text, state text)
 language plpgsql as $$
 #variable_conflict use_column
 begin
     perform app.outside();
-    select s.tenant_id into tenant_id from slots s where s.run_id = p_run_id and s.worker_id = p_worker;
+    select s.tenant_id, s.worker_id into tenant_id, worker_id from slots s where s.run_id = p_run_id;
     if not found then return; end if;
     perform set_config('app.tenant', tenant_id, true);
-    state := app.take_back(p_run_id, p_worker, p_why, p_now);
+    state := app.take_back(p_run_id, p_claim, p_why, p_now);
     perform set_config('app.tenant', '', true);
     if state is not null then return next; end if;
 end $$;
-select app.control('app.give_back(text, text, jsonb, timestamptz)');
+select app.control('app.give_back(text, integer, jsonb, timestamptz)');
 
 -- How many slots are alive: the estimate of a queued run's start, and cause "no worker", need it. A worker that holds
 -- nothing is silent until somebody wakes it, or its idle look (p_idle_since: before that it would have spoken).

@@ -1,11 +1,11 @@
 -- The end of a run, its own and that which somebody else wants.
 
--- A final state, and its event; what it waited for beside the step that failed is over. A function, with the rights of its
--- caller, so that giving the slot back and the end are one statement: what both lock for the whole tenant and worker is
--- then locked for as long as the server works. Only a running run reaches it; false for any other.
+-- A final state, and its event. What it waited for beside the step that failed is over, and so is what it asked people,
+-- which the caller has locked (app.lock_reviews). Only a running run reaches it: how many questions that closed, null for
+-- any other. With the rights of its caller.
 create function app.run_finish(p_run_id text, p_state text, p_output jsonb, p_outcome text, p_error jsonb,
                                p_now timestamptz)
-returns boolean language plpgsql as $$
+returns integer language plpgsql as $$
 declare number integer;
 begin
     update runs r
@@ -15,14 +15,25 @@ begin
         event_seq = r.event_seq + 1
     where r.tenant_id = app.tenant() and r.run_id = p_run_id and r.state = 'running'
     returning r.event_seq into number;
-    if not found then return false; end if;
+    if not found then return null; end if;
     if p_state <> 'succeeded' then
         delete from waits where run_id = p_run_id;
     end if;
     insert into run_events (tenant_id, run_id, seq, at, kind, data)
     values (app.tenant(), p_run_id, number, p_now, p_state,
             jsonb_build_object('outcome', p_outcome, 'error', p_error));
-    return true;
+    return app.close_reviews(p_run_id, p_now);
+end $$;
+
+-- A worker's slot is given back and its run ends, in one statement: what both lock for the whole tenant and worker is
+-- then locked for as long as the server works. Null: that claim of the run is over.
+create function app.run_end(p_run_id text, p_claim integer, p_state text, p_output jsonb, p_outcome text, p_error jsonb,
+                            p_now timestamptz)
+returns integer language plpgsql as $$
+begin
+    perform app.lock_reviews(p_run_id);
+    if app.release(p_run_id, p_claim, p_now) is null then return null; end if;
+    return app.run_finish(p_run_id, p_state, p_output, p_outcome, p_error, p_now);
 end $$;
 
 -- Whether a run has done something that there is a way to undo, and that is not undone: before it ends badly it executes
@@ -36,23 +47,23 @@ create function app.undoable(p_run_id text) returns boolean language sql stable 
 $$;
 
 -- Cancel: at once when queued, waiting or dead, by request when running, or when it did what can be undone: then it
--- executes once more, a dead one with its deaths and its duration counted anew. What it had asked people is closed.
--- Returns the state it was in and the one from then on, no row when there is no such run. Reviews are locked before the
--- queue, as where they are decided.
+-- executes once more, a dead one with its deaths and its duration counted anew. What it waited for, and had asked, is
+-- over. Returns the state it was in and the one from then on, no row when there is no such run.
 create function app.queue_cancel(p_run_id text, p_now timestamptz) returns table (was text, state text)
 language plpgsql as $$
 #variable_conflict use_column
 begin
-    perform 1 from reviews where tenant_id = app.tenant() and run_id = p_run_id and state = 'open' for update;
+    perform app.lock_reviews(p_run_id);
     perform 1 from queue_tenants where tenant_id = app.tenant() for update;
     update runs r set held = false, ready = false where r.run_id = p_run_id and r.tenant_id = app.tenant()
     returning r.state into was;
     if not found then return; end if;
     if was = 'queued' then
         perform app.queue_left(p_run_id, p_now);
-    elsif was = 'waiting' then
+    end if;
+    if was in ('queued', 'waiting') then
         delete from waits where run_id = p_run_id;
-        update reviews set state = 'cancelled', decided_at = p_now where run_id = p_run_id and state = 'open';
+        perform app.close_reviews(p_run_id, p_now);
     end if;
     state := was;
     if was = 'running' then

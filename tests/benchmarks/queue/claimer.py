@@ -16,8 +16,8 @@ from core.clock import SystemClock
 from core.db.pool import Database
 from core.db.queries import load_queries
 from core.errors import BailiwickError, Unavailable
-from core.ids import RunId, TenantId, WorkerId
-from core.queue.model import Claim
+from core.ids import TenantId, WorkerId
+from core.queue.model import Claim, Held
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.settings import Settings
@@ -56,11 +56,11 @@ class Claimer:
         claims = await self._queue.claim(self._worker_id, SLOTS)
         await asyncio.sleep(random.uniform(0, 2 * _WORK_S))
         for tenant, runs in itertools.groupby(sorted(claims, key=_tenant), key=_tenant):
-            await self._end(tenant, [run.run_id for run in runs])
+            await self._end(tenant, [run.held for run in runs])
 
-    async def _end(self, tenant: TenantId, run_ids: list[RunId]) -> None:
+    async def _end(self, tenant: TenantId, held: list[Held]) -> None:
         async with self._db.tenant_transaction(context(tenant)) as tx:
-            ours = [one for one in run_ids if await self._queue.release_in(tx, one, self._worker_id) is not None]
+            ours = [one.run_id for one in held if await self._queue.release_in(tx, one) is not None]
             await tx.execute(SQL["end_runs"], ours, self._worker_id)
 
 

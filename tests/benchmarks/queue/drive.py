@@ -18,9 +18,9 @@ import asyncpg
 
 from core.db.pool import Transaction
 from core.db.queries import load_queries
-from core.ids import WorkerId
+from core.ids import RunId, WorkerId
 from core.queue import store
-from core.queue.model import HEADROOM, Claim
+from core.queue.model import HEADROOM, Claim, Held
 from core.queue.rows import Start, Terms
 from core.queue.simulator import Arrival, Outcome, Scenario, Use
 from core.tenancy import Policy
@@ -135,7 +135,7 @@ class _Drive:
         while self._ends and self._ends[0][0] <= now:
             number = heapq.heappop(self._ends)[1]
             await self._tx.fetchval(SQL["in_tenant"], self._tenant(number))
-            await store.release(self._tx, _run_id(number), WORKER, at)
+            await store.release(self._tx, Held(RunId(_run_id(number)), 1), at)
         for tenant, numbers in itertools.groupby(sorted(submitted, key=self._tenant), key=self._tenant):
             await self._tx.fetchval(SQL["in_tenant"], tenant)
             self._queued += await store.push(self._tx, [_run_id(number) for number in numbers], False, at)

@@ -114,16 +114,16 @@ async def _client(db: Database, worker: WorkerId, ends: float, back_every: int, 
         seen.calls_s.append(time.perf_counter() - called)
         seen.claimed += len(claims)
         back = claims[::back_every]
-        await _give_back(db, worker, back, seen)
+        await _give_back(db, back, seen)
         seen.released += len(back)
 
 
-async def _give_back(db: Database, worker: WorkerId, held: Sequence[Claim], seen: Claims) -> None:
+async def _give_back(db: Database, held: Sequence[Claim], seen: Claims) -> None:
     """One statement for each run, as a worker does."""
     for one in held:
         try:
             async with db.tenant_statement(context(one.tenant_id)) as tx:
-                await store.release(tx, one.run_id, worker, CLOCK.now())
+                await store.release(tx, one.held, CLOCK.now())
         except Unavailable:
             seen.refused += 1
 

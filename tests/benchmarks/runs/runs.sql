@@ -44,8 +44,9 @@ select run_id, 1, tenant_id, $5, case $5 when 'event' then 'go/' || number end, 
 -- name: release_held
 -- Up to $4 slots that worker $1 holds of tenant $2 are given back, at $3; whose they were.
 select coalesce(array_agg(h.run_id), '{}')
-from (select s.run_id from slots s where s.worker_id = $1 and s.tenant_id = $2 limit $4) h
-where app.release(h.run_id, $1, $3) is not null;
+from (select s.run_id, r.attempt from slots s join runs r on r.run_id = s.run_id
+      where s.worker_id = $1 and s.tenant_id = $2 limit $4) h
+where app.release(h.run_id, h.attempt, $3) is not null;
 
 -- name: park_released
 -- What a worker writes when it parks, for the runs $1, at $2: each waits ($3: event, timer), and its event log tells.

@@ -121,11 +121,12 @@ async def test_a_run_that_ends_while_its_card_is_being_read_is_listed_once_as_it
 
 async def test_a_card_that_comes_while_the_following_of_others_ends_is_followed(site: Site) -> None:
     seat, wall = await site.seat("mia@bank.example"), Wall()
-    await site.submit(seat.ctx, 1)
+    for batch_id in ("bat_1", "bat_2"):
+        await site.submit(seat.ctx, 1, batch_id)
     live = LiveCards(site.rooms, seat, wall)
     await live.repaint([card("RunsCard", batch_id="bat_1", title="a.csv")])
-    (run,) = await site.claim(1)
-    later = card("ReviewCard", review_id=await site.review(run), state="open")
+    run, other = sorted(await site.claim(2), key=lambda on: str(on.batch_id))
+    later = card("ReviewCard", review_id=await site.review(other), state="open")
     ending = live._writings.close
 
     async def close() -> None:
@@ -136,7 +137,7 @@ async def test_a_card_that_comes_while_the_following_of_others_ends_is_followed(
     live._writings.close = close  # type: ignore[method-assign]
     await site.platform.execution.end(run, RunState.CANCELLED)
     await wall.until(lambda wall: wall.shown and wall.shown[-1].get("review_id"))
-    await site.platform.reviews.cancel_of_run(run.ctx, run.run_id)
+    await site.platform.execution.end(other, RunState.CANCELLED)
     await wall.until(lambda wall: wall.shown[-1].get("review_id") and wall.shown[-1]["state"] != "open")
     await live.close()
 

@@ -53,7 +53,7 @@ class Machine:
             return
         end, run_id = heapq.heappop(self.ends)
         self.now = max(self.now, end)
-        self.queue.release(run_id, "w", self.now)
+        self.queue.release(run_id, self.now)
 
     def served_s(self, name: str) -> float:
         """Worker-seconds of a tenant, those of runs that still execute included."""
@@ -237,7 +237,7 @@ def test_users_of_a_tenant_share_its_seconds_whatever_their_runs_last() -> None:
             heapq.heappush(ends, (machine.now + round(lasts[user] * SECOND), start.run_id))
         machine.now, run_id = heapq.heappop(ends)
         user = machine.queue.slots[run_id].run.user
-        served[user] += machine.queue.release(run_id, "w", machine.now) or 0.0
+        served[user] += machine.queue.release(run_id, machine.now) or 0.0
     assert abs(served["usr_long"] - served["usr_short"]) <= 4 * 9 + 4 * 1
 
 
@@ -256,7 +256,7 @@ def test_a_user_who_submits_one_run_after_the_other_gains_nothing() -> None:
         user = queue.slots[start.run_id].run.user
         now += 10 * SECOND if user == "usr_long" else SECOND
         queue.heartbeat("w", 1, now)
-        served[user] += queue.release(start.run_id, "w", now) or 0.0
+        served[user] += queue.release(start.run_id, now) or 0.0
     assert abs(served["usr_long"] - served["usr_short"]) <= 10 + 1
 
 
@@ -274,7 +274,7 @@ def test_versions_share_a_capped_tenant_by_age_while_workers_with_each_are_free(
         claims = ((worker, start) for worker in codes for start in queue.claim(worker, 1, HEADROOM, now * SECOND))
         worker, start = next(claims)
         served.append(start.run_id)
-        queue.release(start.run_id, worker, now * SECOND)
+        queue.release(start.run_id, now * SECOND)
     assert [place for place, run_id in enumerate(served) if run_id.startswith("new")] == [9, 19, 29]
 
 

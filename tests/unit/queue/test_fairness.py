@@ -152,8 +152,8 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(place=st.integers(0, 5), count=st.integers(1, 3))
     def release(self, place: int, count: int) -> None:
         for run_id in sorted(self.queue.slots)[place % len(self.queue.slots) :][:count]:
-            assert self.queue.release(run_id, "nobody", self.now) is None
-            assert self.queue.release(run_id, self.queue.slots[run_id].worker, self.now) is not None
+            assert self.queue.release(run_id, self.now) is not None
+            assert self.queue.release(run_id, self.now) is None
 
     @precondition(lambda self: self.queue.entries)
     @rule(place=st.integers(0, 9))
