@@ -1,8 +1,10 @@
 """The budget of one run: what it may spend in all, as people set it while it is under way.
 
-A run that asks for money is woken when its budget grows, or that of a run above it: the question is withdrawn, and the
-ladder looks again. It goes on when the step is covered now, and asks anew, with the figures of now, when it is not. Who
-waits for the next month goes on waiting: that is the policy's account.
+A run that asks for money is woken when its budget changes, or that of a run above it: the figures of its question are
+not true any more, so it is withdrawn, and the ladder looks again. It goes on when the step is covered now, and asks
+anew, with the figures of now, when it is not. A budget that is what it was changes nothing: the question stands, with
+whoever claimed it, and a request that is sent twice does nothing twice. Who waits for the next month goes on waiting:
+that is the policy's account.
 
 Reviews are locked before the queue, the queue before runs, these before accounts, as everywhere.
 """
@@ -59,8 +61,6 @@ class Budgets:
         )
         facts = after | ({"above": grown} if grown else {})
         await self._audit.record(tx, ctx, "run.budget", f"run:{run_id}", before=before, after=facts)
-        if own.after_microusd < own.before_microusd:
-            return []
         woken = []
         for row in short:
             await tx.execute(SQL["withdraw"], row["run_id"], row["step"], now)

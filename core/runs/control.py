@@ -114,12 +114,12 @@ class RunControl:
         )
 
     async def budget(self, ctx: TenantContext, run_id: str, budget_microusd: int) -> RunView:
-        """Say what a run may spend in all, its children included, in micro-USD; what it asked about money is withdrawn.
+        """Say what a run may spend in all, its children included, in micro-USD.
 
-        The run, and those below it that lacked money, go on within a second if that covers their next step, and ask
-        anew if not. The runs above it cover what it may spend more. Needs ``tenant:write``. Raises ``NotFound``;
-        ``Conflict`` when it has succeeded; ``InvalidInput`` for less than is spent or promised, or more than the policy
-        allows.
+        When that changes it, what the run and those below it asked about money is withdrawn: they go on within a second
+        if it covers their next step, and ask anew if not. The runs above it cover what it may spend more. Needs
+        ``tenant:write``. Raises ``NotFound``; ``Conflict`` when it has succeeded; ``InvalidInput`` for less than is
+        spent or promised, or more than the policy allows.
         """
         ctx.require(Scope.RUNS_READ)
         ctx.require(Scope.TENANT_WRITE)

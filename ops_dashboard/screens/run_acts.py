@@ -219,20 +219,25 @@ def _budget(run_id: str) -> None:
     run = session.ask(read)
     told = (
         f"It may spend {format_usd(run.budget_microusd)} in all, its children included, and has spent "
-        f"{format_usd(run.cost_microusd)}. What it asked people about money is withdrawn: it goes on when its next "
-        "step is covered, and asks anew when it is not."
+        f"{format_usd(run.cost_microusd)}. With another budget, what it asked people about money is withdrawn: it goes "
+        "on when its next step is covered, and asks anew when it is not."
     )
     st.write(literal(told))  # two dollars would set what is between as a formula
     amount = st.number_input(
         "Budget in USD", min_value=0.0, value=run.budget_microusd / MICRO, step=0.01, format="%.4f", key="budget_to"
     )
     if st.button("Set the budget", type="primary", key="confirm_budget"):
+        if round(amount * MICRO) == run.budget_microusd:
+            st.info("This is its budget already: nothing was changed.", icon=":material/info:")
+            return
 
         async def give(platform: Platform, who: Viewer) -> None:
             ctx = await acting(platform, who, run.tenant_id)
             await platform.control.budget(ctx, run_id, round(amount * MICRO))
 
-        _act(give, "The budget is set.")
+        if session.attempt(give, "The budget is set."):
+            _answered()
+            st.rerun()
 
 
 _DIALOGS: dict[str | None, Callable[[str], None]] = {

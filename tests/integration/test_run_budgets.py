@@ -110,6 +110,25 @@ async def test_a_child_that_asks_for_money_and_works_on_another_step_and_a_new_b
         assert await work.execution.park(child) is RunState.QUEUED
 
 
+async def test_a_question_about_money_stands_until_its_figures_are_not_true_any_more(settings: Settings) -> None:
+    async with work_in(settings, FakeClock()) as work:
+        ctx = await work.tenant("bank", ENOUGH)
+        on = await with_ten_cents(work, ctx)
+        asked = await work.reviews.request(
+            on, 1, pool="budget", title="?", evidence={}, choices=["raise", "stop"], sla_s=60, cause=Cause.BUDGET
+        )
+        assert asked is None
+        assert await work.execution.park(on) is RunState.WAITING
+        (question,) = await work.reviews.open(ctx)
+
+        same = await work.control.budget(ctx, on.run_id, usd("0.10"))
+        assert (same.state, await work.reviews.open(ctx)) == (RunState.WAITING, [question])
+        less = await work.control.budget(ctx, on.run_id, usd("0.05"))
+        assert (less.state, await work.reviews.open(ctx)) == (RunState.QUEUED, [])
+        told = [entry.after for entry in await work.audit.recent(ctx) if entry.act == "run.budget"]
+        assert told == [{"budget_microusd": usd("0.05")}, {"budget_microusd": usd("0.10")}]
+
+
 async def test_runs_that_lack_money_go_on_when_their_budget_or_that_of_their_family_covers_the_step(
     settings: Settings, tmp_path: Path
 ) -> None:
