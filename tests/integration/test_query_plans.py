@@ -227,6 +227,36 @@ async def test_what_the_dashboard_asks_every_few_seconds_reads_no_growing_table_
     assert found == {}
 
 
+async def test_a_page_of_all_runs_reads_the_newest_of_each_tenant_and_pages_of_no_more_than_fit_it(
+    filled: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    """Also by a session that has asked so often that it would keep a plan for all that can be looked for."""
+    page = 5
+    read = (
+        "select pg_stat_get_xact_tuples_returned('runs'::regclass) + pg_stat_get_xact_tuples_fetched('runs'::regclass)"
+    )
+    middle = await filled.fetchval("select submitted_at from runs where run_id = 'run_7_100'")
+    looked_for: dict[str, tuple[dict[int, Any], int]] = {
+        "all": ({}, TENANTS + page**2),
+        "of a state": ({2: "waiting"}, TENANTS + page**2),
+        "of a workflow": ({3: "w"}, TENANTS + page**2),
+        "the next page": ({7: middle, 8: "run_7_100"}, TENANTS + page**2),
+        "of one tenant": ({0: "t7"}, 1 + page),
+        "of this id": ({6: "run_7_9"}, 1),
+        "with this key": ({6: "k9"}, TENANTS),
+    }
+    found = {}
+    for name, (given, most) in [*looked_for.items(), *looked_for.items()]:
+        async with filled.transaction():
+            await filled.execute("set local role bailiwick_app")
+            await filled.execute("select set_config('app.tenant', 'platform', true)")
+            before = await filled.fetchval(read)
+            assert await filled.fetch(DASHBOARD["op_run_rows"], *map(given.get, range(9)), page)
+            if (rows := await filled.fetchval(read) - before) > most:
+                found[name] = rows
+    assert found == {}
+
+
 async def test_the_claim_uses_its_indexes(filled: asyncpg.Connection[asyncpg.Record]) -> None:
     async with filled.transaction():
         await filled.execute("set local role bailiwick_control")
