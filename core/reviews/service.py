@@ -132,10 +132,11 @@ class ReviewService:
             raise StepFailed(f"Nobody decided in time: {title}", step=wait.name, cause="review_expired")
         return verdict
 
-    async def used(self, ctx: TenantContext, run_id: str, step: int) -> None:
-        """The decision at this step was acted on: the next request at it asks anew."""
-        async with self._db.tenant_transaction(ctx) as tx:
-            await store.used(tx, run_id, step)
+    async def used(self, on: Executing, step: int) -> None:
+        """The decision at this step was acted on: the next request at it asks anew. Raises ``Lost``."""
+        async with self._db.tenant_transaction(on.ctx) as tx:
+            await store.used(tx, on.run_id, step)
+            await self._execution.standing_in(tx, on)
 
     # Read -----------------------------------------------------------------------------------------------
 

@@ -209,8 +209,12 @@ class RunExecution(Recorded):
                 raise Lost
 
     async def arm_wait(self, on: Executing, wait: Wait) -> None:
-        """Write what the run is about to park on; whoever ends the wait deletes it, parked or not yet."""
+        """Write what the run is about to park on; whoever ends the wait deletes it, parked or not yet.
+
+        Raises ``Lost``.
+        """
         async with self._db.tenant_transaction(on.ctx) as tx:
+            await self.standing_in(tx, on)
             await self.arm_wait_in(tx, on, wait)
 
     async def arm_wait_in(self, tx: Transaction, on: Executing, wait: Wait) -> None:

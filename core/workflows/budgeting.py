@@ -121,7 +121,7 @@ class Budgeting:
             await self._tell(step, taken)
             raise Parked
         raised = verdict.verdict == RAISE
-        await written(lambda: tools.reviews.used(on.ctx, on.run_id, step.number))
+        await written(lambda: tools.reviews.used(on, step.number))
         answer = RAISED if raised else STOPPED
         await written(lambda: tools.rungs.answered(on, step.number, step.name, taken, answer, verdict.decided_by))
         if not raised:

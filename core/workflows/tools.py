@@ -164,7 +164,7 @@ class Reviews(Protocol):
         """The decision; None: it is asked for and the run's wait is armed."""
         ...
 
-    async def used(self, ctx: TenantContext, run_id: str, step: int) -> None:
+    async def used(self, on: Executing, step: int) -> None:
         """The decision was acted on: the next request at this step asks anew."""
         ...
 

@@ -123,6 +123,10 @@ class Machine(RuleBasedStateMachine):
             for cause in (Cause.REVIEW, Cause.BUDGET):
                 with pytest.raises(Lost):
                     self.ask(on, 97, cause)
+            with pytest.raises(Lost):
+                self.do(self.work.reviews.used(on, 96))
+            with pytest.raises(Lost):
+                self.do(execution.arm_wait(on, Wait(95, "hall", Cause.RATE, key="hall")))
 
     @when(RunState.RUNNING)
     @rule(number=st.integers(0, 2), cause=st.sampled_from([Cause.REVIEW, Cause.BUDGET]))

@@ -24,7 +24,6 @@ from core.reviews.model import (
 )
 from core.runs.execution import Executing, Wait
 from core.runs.model import Cause
-from core.tenancy import TenantContext
 from core.workflows.in_memory.records import RecordsInMemory
 
 
@@ -91,9 +90,9 @@ class ReviewsInMemory:
             self._records.finish_wait(on, step, {"verdict": case.verdict})
         return Verdict(case.verdict, case.comment or "", case.decided_by or "", case.answer)
 
-    async def used(self, ctx: TenantContext, run_id: str, step: int) -> None:  # noqa: ARG002 - the shape of the room
+    async def used(self, on: Executing, step: int) -> None:
         """The decision was acted on: the next request at this step asks anew."""
-        self._asked[run_id][step].used = True
+        self._asked[on.run_id][step].used = True
 
     def decide(self, run_id: str, question: Question, cast: Vote, who: Decider) -> None:
         """One more vote. Raises ``InvalidInput`` and ``Conflict`` as for people."""
