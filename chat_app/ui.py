@@ -10,12 +10,14 @@ from typing import Any, cast
 
 import chainlit as cl
 import structlog
+from chainlit import server
 from chainlit.config import config
 from chainlit.context import context
-from chainlit.server import app, sio
+from chainlit.server import app, sio, validate_file_upload
 from chainlit.session import WebsocketSession
 from chainlit.socket import connection_successful
-from chainlit.types import ThreadDict
+from chainlit.types import AskFileSpec, ThreadDict
+from fastapi import UploadFile
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
@@ -98,6 +100,16 @@ async def logged_in(headers: Headers) -> cl.User | None:
 async def logged_out(request: Request, response: Response) -> None:
     """Leaving the chat is leaving the platform."""
     await services.logout(request, response)
+
+
+def check_upload(file: UploadFile, spec: AskFileSpec | None = None) -> None:
+    """Refuse a file that cannot be taken. Raises ``ValueError``; Chainlit itself fails at an empty one."""
+    if not file.size:
+        raise ValueError("The file is empty.")
+    validate_file_upload(file, spec)
+
+
+server.validate_file_upload = check_upload
 
 
 @cl.set_starters

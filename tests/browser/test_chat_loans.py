@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, expect
 
 from tests.fixtures.applications import bad, csv_file, doubtful, good
-from tests.fixtures.browser import DEADLINE_MS, FOR_RUNS_MS, Login
+from tests.fixtures.browser import DEADLINE_MS, FOR_RUNS_MS, Login, told
 from tests.fixtures.installation import Installation
 
 MIA = "mia@regional-bank.example"
@@ -68,6 +68,10 @@ def test_a_file_becomes_runs_that_survive_a_reload_and_end_after_their_reviews(l
 
 def test_asking_for_the_same_file_again_starts_nothing_twice_and_bad_rows_are_named(log_in: Login) -> None:
     mia = log_in("mia@credit-union.example")
+    empty: FilePayload = {"name": "empty.csv", "mimeType": "text/csv", "buffer": b""}
+    expect(mia.page.locator("#upload-button")).to_be_enabled(timeout=DEADLINE_MS)
+    mia.page.set_input_files("#upload-button-input", empty)
+    told(mia.page, "Failed to upload empty.csv: The file is empty.")
     content = csv_file(good(1), good(2).replace("yes,no", "perhaps,no"))
     mia.say("Start all of them", ("twice.csv", content))
     expect(mia.answers.first).to_contain_text("1 loan-approval run", timeout=FOR_RUNS_MS)
