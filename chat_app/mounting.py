@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, RedirectResponse
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from starlette.types import Scope
 
 from chat_app.downloads import downloads
-from chat_app.routes.pages import Pages
+from chat_app.problems import answer
+from chat_app.rendering import refusal_in_words
+from chat_app.routes.pages import Pages, wants_page
 from chat_app.services import ChatServices
 from chat_app.session import COOKIE, Gate, identifier_of
-from core.errors import SetupError
+from core.errors import BailiwickError, SetupError
 from core.settings import Settings
 from core.tenants.model import Identity
 
@@ -80,10 +83,19 @@ def mount_chat(app: FastAPI, services: ChatServices, settings: Settings) -> None
         Gate,
         identify=services.identify,
         mint=mint,
-        respond=Pages(settings).respond,
+        respond=in_the_chat(Pages(settings)),
         login_path=services.login_path,
         origins=settings.public_origins(),
     )
+
+
+def in_the_chat(pages: Pages) -> Callable[[Scope, BailiwickError], Response]:
+    """How a request that failed is answered: with a page, or with what the chat then says in passing."""
+
+    def respond(scope: Scope, error: BailiwickError) -> Response:
+        return pages.respond(scope, error) if wants_page(scope) else answer(scope, error, refusal_in_words(error))
+
+    return respond
 
 
 def prepare_folder(root: Path, *, offline: bool) -> Path:

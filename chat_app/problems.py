@@ -172,9 +172,10 @@ def describe(scope: Scope, error: BailiwickError) -> tuple[Problem, dict[str, st
     return problem, headers
 
 
-def answer(scope: Scope, error: BailiwickError) -> Response:
-    """The answer to a request that failed."""
+def answer(scope: Scope, error: BailiwickError, said: str | None = None) -> Response:
+    """The answer to a request that failed. ``said``: what happened, in other words than ours."""
     problem, headers = describe(scope, error)
+    problem.detail = said or problem.detail
     return JSONResponse(problem.model_dump(exclude_none=True), problem.status, headers, MEDIA_TYPE)
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from chat_app.mounting import OFFLINE_NOTE, ONLINE_NOTE, own_page, prepare_folder
-from core.errors import SetupError
+from chat_app.mounting import OFFLINE_NOTE, ONLINE_NOTE, in_the_chat, own_page, prepare_folder
+from chat_app.routes.pages import Pages
+from core.errors import SetupError, Unavailable
+from core.settings import Settings
 
 
 def test_the_page_names_no_other_site_and_keeps_its_own_files(tmp_path: Path) -> None:
@@ -46,3 +48,18 @@ def test_a_folder_that_cannot_be_made_gives_one_clear_line(tmp_path: Path) -> No
 def test_only_links_to_other_sites_are_taken_out() -> None:
     html = '<link rel="a" href="https://x.example/a.css" /><link rel="b" href="/b.css"><script src="/c.js"></script>'
     assert own_page(html) == '<link rel="b" href="/b.css"><script src="/c.js"></script>'
+
+
+def test_a_button_pressed_while_the_database_is_away_is_answered_with_what_to_do() -> None:
+    respond, gone = in_the_chat(Pages(Settings())), Unavailable("Postgres went away: 10.0.0.1", retry_after_s=2)
+    scope = {
+        "type": "http",
+        "path": "/chat/project/action",
+        "query_string": b"",
+        "headers": [(b"accept", b"text/html")],
+    }
+    pressed, opened = respond({**scope, "method": "POST"}, gone), respond({**scope, "method": "GET"}, gone)
+    said = "A part that is needed here does not answer. Try again in 2 seconds."
+    assert json.loads(bytes(pressed.body))["detail"] == said
+    assert opened.headers["content-type"].startswith("text/html")
+    assert (pressed.status_code, opened.status_code) == (503, 503)
