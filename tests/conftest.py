@@ -4,6 +4,7 @@ from hypothesis import settings
 
 pytest_plugins = [
     "tests.fixtures.chainlit_folder",
+    "tests.fixtures.passwords",
     "tests.fixtures.phases",
     "tests.fixtures.servers",
     "tests.fixtures.models",

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-
-from pwdlib import PasswordHash
-from pwdlib.hashers.argon2 import Argon2Hasher
 
 from core.audit.service import AuditService
 from core.clock import Clock
@@ -24,7 +22,7 @@ from core.ids import TenantId, UserId, new_id
 from core.queue.model import Topic
 from core.redis.bus import Bus
 from core.tenancy import OF_PLATFORM, PLATFORM, TENANT_ID, ActorKind, Policy, Role, Scope, TenantContext, scopes_of
-from core.tenants import store
+from core.tenants import passwords, store
 from core.tenants.model import (
     IDENTITY,
     KEY_PREFIX,
@@ -35,7 +33,6 @@ from core.tenants.model import (
     Identity,
     Login,
     TenantView,
-    as_bytes,
     hash_token,
     is_email,
     new_token,
@@ -46,7 +43,6 @@ from core.tenants.refusals import Refusals
 
 _POLICY_TTL_S = 1.0
 _POLICY_CACHE_SIZE = 10_000
-_MAX_PASSWORD = 1_024
 
 
 class TenantService:
@@ -62,8 +58,6 @@ class TenantService:
         self._region = region
         self._region_urls = region_urls
         self.refusals = Refusals(audit, self.context_for)
-        self._hash = PasswordHash((Argon2Hasher(),))
-        self._decoy = self._hash.hash(new_token())
         self._policies: OrderedDict[TenantId, tuple[datetime, TenantView]] = OrderedDict()
 
     # Identity -------------------------------------------------------------------------------------------
@@ -78,7 +72,8 @@ class TenantService:
         email = email.strip().lower()
         accounts = await self._attempt(email, now) if is_email(email) else []
         wanted = [account for account in accounts if tenant in (None, "", account.tenant_id)]
-        account = await asyncio.to_thread(self._matching, wanted, password[:_MAX_PASSWORD])
+        verdicts = await asyncio.to_thread(passwords.matches, password, [one.password_hash for one in wanted])
+        account = next(itertools.compress(wanted, verdicts), None)
         if account is None:
             self.refusals.tell(wanted)
             raise Unauthenticated("E-mail or password is wrong.")
@@ -102,15 +97,6 @@ class TenantService:
                 self.refusals.tell(await store.login_candidates(tx, email), "session.lock")
                 raise RateLimited("Too many failed logins. Try again later.", retry_after_s=LOCKOUT_WINDOW_S)
             return await store.login_candidates(tx, email)
-
-    def _matching(self, accounts: list[store.Account], password: str) -> store.Account | None:
-        # Always as many verifications as there are candidates, at least one: time tells nothing.
-        secret = as_bytes(password)
-        if not accounts:
-            self._hash.verify(secret, self._decoy)
-            return None
-        matches = [a for a in accounts if self._hash.verify(secret, a.password_hash)]
-        return matches[0] if matches else None
 
     async def identify_session(self, token: str) -> Identity:
         """Who holds this session. Raises ``Unauthenticated`` when it is over or was never one."""
@@ -253,7 +239,7 @@ class TenantService:
         email = email.strip().lower()
         if not is_email(email):
             raise InvalidInput("This is no e-mail address.")
-        if not 8 <= len(password) <= _MAX_PASSWORD:
+        if not 8 <= len(password) <= passwords.LONGEST:
             raise InvalidInput("A password needs 8 to 1024 characters.")
         await self.tenant(tenant_id)
         now = self._clock.now()
@@ -261,7 +247,7 @@ class TenantService:
             known = await store.login_candidates(tx, email)
         if any(account.tenant_id == tenant_id for account in known):
             return False  # before the costly hash, so that seeding again is quick
-        hashed = await asyncio.to_thread(self._hash.hash, as_bytes(password))
+        hashed = await asyncio.to_thread(passwords.hashed, password)
         user_id = UserId(new_id("usr", now))
         async with self._db.control_transaction() as tx:
             created = await store.create_user(tx, user_id, tenant_id, email, name, hashed, roles, now)
