@@ -181,6 +181,12 @@ async def test_a_card_stops_when_the_login_ends(site: Site) -> None:
     assert wall.shown == []
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cards that wait to be looked at again wait a tenth of a second."""
+    monkeypatch.setattr("chat_app.live._BUSY_PAUSE_S", 0.1)
+
+
 def text(text: str, offset: int) -> Said:
     return Said("text", {"step": 1, "attempt": 1, "offset": offset, "text": text})
 
@@ -209,6 +215,7 @@ async def test_what_a_run_writes_is_shown_as_it_comes_again_after_a_reload_and_n
     await live.close()
 
 
+@pytest.mark.usefixtures("soon")
 async def test_what_a_run_writes_is_followed_again_after_it_could_not_be_read_for_a_moment(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +238,7 @@ async def test_what_a_run_writes_is_followed_again_after_it_could_not_be_read_fo
     await live.close()
 
 
+@pytest.mark.usefixtures("soon")
 async def test_a_card_that_could_not_be_read_for_a_moment_is_read_again(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,4 +262,21 @@ async def test_a_card_that_could_not_be_read_for_a_moment_is_read_again(
     heard.set()
     await wall.until(lambda wall: wall.shown and wall.shown[-1]["state"] == "decided")
     assert next(times, None) is None
+    await live.close()
+
+
+@pytest.mark.usefixtures("soon")
+async def test_whoever_comes_back_sees_what_happened_while_the_connection_was_cut(site: Site) -> None:
+    mia, ravi, rosa = [await site.seat(f"{name}@bank.example", Role.REVIEWER) for name in ("mia", "ravi", "rosa")]
+    await site.submit(mia.ctx, 1)
+    (run,) = await site.claim(1)
+    review_id, wall = await site.review(run), Wall(somebody_looks=False)
+    live = LiveCards(site.rooms, ravi, wall)
+    await live.repaint([card("ReviewCard", review_id=review_id)])
+    await site.platform.reviews.decide(rosa.ctx, review_id, "approve")
+    wall.asked.clear()
+    async with asyncio.timeout(DEADLINE_S):
+        await wall.asked.wait()
+    wall.somebody_looks = True
+    await wall.until(lambda wall: wall.shown and wall.shown[-1]["state"] == "decided")
     await live.close()
