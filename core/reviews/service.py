@@ -115,7 +115,8 @@ class ReviewService:
             if cause is Cause.REVIEW:
                 phase = await self._execution.begin_wait_in(tx, on, wait)
             else:
-                phase, _ = WaitPhase.OPEN, await self._execution.standing_in(tx, on)
+                await self._execution.standing_in(tx, on)
+                phase = WaitPhase.OPEN
             opened = await store.request(tx, new, anew=phase is WaitPhase.NEW)
             state, verdict = await store.answered(tx, on.run_id, step)
             if state is ReviewState.OPEN:
