@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -97,6 +98,29 @@ async def test_a_dead_run_that_is_replayed_or_cancelled_finds_its_way_past_what_
     await work.queue.give_back(claim.held, BROKE)
     await work.control.retry(ctx, run.run_id, from_step=1)
     assert (await work.execution.recorded(on, 1), await work.execution.recorded(on, 2)) == (None, None)
+
+
+async def test_somebody_who_decides_about_a_lost_run_and_its_recovery_do_not_wait_for_each_other(
+    work: Work, owner_dsn: str
+) -> None:
+    ctx = await work.tenant("bank")
+    await work.submit(ctx, 2)
+    first, second = sorted(await work.claim("w", 2), key=lambda claim: claim.run_id)
+    await work.reviews.request(
+        await work.executing(second), 1, pool="p", title="?", evidence={}, choices=["yes"], sla_s=60
+    )
+    deciding, watch = await asyncpg.connect(owner_dsn), await asyncpg.connect(owner_dsn)
+    locked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    async with deciding.transaction():  # as core.reviews.acts does: the review, and the queue when it has decided
+        await deciding.execute("select from reviews for update")
+        work.clock.advance(DEAD_AFTER_S + 1)
+        recovering = asyncio.create_task(work.queue.recover())
+        while not await watch.fetchval(locked):  # noqa: ASYNC110 - the server sets no event
+            await asyncio.sleep(0.01)
+        await deciding.execute("select from queue_tenants for update")
+    assert {lost.run_id for lost in await recovering} == {first.run_id, second.run_id}
+    await deciding.close()
+    await watch.close()
 
 
 async def test_executions_that_break_count_but_neither_handovers_nor_servers_that_are_away(work: Work) -> None:
