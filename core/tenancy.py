@@ -11,8 +11,9 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from core.errors import Forbidden
 from core.ids import TenantId, UserId
@@ -108,7 +109,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Policy(BaseModel):
-    """A tenant's versioned rules. Money in micro-USD, time in seconds."""
+    """A tenant's versioned rules. Money in micro-USD, time in seconds.
+
+    Every number has an upper bound: what no column holds would stop whoever reads the rules of all tenants.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -121,14 +125,20 @@ class Policy(BaseModel):
     burst_credit_s: Annotated[
         float, Field(ge=0, le=1e9, description="Worker-seconds over the cap after which it is paid back first.")
     ] = 0.0
-    user_cap: Annotated[int | None, Field(ge=1, description="Runs that one user may execute at once.")] = None
-    workflow_caps: dict[str, Annotated[int, Field(ge=0)]] = Field(
+    user_cap: Annotated[int | None, Field(ge=1, le=100_000, description="Runs that one user may execute at once.")] = (
+        None
+    )
+    workflow_caps: dict[str, Annotated[int, Field(ge=0, le=100_000)]] = Field(
         default_factory=dict, description="Runs of one workflow that may execute at once."
     )
     queue_depth: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     open_runs: Annotated[
         int | None,
-        Field(ge=1, description="Runs that may be open at once: queued, executing or parked. None: no limit."),
+        Field(
+            ge=1,
+            le=100_000_000,
+            description="Runs that may be open at once: queued, executing or parked. None: no limit.",
+        ),
     ] = None
     daily_runs: Annotated[int, Field(ge=0, le=100_000_000)] = 10_000
     max_steps: Annotated[int, Field(ge=1, le=100_000)] = 1_000
@@ -137,8 +147,8 @@ class Policy(BaseModel):
         int, Field(ge=0, le=1_000, description="Executions of a run that may die with their worker, or break.")
     ] = 5
     rate_limits: dict[str, RateLimit] = Field(default_factory=dict)
-    budget_run_microusd: Annotated[int, Field(ge=0)] = 100_000
-    budget_month_microusd: Annotated[int, Field(ge=0)] = 100_000_000
+    budget_run_microusd: Annotated[int, Field(ge=0, le=10**15)] = 100_000
+    budget_month_microusd: Annotated[int, Field(ge=0, le=10**15)] = 100_000_000
     budget_cheaper_at: Share = Field(0.8, description="Share of a budget over which a cheaper model answers.")
     budget_skip_at: Share = Field(0.9, description="Share of a budget over which optional steps are skipped.")
     budget_ask_at: Share = Field(1.0, description="Share of a budget over which people are asked, once a run.")
@@ -148,12 +158,24 @@ class Policy(BaseModel):
     allowed_tools: tuple[str, ...] = Field((), description="Empty: all registered tools.")
     denied_tools: tuple[str, ...] = ()
     reviewer_pool: Literal["dedicated", "shared"] = "shared"
-    review_sla_s: Annotated[int, Field(ge=1)] = 24 * 3600
-    run_sla_s: Annotated[int, Field(ge=1)] = 24 * 3600
-    audit_retention_days: Annotated[int, Field(ge=1)] = 7 * 365
-    blob_bytes: Annotated[int, Field(ge=0, description="Bytes of blobs that may be kept.")] = 1024**3
+    review_sla_s: Annotated[int, Field(ge=1, le=366 * 86_400)] = 24 * 3600
+    run_sla_s: Annotated[int, Field(ge=1, le=366 * 86_400)] = 24 * 3600
+    audit_retention_days: Annotated[int, Field(ge=1, le=36_500)] = 7 * 365
+    blob_bytes: Annotated[int, Field(ge=0, le=2**50, description="Bytes of blobs that may be kept.")] = 1024**3
     blob_retention_days: Annotated[int, Field(ge=1, le=36_500, description="How long a blob is kept.")] = 90
     timezone: str = "UTC"
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone_is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+            known = name[:1].isupper()  # what a machine calls its own zone is not one: Postgres does not know it
+        except (ValueError, OSError, KeyError):
+            known = False
+        if not known:
+            raise ValueError(f"There is no time zone {name!r}.")
+        return name
 
     @model_validator(mode="after")
     def _ladder_ascends(self) -> Self:

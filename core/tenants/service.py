@@ -43,6 +43,8 @@ from core.tenants.refusals import Refusals
 
 _POLICY_TTL_S = 1.0
 _POLICY_CACHE_SIZE = 10_000
+MAX_PLATFORM_CAP = 10_000_000
+"""Slots; more than any platform has."""
 
 
 class TenantService:
@@ -308,10 +310,13 @@ class TenantService:
         await self._steer(actor, tenant_id, "drain", draining=draining)
 
     async def cap_platform(self, actor: TenantContext, cap: int | None) -> None:
-        """Hold at most ``cap`` slots on the whole platform (None: as many as workers have). Running runs finish."""
+        """Hold at most ``cap`` slots on the whole platform (None: as many as workers have). Running runs finish.
+
+        Raises ``InvalidInput`` for less than 0 and more than ``MAX_PLATFORM_CAP``.
+        """
         actor.require(Scope.PLATFORM_OPERATE)
-        if cap is not None and cap < 0:
-            raise InvalidInput("A cap is 0 or more.")
+        if cap is not None and not 0 <= cap <= MAX_PLATFORM_CAP:
+            raise InvalidInput(f"A cap of the platform is 0 to {MAX_PLATFORM_CAP:,} slots.")
         async with self._db.control_transaction() as tx:
             was = await store.set_platform_cap(tx, cap)
         await self._bus.signal(Topic.WORKERS)

@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 from core.errors import BudgetExceeded, InvalidInput
 
 MICRO = 1_000_000
+MOST_MICROUSD = 10**15
+"""A budget that is higher is a slip of the finger: a billion dollars."""
 
 
 def usd(amount: str | Decimal) -> int:
@@ -63,6 +65,13 @@ class NewLimit:
     before_microusd: int
     used_microusd: int
     after_microusd: int
+
+
+def check_limit(limit_microusd: int) -> None:
+    """Raise ``InvalidInput`` when this is no budget of anything."""
+    if not 0 <= limit_microusd <= MOST_MICROUSD:
+        most = format_usd(MOST_MICROUSD)
+        raise InvalidInput(f"A budget is {format_usd(0)} to {most}.", field="budget_microusd")
 
 
 def check_limits(changed: Sequence[NewLimit], most_microusd: int) -> None:

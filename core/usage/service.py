@@ -23,6 +23,7 @@ from core.usage.model import (
     NewLimit,
     Overrun,
     StepCost,
+    check_limit,
     check_limits,
     estimate_of,
     month_of,
@@ -174,6 +175,7 @@ class UsageService:
         What that changed, from the root of the family down; empty: there is no such run. Raises ``InvalidInput`` for
         less than is spent or promised, and for more than the policy allows: the transaction must end without a commit.
         """
+        check_limit(limit_microusd)
         changed = await store.set_limit(tx, run_id, limit_microusd)
         check_limits(changed, ctx.policy.budget_run_microusd)
         return changed

@@ -12,7 +12,8 @@ from streamlit.delta_generator import DeltaGenerator
 
 @st.cache_resource(show_spinner=False)
 def _zones() -> list[str]:
-    return sorted(available_timezones())
+    # What a machine calls its own zone is small: Postgres does not know it.
+    return sorted(name for name in available_timezones() if name[0].isupper())
 
 
 def zone_input(place: DeltaGenerator, chosen: str, key: str) -> str:

@@ -49,7 +49,7 @@ async def test_a_budget_is_never_less_than_what_is_used_and_no_more_than_the_pol
         await work.execution.finish_step(child, 1, attempt, None, cost_microusd=usd("0.03"))
         await work.execution.begin_step(child, 2, "more", "step", usd("0.02"))
 
-        for refused in ("0.049999", "1.01"):
+        for refused in ("0.049999", "1.01", "-1", "1e30"):
             with pytest.raises(InvalidInput):
                 await work.control.budget(ctx, child.run_id, usd(refused))
         assert (await work.control.budget(ctx, child.run_id, usd("0.05"))).budget_microusd == usd("0.05")
