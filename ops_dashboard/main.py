@@ -93,6 +93,9 @@ def _show_identity(who: Viewer) -> None:
 _STYLE = """<style>
 [data-testid="stMainBlockContainer"] {padding-left: 2rem; padding-right: 2rem;}
 [data-testid="stMetricValue"] {font-variant-numeric: tabular-nums;}
+:is([data-testid="stMetricLabel"], [data-testid="stMetricValue"], [data-testid="stMetricDelta"]) *
+  {white-space: normal; overflow: visible; text-overflow: clip;}
+@media (max-width: 640px) {[data-testid="stMetricValue"] {font-size: 1.5rem;}}
 [data-testid="stElementContainer"][data-stale="true"] {opacity: 1 !important; transition: none !important;}
 a.login {display: inline-block; padding: .5rem 1.25rem; border-radius: .5rem; background: #2f6fde;
          color: #fff !important; text-decoration: none; font-weight: 600;}

@@ -120,6 +120,7 @@ def _head(who: Viewer, shown: _Shown) -> None:
         st.markdown(f"`{row['run_id']}`")
         if row["forked_from"]:
             st.markdown(f"forked from [{row['forked_from']}](/runs?run={row['forked_from']})")
+    with st.container(horizontal=True, gap="xsmall"):  # of their own: on a narrow screen they stand in lines
         if who.operator and state is RunState.DEAD:
             run_acts.replay(row["run_id"])
         if who.reviewer and shown.view is not None:  # operators and members look only
