@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from core.errors import InvalidInput
 from core.tenancy import Policy
@@ -112,8 +113,24 @@ def changed(before: Policy, fields: Mapping[str, Any]) -> Policy:
     try:
         return Policy.model_validate({**before.model_dump(mode="json"), **fields})
     except ValidationError as error:
-        faults = [f"{_label(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
-        raise InvalidInput("; ".join(faults)) from None
+        raise InvalidInput("; ".join(map(_told, error.errors()))) from None
+
+
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most"}
+
+
+def _told(fault: ErrorDetails) -> str:
+    """What is wrong, in the words and units of the form."""
+    label, context = _label(fault["loc"]), fault.get("ctx", {})
+    field = next((field for field in _FIELDS if fault["loc"] == (field.name,)), None)
+    for bound, words in _BOUNDS.items():
+        if bound in context:
+            limit = context[bound] / (field.unit if field else 1)
+            return f"{label}: {words} {limit:,.0f}" if limit.is_integer() else f"{label}: {words} {limit:,g}"
+    told = str(context.get("error", fault["msg"]))
+    for field in _FIELDS:
+        told = told.replace(field.name, f"“{field.label}”")
+    return f"{label}: {told}"
 
 
 def _label(where: Sequence[int | str]) -> str:

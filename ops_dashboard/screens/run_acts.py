@@ -224,7 +224,7 @@ def _budget(run_id: str) -> None:
     )
     st.write(literal(told))  # two dollars would set what is between as a formula
     amount = st.number_input(
-        "Budget in USD", min_value=0.0, value=run.budget_microusd / MICRO, step=0.01, format="%.4f", key="budget_to"
+        "Budget in USD", value=run.budget_microusd / MICRO, step=0.01, format="%.4f", key="budget_to"
     )
     if st.button("Set the budget", type="primary", key="confirm_budget"):
         if round(amount * MICRO) == run.budget_microusd:

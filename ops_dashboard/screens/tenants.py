@@ -21,7 +21,7 @@ from ops_dashboard.screens import api_keys, step_costs
 from ops_dashboard.screens.forms import zone_input
 from ops_dashboard.screens.tiles import tile
 from ops_dashboard.session import Viewer
-from ops_dashboard.words import causes, count, duration, literal, percent
+from ops_dashboard.words import causes, code, count, duration, literal, percent
 
 
 def _tenant(tenant_id: str) -> TenantView:
@@ -48,6 +48,9 @@ def show() -> None:
     if not tenants:
         st.info("There is no tenant yet. `bailiwick seed` makes the demo tenants.", icon=":material/domain_add:")
         return
+    asked = st.query_params.get("policy_of", tenants[0])
+    if asked not in tenants:
+        st.warning(f"There is no tenant {code(asked)}. Choose another one.", icon=":material/search_off:")
     # The address holds what is shown: ids, so that a link to a tenant is a link to that tenant.
     chosen = st.selectbox("Tenant", tenants, key="policy_of", bind="query-params")
     _use()
@@ -137,8 +140,8 @@ def _numbers(policy: Policy, asked: Sequence[Field], key: str, *, editable: bool
     for index, field in enumerate(asked):
         before = policies.shown(policy, field)
         whole = before is None or isinstance(before, int)
+        # Without bounds: Streamlit shows what is beyond them, and goes on with what was there before.
         shape: dict[str, Any] = {
-            "min_value": int(field.optional) if whole else 0.0,
             "value": before,
             "step": 1 if whole else field.step or 0.5,
             "format": "%d" if whole else "%g",
@@ -299,7 +302,7 @@ def _platform_cap(who: Viewer) -> None:
         st.caption(f"{now.live_slots} slots of workers that live; {now.headroom} of the free ones are headroom.")
         with st.form("platform_cap", border=False):
             cap = st.number_input(
-                "Slots that may be held at once", min_value=0, value=now.platform_cap, step=1, placeholder="no cap"
+                "Slots that may be held at once", value=now.platform_cap, step=1, placeholder="no cap"
             )
             if st.form_submit_button("Put it in force"):
                 session.act(

@@ -102,7 +102,7 @@ def _acts(workflow: str, views: list[VersionView]) -> None:
     versions = [view.version for view in views]
     with st.form("canary"), st.container(horizontal=True, vertical_alignment="bottom"):
         version = st.selectbox("Version to try", versions, index=len(versions) - 1, width=180)
-        percent = st.number_input("Percent of new runs", 0.0, 100.0, 5.0, width=180)
+        percent = st.number_input("Percent of new runs", value=5.0, width=180)
         tenants = st.text_input("All new runs of these tenants", placeholder="regional-bank, credit-union", width=320)
         if st.form_submit_button("Try", icon=":material/science:"):
             named = tuple(name.strip() for name in tenants.split(",") if name.strip())

@@ -94,9 +94,14 @@ def test_an_operator_replays_a_dead_run_after_a_look_at_its_children_and_sees_wh
 def test_an_operator_changes_a_policy_after_seeing_before_and_after_and_pauses_the_tenant(
     look: Look, busy_dashboard: BusyDashboard, pictures: Path
 ) -> None:
-    page = look(OLGA, "/tenants?policy_of=fintech-startup")
+    page = look(OLGA, "/tenants?policy_of=nobody")
+    expect(page.get_by_text("There is no tenant nobody.")).to_be_visible()
+    page.goto("/tenants?policy_of=fintech-startup")
     cap = page.get_by_role("spinbutton", name="Cap (runs at a time)")
     expect(cap).to_have_value("3")
+    cap.fill("-5")
+    cap.press("Enter")
+    expect(page.get_by_text("Cap (runs at a time): at least 1")).to_be_visible()
     cap.fill("6")
     cap.press("Enter")
     page.get_by_role("button", name="Review 1 change").click()

@@ -74,11 +74,12 @@ def test_caps_inside_the_organisation_may_be_empty_and_are_named_one_by_one() ->
 @pytest.mark.parametrize(
     ("fields", "label"),
     [
-        ({"weight": 0}, "^Weight: "),
-        ({"concurrency_cap": 0}, "^Cap \\(runs at a time\\): "),
-        ({"budget_run_microusd": -1}, "^Budget of a run, USD: "),
-        ({"rate_limits": {"x": {"limit": 0}}}, "^rate limits x limit: "),
-        ({"budget_cheaper_at": 1.0, "budget_skip_at": 0.5}, "^Policy: "),
+        ({"weight": 0}, "^Weight: more than 0$"),
+        ({"concurrency_cap": 10**9}, "^Cap \\(runs at a time\\): at most 100,000$"),
+        ({"budget_run_microusd": -1, "run_sla_s": 10**9}, "USD: at least 0; SLA of a run, hours: at most 8,784$"),
+        ({"budget_month_microusd": 10**16}, "^Budget of a month, USD: at most 1,000,000,000$"),
+        ({"rate_limits": {"x": {"limit": 0, "window_s": 1}}}, "^rate limits x limit: at least 1$"),
+        ({"budget_cheaper_at": 1.0, "budget_skip_at": 0.5}, "^Policy: The ladder ascends: “A cheaper model from” <= "),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_the_name_that_the_form_gives_it(
