@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from core.schedules.model import MAX_POLL_INTERVAL_S, MIN_POLL_INTERVAL_S, PollerView
+from core.schedules.model import PollerView
 from ops_dashboard import session
 from ops_dashboard.screens.forms import json_input
 from ops_dashboard.session import Viewer
@@ -97,11 +97,7 @@ def _form(key: str, before: PollerView | None, workflows: list[str]) -> _Draft:
     url = st.text_input("Address", before.url if before else "https://", key=f"{key}_url")
     left, right = st.columns(2)
     interval_s = left.number_input(
-        "Look every … seconds",
-        MIN_POLL_INTERVAL_S,
-        MAX_POLL_INTERVAL_S,
-        before.interval_s if before else 300,
-        key=f"{key}_interval",
+        "Look every … seconds", value=before.interval_s if before else 300, key=f"{key}_interval"
     )
     names = workflows if before is None or before.workflow in workflows else [before.workflow, *workflows]
     workflow = right.selectbox(

@@ -10,12 +10,15 @@ from typing import Any
 import streamlit as st
 
 from core.bootstrap import Platform
+from core.errors import BailiwickError
 from core.reviews.form import Field, fields
 from core.reviews.model import MAX_COMMENT, BulkResult, ReviewView
 from core.reviews.service import MAX_BULK
 from ops_dashboard import session
 from ops_dashboard.session import Viewer
 from ops_dashboard.words import count, literal
+
+_ROUND = "many_round"
 
 
 def inputs(review: ReviewView) -> dict[str, Any] | None:
@@ -106,17 +109,25 @@ def many() -> None:
         return
     offered = st.selectbox("Which decision", sorted(alike), format_func=" or ".join, key="many_choices")
     titles = {str(review.review_id): review.title for review in plain if tuple(review.choices) == offered}
-    with st.form("many", border=False, clear_on_submit=True):
-        chosen = st.multiselect("Cases", list(titles), format_func=titles.__getitem__, key="many_cases")
-        verdict = st.segmented_control("Your decision on all of them", offered, format_func=literal, key="many_verdict")
-        comment = st.text_area("Why, for all of them", key="many_comment", max_chars=MAX_COMMENT, height=90)
+    number = st.session_state.get(_ROUND, 0)  # the fields are new ones after each decision, and only then
+    with st.form(f"many_{number}", border=False):
+        chosen = st.multiselect("Cases", list(titles), format_func=titles.__getitem__, key=f"many_cases_{number}")
+        verdict = st.segmented_control(
+            "Your decision on all of them", offered, format_func=literal, key=f"many_verdict_{number}"
+        )
+        comment = st.text_area("Why, for all of them", key=f"many_comment_{number}", max_chars=MAX_COMMENT, height=90)
         if not st.form_submit_button("Decide all", type="primary", icon=":material/gavel:"):
             return
     if verdict is None or not chosen:
         st.error("Choose the cases and a decision first.")
         return
-    results = session.ask(lambda platform, who: platform.desk.decide_many(who.ctx, chosen, verdict, comment))
+    try:
+        results = session.ask(lambda platform, who: platform.desk.decide_many(who.ctx, chosen, verdict, comment))
+    except BailiwickError as error:
+        session.show_refusal(error)
+        return
     _tell(results, titles)
+    st.session_state[_ROUND] = number + 1
     st.rerun()
 
 

@@ -178,6 +178,11 @@ def test_a_claimed_case_is_taken_for_colleagues_and_several_are_decided_at_once(
         cases.click()
         page.get_by_role("option").filter(has_text="Application").first.click()  # before them: all of them
     page.keyboard.press("Escape")
+    why = page.get_by_label("Why, for all of them")
+    why.fill("Known to the branch.")
+    page.get_by_role("button", name="Decide all").click()
+    expect(page.get_by_text("Choose the cases and a decision first.")).to_be_visible()
+    expect(why).to_have_value("Known to the branch.")
     page.get_by_role("radio", name="decline", exact=True).click()
     page.screenshot(path=pictures / "dashboard-many.png")
     page.get_by_role("button", name="Decide all").click()
