@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from core.errors import InvalidInput
 from core.tenancy import Policy
@@ -119,7 +118,7 @@ def changed(before: Policy, fields: Mapping[str, Any]) -> Policy:
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most"}
 
 
-def _told(fault: ErrorDetails) -> str:
+def _told(fault: Mapping[str, Any]) -> str:
     """What is wrong, in the words and units of the form."""
     label, context = _label(fault["loc"]), fault.get("ctx", {})
     field = next((field for field in _FIELDS if fault["loc"] == (field.name,)), None)
