@@ -21,7 +21,7 @@ where tenant_id = app.tenant() and run_id = $1 and finished_at is not null and s
 -- name: asked_from
 -- What people were asked at a step and after it, locked: reviews come before the queue.
 select count(*) from (
-    select from reviews where tenant_id = app.tenant() and run_id = $1 and step >= $2 for update
+    select from reviews where tenant_id = app.tenant() and run_id = $1 and step >= $2 order by review_id for update
 ) asked;
 
 -- name: ask_again

@@ -100,6 +100,13 @@ async def test_a_dead_run_that_is_replayed_or_cancelled_finds_its_way_past_what_
     assert (await work.execution.recorded(on, 1), await work.execution.recorded(on, 2)) == (None, None)
 
 
+async def somebody_waits(watch: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Returns when some session waits for what another one has locked."""
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    while not await watch.fetchval(waiting):  # noqa: ASYNC110 - the server sets no event
+        await asyncio.sleep(0.01)
+
+
 async def test_somebody_who_decides_about_a_lost_run_and_its_recovery_do_not_wait_for_each_other(
     work: Work, owner_dsn: str
 ) -> None:
@@ -110,16 +117,36 @@ async def test_somebody_who_decides_about_a_lost_run_and_its_recovery_do_not_wai
         await work.executing(second), 1, pool="p", title="?", evidence={}, choices=["yes"], sla_s=60
     )
     deciding, watch = await asyncpg.connect(owner_dsn), await asyncpg.connect(owner_dsn)
-    locked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
     async with deciding.transaction():  # as core.reviews.acts does: the review, and the queue when it has decided
         await deciding.execute("select from reviews for update")
         work.clock.advance(DEAD_AFTER_S + 1)
         recovering = asyncio.create_task(work.queue.recover())
-        while not await watch.fetchval(locked):  # noqa: ASYNC110 - the server sets no event
-            await asyncio.sleep(0.01)
+        await somebody_waits(watch)
         await deciding.execute("select from queue_tenants for update")
     assert {lost.run_id for lost in await recovering} == {first.run_id, second.run_id}
     await deciding.close()
+    await watch.close()
+
+
+async def test_who_locks_several_questions_of_a_run_and_its_end_do_not_wait_for_each_other(
+    work: Work, owner_dsn: str
+) -> None:
+    ctx = await work.tenant("bank")
+    await work.submit(ctx, 1)
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim)
+    for step in (2, 1):
+        await work.reviews.request(on, step, pool="p", title="?", evidence={}, choices=["yes"], sla_s=60)
+        work.clock.advance(1)
+    raising, watch = await asyncpg.connect(owner_dsn), await asyncpg.connect(owner_dsn)
+    async with raising.transaction():  # as core.runs.budgets does: by their ids
+        await raising.execute("select from reviews where step = 2 for update")
+        ending = asyncio.create_task(work.execution.end(on, RunState.FAILED, error=BROKE))
+        await somebody_waits(watch)
+        await raising.execute("select from reviews where step = 1 for update")
+    assert await ending
+    assert await work.reviews.open(ctx) == []
+    await raising.close()
     await watch.close()
 
 

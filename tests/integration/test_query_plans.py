@@ -158,6 +158,7 @@ READ = {
     "estimates": ("run_estimates", "run_estimates_pkey"),
     "slots": ("slots", "slots_pkey", "slots_worker"),
     "tenants": ("queue_tenants", "queue_tenants_next"),
+    "reviews": ("reviews", "reviews_open", "reviews_recent", "reviews_of_run", "reviews_run_id_step_key"),
 }
 
 
@@ -293,3 +294,24 @@ async def test_claims_and_releases_read_the_same_however_much_is_held_and_left_b
     assert claiming["estimates"] <= 10
     assert claiming["tenants"] <= 700  # the 600 that others left behind: once, not ten times
     assert releasing["slots"] == 1
+
+
+async def test_the_end_of_a_run_reads_what_it_asks_and_not_all_that_its_tenant_asks(
+    settings: Settings, owner_dsn: str
+) -> None:
+    """Whether its session made its plans while nobody asked anything or just now, before anything was counted."""
+    app = settings.required("database_app_url")
+
+    async def closing(session: Session) -> int:
+        async with session.transaction():
+            await session.execute("select set_config('app.tenant', 't1', true)")
+            before = await read(session)
+            await session.execute("select app.lock_reviews('run_1_7'), app.close_reviews('run_1_8', now())")
+            return (await read(session))["reviews"] - before["reviews"]
+
+    async with careless(owner_dsn) as owner, careless(app) as old, careless(app) as new:
+        assert [await closing(old) for _ in range(7)] == [0] * 7
+        for table in ("tenants", "runs", "reviews"):
+            (statement,) = [one for one in FILL.split(";\n") if one.strip().startswith(f"insert into {table} ")]
+            await owner.execute(statement.replace("$1", "1").replace("$2", "2000"))
+        assert [await closing(session) for session in (old, new)] == [2, 2]

@@ -48,13 +48,17 @@ create index reviews_next on reviews (next_at) where state = 'open' and next_at 
 create index reviews_shared on reviews (priority, due_at, review_id) where state = 'open' and shared and role is null;
 create index reviews_shared_decided on reviews (decided_by, decided_at desc) where shared and decided_by is not null;
 create index reviews_recent on reviews (tenant_id, created_at desc);
+-- Whatever the planner knows of the table, it reads by this what one run asks, and not all that its tenant asks.
+create index reviews_of_run on reviews (run_id, tenant_id) where state = 'open';
 select app.fence('reviews', 'select, insert, update');
 
 -- What a run asks is locked, before the queue is, by whoever may end the run, and closed with it, in one transaction:
--- nobody is asked, and nothing escalates, about a run that has ended. With the rights of their caller.
+-- nobody is asked, and nothing escalates, about a run that has ended. Several reviews are locked by their ids, here as
+-- everywhere: so nobody waits in a ring. With the rights of their caller.
 create function app.lock_reviews(p_run_id text) returns void language plpgsql as $$
 begin
-    perform from reviews v where v.tenant_id = app.tenant() and v.run_id = p_run_id and v.state = 'open' for update;
+    perform from reviews v where v.tenant_id = app.tenant() and v.run_id = p_run_id and v.state = 'open'
+    order by v.review_id for update;
 end $$;
 
 -- How many were open.
