@@ -128,6 +128,25 @@ async def test_somebody_who_decides_about_a_lost_run_and_its_recovery_do_not_wai
     await watch.close()
 
 
+async def test_a_worker_that_speaks_while_its_recovery_waits_keeps_what_it_holds(work: Work, owner_dsn: str) -> None:
+    ctx = await work.tenant("bank")
+    await work.submit(ctx, 1)
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim)
+    await work.reviews.request(on, 1, pool="p", title="?", evidence={}, choices=["yes"], sla_s=60)
+    deciding, watch = await asyncpg.connect(owner_dsn), await asyncpg.connect(owner_dsn)
+    async with deciding.transaction():
+        await deciding.execute("select from reviews for update")
+        work.clock.advance(DEAD_AFTER_S + 1)
+        recovering = asyncio.create_task(work.queue.recover())
+        await somebody_waits(watch)
+        await work.queue.heartbeat(W, 1_000)
+    assert await recovering == []
+    assert await work.execution.end(on, RunState.SUCCEEDED)
+    await deciding.close()
+    await watch.close()
+
+
 async def test_who_locks_several_questions_of_a_run_and_its_end_do_not_wait_for_each_other(
     work: Work, owner_dsn: str
 ) -> None:

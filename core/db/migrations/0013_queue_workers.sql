@@ -155,7 +155,10 @@ begin
     perform from reviews v where v.run_id = any (lost_ids) and v.state = 'open' order by v.review_id for update;
     for lost in select s.*, r.attempt as claim, w.heartbeat_at < p_dead_before as died
                 from slots s join workers w on w.worker_id = s.worker_id join runs r on r.run_id = s.run_id
-                where s.run_id = any (lost_ids) order by s.tenant_id, s.run_id
+                where s.run_id = any (lost_ids)
+                  -- Not of a worker that was heard of while we waited for what they ask.
+                  and (w.worker_id = p_worker or w.heartbeat_at < p_dead_before)
+                order by s.tenant_id, s.run_id
     loop
         perform set_config('app.tenant', lost.tenant_id, true);
         state := app.take_back(lost.run_id, lost.claim, case when lost.died then jsonb_build_object(
