@@ -126,6 +126,19 @@ async def test_cancelling_a_run_closes_its_review_and_a_retry_asks_again(
     await owner.close()
 
 
+async def test_a_run_that_succeeds_beside_something_that_it_waits_for_waits_for_nothing_any_more(
+    work: Work, ctx: TenantContext, owner_dsn: str
+) -> None:
+    """As one does that bears the failure of a step beside a review."""
+    _, on = await executing(work, ctx)
+    assert await work.reviews.request(on, 1, **ASK) is None
+    assert await work.execution.end(on, RunState.SUCCEEDED)
+    assert await work.reviews.open(ctx) == []
+    owner = await asyncpg.connect(owner_dsn)
+    assert await owner.fetchval("select count(*) from waits") == 0
+    await owner.close()
+
+
 async def test_a_retried_run_waits_again_for_what_its_cancellation_cut_off(work: Work, ctx: TenantContext) -> None:
     run, on = await executing(work, ctx)
     wake_at = work.clock.now() + timedelta(hours=1)

@@ -1,7 +1,7 @@
 -- The end of a run, its own and that which somebody else wants.
 
--- A final state, and its event. What it waited for beside the step that failed is over, and so is what it asked people,
--- which the caller has locked (app.lock_reviews). Only a running run reaches it: how many questions that closed, null for
+-- A final state, and its event. What it still waits for is over (it may succeed though a step beside the one that waits has
+-- failed), and so is what it asked people, which the caller has locked (app.lock_reviews). Only a running run reaches it: how many questions that closed, null for
 -- any other. With the rights of its caller.
 create function app.run_finish(p_run_id text, p_state text, p_output jsonb, p_outcome text, p_error jsonb,
                                p_now timestamptz)
@@ -16,9 +16,7 @@ begin
     where r.tenant_id = app.tenant() and r.run_id = p_run_id and r.state = 'running'
     returning r.event_seq into number;
     if not found then return null; end if;
-    if p_state <> 'succeeded' then
-        delete from waits where run_id = p_run_id;
-    end if;
+    delete from waits where run_id = p_run_id;
     insert into run_events (tenant_id, run_id, seq, at, kind, data)
     values (app.tenant(), p_run_id, number, p_now, p_state,
             jsonb_build_object('outcome', p_outcome, 'error', p_error));
