@@ -2,9 +2,9 @@
 
 A worker goes ``absent`` → ``live`` (first heartbeat) → ``draining`` (claims nothing more) → ``absent``
 (leaves, holding nothing). One that falls silent for 8 s is dead: ``recover`` queues its runs again at the
-head of their lanes, and whatever it still tries to write about them is refused, because it owns no slot. A run that
-takes too many workers with it is not queued again but dead. While the database is away nobody can speak, so silence is
-counted from the moment at which whoever looks for it could see the database again.
+head of their lanes, and whatever it still tries to write about them is refused, because its claim of them is over. A
+run that takes too many workers with it is not queued again but dead. While the database is away nobody can speak, so
+silence is counted from the moment at which whoever looks for it could see the database again.
 A worker says which code it has and is given runs of that code; what no live worker has stays queued until one comes.
 Wake-ups travel through Redis; without it workers look by themselves every second.
 """

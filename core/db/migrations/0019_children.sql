@@ -4,8 +4,8 @@
 --     child    queued ... a run like any other; parent_run_id and parent_step say where it comes from
 --
 -- The last one. A wait with cause 'children' has as its key the step that spawned. Whoever ends a run holds the
--- tenant's queue_tenants row (app.release and app.queue_cancel lock it before anything else), and so does a parent
--- that looks whether it has to wait. So ends and looks come one after the other, each sees those before it, and the
+-- tenant's queue_tenants row (app.release and app.queue_cancel lock it before any run), and so does a parent that looks
+-- whether it has to wait. So ends and looks come one after the other, each sees those before it, and the
 -- one that finds no open sibling wakes the parent: one probe of an index per end, however many siblings there are. A
 -- child that is retried is open again, and counts again while its parent still waits.
 --
