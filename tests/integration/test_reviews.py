@@ -362,6 +362,15 @@ async def test_a_run_that_is_cancelled_in_the_queue_asks_nothing_any_more(desk: 
     assert (await desk.platform.reviews.get(desk.ada, review.review_id)).state == "cancelled"
 
 
+async def test_a_run_that_is_cancelled_while_it_executes_asks_nothing_any_more_whoever_executes_it(desk: Desk) -> None:
+    review, execution = await desk.ask(parks=False), desk.platform.execution
+    await desk.platform.control.cancel(desk.ada, review.run_id)
+    assert (await desk.platform.reviews.get(desk.ada, review.review_id)).state == "cancelled"
+    assert await execution.hand_back(desk.executing[review.run_id])
+    await desk.reclaimed(review.run_id)
+    assert await execution.park(desk.executing[review.run_id]) is RunState.CANCELLED
+
+
 async def test_a_decision_and_the_end_of_the_run_at_one_moment_come_one_after_the_other(desk: Desk) -> None:
     ravi, failed = await desk.person("ravi"), {"code": "internal", "message": "It broke."}
     asked = [await desk.ask(parks=False) for _ in range(10)]

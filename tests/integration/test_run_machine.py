@@ -190,8 +190,9 @@ class Machine(RuleBasedStateMachine):
         run.cancelled = True
         if run.state is RunState.DEAD:
             run.recoveries = 0
+        run.asks = False
         if run.state is not RunState.RUNNING:
-            run.state, run.asks = RunState.QUEUED if run.done or run.to_end else RunState.CANCELLED, False
+            run.state = RunState.QUEUED if run.done or run.to_end else RunState.CANCELLED
 
     def to_cancel(self, number: int) -> Model | None:
         over = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
