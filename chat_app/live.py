@@ -120,9 +120,8 @@ class LiveCards:
             if element.get("type") == "custom" and element.get("name") in CARDS:
                 try:
                     element["props"] = await self.painter.props(element)
-                except (
-                    BailiwickError
-                ) as error:  # it keeps its last state: what it showed is gone, or cannot be read now
+                except BailiwickError as error:
+                    # It keeps its last state: what it showed is gone, or cannot be read now.
                     log.warning("chat.card_not_painted", card=element["name"], code=error.code)
                 self.track(element)
 
