@@ -336,10 +336,11 @@ class RunExecution(Recorded):
                 state = RunState.CANCELLED
                 for wait in waits:
                     await store.disarm_wait(tx, on.run_id, wait.step)
+                closed = await store.close_reviews(tx, on.run_id, now)
                 if await store.undoable(tx, on.run_id):
                     state, cause = await self._requeue(tx, on, now, "woken")
                 else:
-                    closed = await store.finish(tx, on.run_id, state, now)
+                    await store.finish(tx, on.run_id, state, now)
                 parent = await store.parent(tx, on.run_id)
         if state is RunState.QUEUED:
             await self._queue.signal_workers()

@@ -60,9 +60,14 @@ async def lock_reviews(tx: Transaction, run_id: str) -> None:
     await tx.execute(SQL["lock_reviews"], run_id)
 
 
-async def finish(tx: Transaction, run_id: str, state: RunState, now: datetime) -> int:
-    """Put a running run into a final state; how many questions that closed."""
-    return int(await tx.fetchval(SQL["finish"], run_id, state.value, None, None, None, now))
+async def close_reviews(tx: Transaction, run_id: str, now: datetime) -> int:
+    """Ask nothing about the run any more; how many questions that closed."""
+    return int(await tx.fetchval(SQL["close_reviews"], run_id, now))
+
+
+async def finish(tx: Transaction, run_id: str, state: RunState, now: datetime) -> None:
+    """Put a running run into a final state."""
+    await tx.execute(SQL["finish"], run_id, state.value, None, None, None, now)
 
 
 async def end(

@@ -144,7 +144,7 @@ update runs set state = 'failed', error = $2 where tenant_id = app.tenant() and 
 select started_at, cancel_requested, compensating from runs where tenant_id = app.tenant() and run_id = $1;
 
 -- name: finish
--- A final state, and its event; how many questions that closed.
+-- A final state, and its event.
 select app.run_finish($1, $2, $3, $4, $5, $6);
 
 -- name: end
@@ -156,6 +156,10 @@ from runs r where r.tenant_id = app.tenant() and r.run_id = $1;
 -- name: lock_reviews
 -- What a run asks, before the queue is locked: its end will close it.
 select app.lock_reviews($1);
+
+-- name: close_reviews
+-- What a run asks is over; how many questions that were.
+select app.close_reviews($1, $2);
 
 -- name: parent
 -- Which run spawned this one, at which of its steps.

@@ -258,3 +258,16 @@ async def test_a_run_whose_context_cannot_be_built_is_not_tried_for_ever(
             (run,) = await site.ended([await site.platform.control.retry(site.admin, run.run_id)])
             assert run.state is RunState.SUCCEEDED
     await owner.close()
+
+
+async def test_what_a_run_asks_before_it_hears_that_it_is_cancelled_is_closed_when_it_parks(work: Work) -> None:
+    ctx = await work.tenant("bank")
+    await work.submit(ctx, 1)
+    (claim,) = await work.claim("w", 1)
+    on = await work.executing(claim)
+    attempt = await work.execution.begin_step(on, 1, "book", "step", undo=True)
+    await work.execution.finish_step(on, 1, attempt, "room-7", reserved=False)
+    await work.control.cancel(ctx, claim.run_id)
+    await work.reviews.request(on, 2, pool="p", title="?", evidence={}, choices=["yes"], sla_s=60)
+    assert await work.execution.park(on) is RunState.QUEUED
+    assert await work.reviews.open(ctx) == []

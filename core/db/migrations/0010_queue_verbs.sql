@@ -1,9 +1,10 @@
 -- The fair queue's verbs. Read the story at the top of 0003_queue.sql first.
 --
 -- Lock order, everywhere: reviews, by their ids -> queue_tenants row(s), with what hangs on them -> runs row(s) ->
--- workers row -> queue_platform. Whoever locks more than one queue_tenants row holds the advisory lock 7301 first. So two
--- verbs can wait for each other, never in a ring. A claim does not wait for a tenant that somebody else is writing about: it passes over it, and whoever
--- writes wakes a worker after the commit. So a tenant that submits thousands of runs at once holds up nobody else.
+-- workers row -> queue_platform. Whoever locks more than one queue_tenants row holds the advisory lock 7301 before. So two
+-- verbs can wait for each other, never in a ring. A claim does not wait for a tenant that somebody else is writing about:
+-- it passes over it, and whoever writes wakes a worker after the commit. So a tenant that submits thousands of runs at once
+-- holds up nobody else.
 --
 -- Sessions keep the plans of these verbs, and may have made them while a table was small: the hot ones never read one from
 -- end to end (enable_seqscan).

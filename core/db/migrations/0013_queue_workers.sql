@@ -148,11 +148,11 @@ declare
     last_seen timestamptz;
 begin
     perform app.outside();
-    perform pg_advisory_xact_lock(7301);
     select array_agg(s.run_id) into lost_ids from slots s join workers w on w.worker_id = s.worker_id
     where (w.worker_id = p_worker and s.run_id <> all (p_keep)) or w.heartbeat_at < p_dead_before;
-    -- All that they ask, before the first of the queues is locked.
+    -- All that they ask, before the first of the queues is locked; and before claims have to wait for us.
     perform from reviews v where v.run_id = any (lost_ids) and v.state = 'open' order by v.review_id for update;
+    perform pg_advisory_xact_lock(7301);
     for lost in select s.*, r.attempt as claim, w.heartbeat_at < p_dead_before as died
                 from slots s join workers w on w.worker_id = s.worker_id join runs r on r.run_id = s.run_id
                 where s.run_id = any (lost_ids)

@@ -1,8 +1,8 @@
 -- The end of a run, its own and that which somebody else wants.
 
--- A final state, and its event. What it still waits for is over (it may succeed though a step beside the one that waits has
--- failed), and so is what it asked people, which the caller has locked (app.lock_reviews). Only a running run reaches it: how many questions that closed, null for
--- any other. With the rights of its caller.
+-- A final state, and its event. What it still waits for is over (it may succeed though a step beside the one that waits
+-- has failed), and so is what it asked people, which the caller has locked (app.lock_reviews). Only a running run reaches
+-- it: how many questions that closed, null for any other. With the rights of its caller.
 create function app.run_finish(p_run_id text, p_state text, p_output jsonb, p_outcome text, p_error jsonb,
                                p_now timestamptz)
 returns integer language plpgsql as $$
@@ -46,7 +46,8 @@ $$;
 
 -- Cancel: at once when queued, waiting or dead, by request when running, or when it did what can be undone: then it
 -- executes once more, a dead one with its deaths and its duration counted anew. What it had asked is over, and what it
--- waited for, too; a running one keeps that until it parks, and learns there that it is to stop. Returns the state it was in and the one from then on, no row when there is no such run.
+-- waited for, too; a running one keeps that until it parks, and learns there that it is to stop. Returns the state it was
+-- in and the one from then on, no row when there is no such run.
 create function app.queue_cancel(p_run_id text, p_now timestamptz) returns table (was text, state text)
 language plpgsql as $$
 #variable_conflict use_column
