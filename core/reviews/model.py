@@ -1,7 +1,7 @@
 """Reviews: a human decision that a run asks for, and every rule about it. Pure: a ``Case`` in, a ``Case`` out.
 
-``open`` → ``decided`` (enough votes) | ``expired`` (nobody decided, and the run is to fail) | ``cancelled`` (the
-run ended); final once. While it is open:
+``open`` → ``decided`` (enough votes) | ``expired`` (nobody decided, and the run is to fail) | ``cancelled`` (nothing
+needs the answer any more, see core/db/migrations/0005_reviews.sql); final once. While it is open:
 
 - A **claim** is a lease (``LEASE_S``) on one of the review's seats, seen by colleagues: it keeps others from doing
   the same work. When it ends the seat is free again, so no case is lost with whoever claimed it.

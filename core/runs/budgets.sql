@@ -17,5 +17,5 @@ select count(*) from (
 
 -- name: withdraw
 -- A question about money that was asked under another budget: whoever still lacks it asks again.
-update reviews set state = 'cancelled', decided_at = $3
+update reviews set state = 'cancelled', claims = '[]', decided_at = $3
 where tenant_id = app.tenant() and run_id = $1 and step = $2 and state = 'open';

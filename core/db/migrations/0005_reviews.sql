@@ -1,8 +1,11 @@
 -- Human decisions asked for by runs. A row survives reloads, restarts and deploys.
 --
---     open --(enough votes)--> decided        open --(the run ends)--> cancelled --(retried)--> open
+--     open --(enough votes)--> decided        open --(nothing needs the answer)--> cancelled --(asked again)--> open
 --     open --(time is up, action "fail")--> expired --(retried)--> open
 --     decided --(acted on, and the step needs another decision: money)--> open
+--
+-- Nothing needs the answer any more: the run ends, is to be cancelled or begins to undo what it did, or has another budget
+-- than that which was asked about.
 --
 -- Whoever changes a review locks its row first, and after it the queue: so the first final vote wins exactly once.
 -- Claims and votes live in the row they belong to: one lock, one write. At next_at somebody must hear that nobody
