@@ -47,7 +47,7 @@ async def show(platform: Platform, ctx: TenantContext, run_id: str, tenant_id: s
     """A run's life. Raises ``NotFound``."""
     found = await history(platform.db, ctx, run_id, platform.clock.now(), tenant_id=tenant_id)
     async with platform.db.tenant_transaction(ctx) as tx:
-        codes = await platform.queue.live_codes_in(tx, fresh=True)
+        codes = (await platform.queue.live_in(tx, fresh=True)).codes
         starts_in = await platform.queue.starts_in(tx, RunId(run_id), any_tenant=True)
     run = found.run
     if run.state is RunState.QUEUED and codes is not None and code_of(run.workflow, run.version) not in codes:

@@ -107,6 +107,14 @@ class Stopped:
     state: str
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The workers that live: their slots, and the code they have; None: one of them executes whatever there is."""
+
+    slots: int
+    codes: frozenset[str] | None
+
+
 class Topic:
     """Names of the wake-up signals."""
 

@@ -51,13 +51,9 @@ select tenant_id, run_id, worker_id, state from app.recover($1, $2, $3, $4);
 -- A worker gives back a run whose execution broke, or could not go on.
 select tenant_id, worker_id, state from app.give_back($1, $2, $3, $4);
 
--- name: live_slots
--- Slots of workers heard of since $1, or since $2 if they hold nothing.
-select app.live_slots($1, $2);
-
--- name: live_codes
--- The code of the same workers.
-select app.live_codes($1, $2);
+-- name: live
+-- Slots of workers heard of since $1, or since $2 if they hold nothing, and the code of these workers.
+select app.live_slots($1, $2) as slots, app.live_codes($1, $2) as codes;
 
 -- name: depth
 -- Runs queued on the whole platform.

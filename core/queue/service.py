@@ -21,7 +21,7 @@ from core.errors import Unavailable
 from core.ids import RunId, WorkerId
 from core.queue import store
 from core.queue.estimate import StartsIn, starts_in
-from core.queue.model import ALIVE, ALIVE_IDLE, DEAD_AFTER_S, HEADROOM, Claims, Held, Requeued, Stopped, Topic
+from core.queue.model import ALIVE, ALIVE_IDLE, DEAD_AFTER_S, HEADROOM, Claims, Held, Live, Requeued, Stopped, Topic
 from core.redis.bus import Bus
 
 _DEAD_AFTER = timedelta(seconds=DEAD_AFTER_S)
@@ -43,7 +43,7 @@ class QueueService:
         self._depth: tuple[datetime, int] | None = None
         self._rate: tuple[datetime, float] | None = None
         self._level: tuple[datetime, int, float | None] | None = None
-        self._codes: tuple[datetime, frozenset[str] | None] | None = None
+        self._live: tuple[datetime, Live] | None = None
         self._blind = False
         self._sees_since = _NOBODY_IS_DEAD
 
@@ -207,18 +207,16 @@ class QueueService:
         async with self._db.control_transaction() as tx:
             return await store.forget_gaps(tx, self._clock.now() - _USES_KEPT, _FORGET_BATCH)
 
-    async def live_slots_in(self, tx: Transaction) -> int:
-        """Slots of all workers that live: heard of in the last minute, or idle and not due to speak yet."""
-        now = self._clock.now()
-        return await store.live_slots(tx, now - ALIVE, now - ALIVE_IDLE)
+    async def live_in(self, tx: Transaction, *, fresh: bool = False) -> Live:
+        """The workers that were heard of in the last minute, or are idle and not due to speak yet.
 
-    async def live_codes_in(self, tx: Transaction, *, fresh: bool = False) -> frozenset[str] | None:
-        """The code of the same workers, at most a second old unless ``fresh``; None: one executes whatever there is."""
+        At most a second old unless ``fresh``.
+        """
         now = self._clock.now()
-        # "Nobody has any" is believed for no time: it turns false with the first worker that comes.
-        known = self._codes if self._codes is not None and self._codes[1] != frozenset() else None
+        # "Nobody has any code" is believed for no time: it turns false with the first worker that comes.
+        known = self._live if self._live is not None and self._live[1].codes != frozenset() else None
         if fresh or known is None or not timedelta(0) <= now - known[0] < _DEPTH_TTL:
-            known = self._codes = (now, await store.live_codes(tx, now - ALIVE, now - ALIVE_IDLE))
+            known = self._live = (now, await store.live(tx, now - ALIVE, now - ALIVE_IDLE))
         return known[1]
 
     async def depth_in(self, tx: Transaction) -> int:

@@ -10,7 +10,7 @@ from core.db.pool import Row, Transaction
 from core.db.queries import load_queries
 from core.ids import RunId, TenantId, UserId, WorkerId
 from core.queue.estimate import Circle, Place
-from core.queue.model import Claim, Claims, Held, Requeued, Stopped
+from core.queue.model import Claim, Claims, Held, Live, Requeued, Stopped
 
 SQL = load_queries(__file__)
 
@@ -91,15 +91,10 @@ async def give_back(tx: Transaction, held: Held, why: dict[str, Any] | None, now
     return None if row is None else Requeued(TenantId(row["tenant_id"]), held.run_id, row["worker_id"], row["state"])
 
 
-async def live_slots(tx: Transaction, alive_since: datetime, idle_since: datetime) -> int:
-    """Slots that are alive; workers that hold nothing speak seldom."""
-    return int(await tx.fetchval(SQL["live_slots"], alive_since, idle_since))
-
-
-async def live_codes(tx: Transaction, alive_since: datetime, idle_since: datetime) -> frozenset[str] | None:
-    """The code of the same workers; None: one of them executes whatever there is."""
-    codes = await tx.fetchval(SQL["live_codes"], alive_since, idle_since)
-    return None if codes is None else frozenset(codes)
+async def live(tx: Transaction, alive_since: datetime, idle_since: datetime) -> Live:
+    """What lives; workers that hold nothing speak seldom."""
+    (row,) = await tx.fetch(SQL["live"], alive_since, idle_since)
+    return Live(row["slots"], None if row["codes"] is None else frozenset(row["codes"]))
 
 
 async def set_platform_cap(tx: Transaction, cap: int | None) -> int | None:

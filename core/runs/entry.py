@@ -121,5 +121,5 @@ class Entry:
 
     async def standstill_at(self, tx: Transaction, place: store.QueueRow) -> Standstill:
         """Why the queued runs of a tenant that stands there have not started."""
-        cause = queued_cause(place.paused, place.running, place.cap, await self._queue.live_slots_in(tx))
-        return Standstill(cause, await self._queue.live_codes_in(tx))
+        live = await self._queue.live_in(tx)
+        return Standstill(queued_cause(place.paused, place.running, place.cap, live.slots), live.codes)

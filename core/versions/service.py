@@ -144,10 +144,10 @@ class VersionService:
             after = change(before)
             await store.set_route(tx, workflow, after, ctx.actor, self._clock.now())
             await self._audit.record(tx, ctx, act, f"workflow:{workflow}", _told(before), _told(after))
-            live = await self._queue.live_codes_in(tx, fresh=True)
+            live = await self._queue.live_in(tx, fresh=True)
         self._routes = None
         here = self._installed.versions(workflow)
-        return Changed(after, () if after is None else warnings_of(after, here.__contains__, live))
+        return Changed(after, () if after is None else warnings_of(after, here.__contains__, live.codes))
 
     def _newest(self, workflow: str) -> str:
         versions = self._installed.versions(workflow)
