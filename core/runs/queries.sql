@@ -1,7 +1,8 @@
 -- name: insert_runs
 -- Runs in state 'queued', each with its first event, in one statement. A run whose idempotency key is taken
 -- is left out. Arrays $1..$10, $14, $15, $17 to $19 have one element per run. A run that is forked from another counts that
--- one as its first time in a slot: so whoever executes it looks for what is recorded.
+-- one as its first time in a slot: so whoever executes it looks for what is recorded. A parent is looked up ("offset 0"),
+-- not joined: the planner would read all of the tenant's runs for it.
 with fresh as (
     insert into runs (run_id, tenant_id, user_id, workflow, version, lane, state, source, batch_id, thread_id,
                       parent_run_id, parent_step, ancestors, idempotency_key, request_hash, input, policy_version,
@@ -16,7 +17,8 @@ with fresh as (
                 $19::double precision[])
          as n (run_id, workflow, version, lane, source, batch_id, thread_id, parent_run_id, idempotency_key,
                request_hash, input, budget_microusd, parent_step, forked_from, timeout_s)
-    left join runs p on p.tenant_id = app.tenant() and p.run_id = n.parent_run_id
+    left join lateral (select * from runs r
+                       where r.tenant_id = app.tenant() and r.run_id = n.parent_run_id offset 0) p on true
     on conflict (tenant_id, idempotency_key) where idempotency_key is not null do nothing
     returning run_id, source, lane, forked_from
 ), told as (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,19 +11,22 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 
-from core.db.pool import Transaction
+from core.db.pool import Database, Transaction
 from core.db.queries import Query
-from core.ids import WorkerId
+from core.ids import RunId, TenantId, WorkerId
 from core.queue import store
 from core.queue.model import HEADROOM, Claim
 from core.reviews.store import SQL as REVIEWS
 from core.runs.budgets import SQL as BUDGETS
 from core.runs.family import SQL as CHILDREN
 from core.runs.history import SQL as HISTORY
+from core.runs.model import Lane, RunRequest
 from core.runs.store import SQL as RUNS
+from core.runs.store import NewRun, insert_runs
 from core.settings import Settings
 from core.usage.store import SQL as USAGE
 from ops_dashboard.data import SQL as DASHBOARD
+from tests.benchmarks.queue.claimer import context
 from tests.benchmarks.queue.places import careless
 from tests.benchmarks.queue.scale import fill
 
@@ -157,14 +161,18 @@ Session: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 READ = {
     "estimates": ("run_estimates", "run_estimates_pkey"),
     "slots": ("slots", "slots_pkey", "slots_worker"),
+    "runs": ("runs", "runs_pkey", "runs_tenant_id_run_id_key", "runs_recent", "runs_by_state"),
+    "entries": ("queue_entries", "queue_entries_pkey", "queue_entries_head"),
     "tenants": ("queue_tenants", "queue_tenants_next"),
     "reviews": ("reviews", "reviews_open", "reviews_recent", "reviews_of_run", "reviews_run_id_step_key"),
 }
 
 
-async def read(session: Session) -> dict[str, int]:
+async def read(session: Session | Transaction) -> dict[str, int]:
     """What the session has read so far, rows from end to end and entries of indexes; inside a transaction."""
-    query = "select sum(pg_stat_get_xact_tuples_returned(name::regclass))::integer from unnest($1::text[]) as u(name)"
+    query = Query(
+        "select sum(pg_stat_get_xact_tuples_returned(name::regclass))::integer from unnest($1::text[]) as u(name)"
+    )
     return {what: await session.fetchval(query, names) for what, names in READ.items()}
 
 
@@ -294,6 +302,40 @@ async def test_claims_and_releases_read_the_same_however_much_is_held_and_left_b
     assert claiming["estimates"] <= 10
     assert claiming["tenants"] <= 700  # the 600 that others left behind: once, not ten times
     assert releasing["slots"] == 1
+
+
+async def test_a_run_is_submitted_without_a_look_at_what_was_submitted_before(
+    settings: Settings, owner_dsn: str
+) -> None:
+    """By a session that made its plans while there was hardly anything, before anything was counted."""
+    numbers, ctx = itertools.count(), context(TenantId("t1"))
+    db = await Database.open(settings.required("database_app_url"), size=1)
+
+    async def filled_with(*tables: str) -> None:
+        async with careless(owner_dsn) as owner:
+            for table in tables:
+                (statement,) = [one for one in FILL.split(";\n") if one.strip().startswith(f"insert into {table} ")]
+                await owner.execute(statement.replace("$1", "1").replace("$2", "2000"))
+
+    async def submitted() -> dict[str, int]:
+        new = NewRun(RunId(f"run_{next(numbers)}"), RunRequest("w", {}), "1", Lane.NORMAL, {}, 0, None)
+        async with db.tenant_transaction(ctx) as tx:
+            before = await read(tx)
+            now = datetime.now(UTC)
+            await insert_runs(tx, ctx, [new], now)
+            assert await store.push(tx, [new.run_id], False, now) == 1
+            return {name: number - before[name] for name, number in (await read(tx)).items()}
+
+    await filled_with("tenants", "queue_tenants")
+    for _ in range(20):
+        await submitted()
+    await filled_with("runs")
+    async with db.tenant_transaction(ctx) as tx:
+        assert await store.push(tx, [f"run_1_{number}" for number in range(1, 2_000, 3)], False, NOW) == 667
+    reads = await submitted()
+    await db.close()
+    assert reads["entries"] == 0
+    assert reads["runs"] <= 5
 
 
 async def test_the_end_of_a_run_reads_what_it_asks_and_not_all_that_its_tenant_asks(

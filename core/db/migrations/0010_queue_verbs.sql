@@ -13,7 +13,8 @@
 -- scheduler and operators look across tenants and refuse inside a tenant's transaction (app.outside()).
 
 -- The runs of these ids that may enter the queue, in the order of the ids. From the ids to the rows, whatever the
--- planner knows of the table: "offset 0" keeps it from reading all that the tenant has queued instead.
+-- planner knows of the tables: "offset 0" keeps it from reading all that the tenant has queued instead, and an entry that
+-- is looked up, rather than joined, all that is queued.
 create function app.queue_pushed(p_tenant text, p_run_ids text[])
 returns table (run_id text, lane smallint, workflow text, code text, user_key text, "position" bigint)
 language sql stable as $$
@@ -21,13 +22,13 @@ language sql stable as $$
     from unnest(p_run_ids) with ordinality as u(run_id, position)
     cross join lateral (select * from runs r where r.run_id = u.run_id offset 0) r
     where r.tenant_id = p_tenant and r.state = 'queued'
-      and not exists (select from queue_entries e where e.run_id = u.run_id)
+      and (select e.run_id from queue_entries e where e.run_id = u.run_id) is null
 $$;
 
 -- Put runs in state 'queued' into the queue. head: before what is fresh in their lane (resumed runs).
 -- Returns how many entered.
 create function app.queue_push(p_run_ids text[], p_head boolean, p_now timestamptz) returns integer
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
     tenant      queue_tenants%rowtype;
     platform    queue_platform%rowtype;
