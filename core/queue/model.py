@@ -83,12 +83,16 @@ class Claims(list[Claim]):
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """A run that goes on: its wait was over, or its worker is gone. ``state``: where it stands from then on."""
+    """A run that goes on: its wait was over, or its worker is gone. ``state``: where it stands from then on.
+
+    ``closed``: how many questions to people are over with it.
+    """
 
     tenant_id: TenantId
     run_id: RunId
     reason: str
     state: str = "queued"
+    closed: int = 0
 
     @property
     def dead(self) -> bool:
@@ -98,13 +102,14 @@ class Requeued:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What a cancellation found and left: the states of the run before and after it.
+    """What a cancellation found and left: the states of the run before and after it, and how many questions it closed.
 
     ``queued`` after: it did what can be undone, and executes once more.
     """
 
     was: str
     state: str
+    closed: int
 
 
 @dataclass(frozen=True, slots=True)

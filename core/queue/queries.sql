@@ -32,8 +32,8 @@ select tenant_id, run_id, cause from app.wake_due($1, $2);
 select app.next_wake();
 
 -- name: cancel
--- Cancel a run; the state it was in, and the one from then on.
-select was, state from app.queue_cancel($1, $2);
+-- Cancel a run; the state it was in, the one from then on, and how many questions that closed.
+select was, state, closed from app.queue_cancel($1, $2);
 
 -- name: heartbeat
 -- A worker lives; the slots it holds.
@@ -45,11 +45,11 @@ select app.worker_leave($1, $2);
 
 -- name: recover
 -- Queue the runs of dead workers again, and those that a worker does not know of.
-select tenant_id, run_id, worker_id, state from app.recover($1, $2, $3, $4);
+select tenant_id, run_id, worker_id, state, closed from app.recover($1, $2, $3, $4);
 
 -- name: give_back
 -- A worker gives back a run whose execution broke, or could not go on.
-select tenant_id, worker_id, state from app.give_back($1, $2, $3, $4);
+select tenant_id, worker_id, state, closed from app.give_back($1, $2, $3, $4);
 
 -- name: live
 -- Slots of workers heard of since $1, or since $2 if they hold nothing, and the code of these workers.

@@ -75,7 +75,10 @@ class QueueService:
         return await store.wake(tx, run_id, step, self._clock.now())
 
     async def cancel_in(self, tx: Transaction, run_id: RunId) -> Stopped | None:
-        """Cancel a run in the caller's transaction; the states before and after, None: there is no such run."""
+        """Cancel a run in the caller's transaction; what that found and left, None: there is no such run.
+
+        Tell after the commit that what it asked is over (``News.unasked``).
+        """
         return await store.cancel(tx, run_id, self._clock.now())
 
     async def signal_workers(self) -> None:
@@ -157,6 +160,8 @@ class QueueService:
         for run in runs:
             cause = "paused" if run.state == "waiting" else None
             await self._bus.publish(run.tenant_id, "run", {"run_id": run.run_id, "state": run.state, "cause": cause})
+            if run.closed:
+                self._bus.news.unasked(run.tenant_id, run.run_id)
         if runs:
             await self.signal_workers()
 

@@ -54,7 +54,7 @@ async def next_wake(tx: Transaction) -> datetime | None:
 
 
 async def cancel(tx: Transaction, run_id: str, now: datetime) -> Stopped | None:
-    """The state the run was in, and the one it is in now; None when there is no such run."""
+    """What that found and left; None when there is no such run."""
     row = await tx.fetchrow(SQL["cancel"], run_id, now)
     return None if row is None else Stopped(**row)
 
@@ -82,13 +82,13 @@ async def recover(
 ) -> list[Requeued]:
     """Take back the runs of all not heard of since ``dead_before``, and of one worker those that it does not keep."""
     rows = await tx.fetch(SQL["recover"], worker_id, list(keep), dead_before, now)
-    return [Requeued(TenantId(r["tenant_id"]), RunId(r["run_id"]), r["worker_id"], r["state"]) for r in rows]
+    return [_lost(row, RunId(row["run_id"])) for row in rows]
 
 
 async def give_back(tx: Transaction, held: Held, why: dict[str, Any] | None, now: datetime) -> Requeued | None:
     """Take a run from its worker, who cannot go on with it; None: the slot is not this claim's any more."""
     row = await tx.fetchrow(SQL["give_back"], held.run_id, held.claim, why, now)
-    return None if row is None else Requeued(TenantId(row["tenant_id"]), held.run_id, row["worker_id"], row["state"])
+    return None if row is None else _lost(row, held.run_id)
 
 
 async def live(tx: Transaction, alive_since: datetime, idle_since: datetime) -> Live:
@@ -190,6 +190,10 @@ async def tenant_starts(tx: Transaction, since: datetime) -> int:
 async def platform_starts(tx: Transaction, since: datetime) -> int:
     """Runs of all tenants that left the queue since a moment."""
     return int(await tx.fetchval(SQL["platform_starts"], since))
+
+
+def _lost(row: Row, run_id: RunId) -> Requeued:
+    return Requeued(TenantId(row["tenant_id"]), run_id, row["worker_id"], row["state"], row["closed"])
 
 
 def _claimed(row: Row) -> Claim:

@@ -44,6 +44,10 @@ class News:
         self._events.setdefault(tenant_id, []).append((kind, data))
         self._begin()
 
+    def unasked(self, tenant_id: TenantId, run_id: str) -> None:
+        """Tell soon that nobody is asked any more what a run had asked. Call it after the commit."""
+        self.say(tenant_id, "review", {"run_id": run_id, "state": "cancelled"})
+
     async def settled(self) -> None:
         """Wait until all is sent."""
         while self._sending is not None:

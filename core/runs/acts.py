@@ -12,8 +12,8 @@ the other: the queue of the tenant is locked first, and the state is looked at a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -51,10 +51,16 @@ class Act(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an act came to. ``was``: the state that it found; ``refusal``: why it changed nothing, None: it was done."""
+    """What an act came to. ``was``: the state that it found; ``refusal``: why it changed nothing, None: it was done.
+
+    Of a run that was cancelled: ``places`` in the lines of rate limits that it gives up, each a limit and a step, and
+    how many questions to people are ``closed``.
+    """
 
     was: RunState
     refusal: str | None = None
+    places: tuple[tuple[str, int], ...] = ()
+    closed: int = 0
 
 
 async def standing(tx: Transaction, run_id: str) -> RunState | None:
@@ -71,12 +77,11 @@ async def begin_anew(tx: Transaction, run_id: str, now: datetime) -> None:
 
 
 class Acts:
-    """Performs acts. After the commit the caller tells workers (``signal``) and screens."""
+    """Performs acts. After the commit the caller tells workers (``signal``), rate limits (``leave``) and screens."""
 
     def __init__(self, queue: QueueService, audit: AuditService, limits: Limits, clock: Clock) -> None:
         self._queue = queue
         self._limits = limits
-        self._places: dict[str, tuple[tuple[str, int], ...]] = {}
         self._audit = audit
         self._clock = clock
 
@@ -121,20 +126,19 @@ class Acts:
             case _:
                 assert_never(act)
 
-    async def leave(self, ctx: TenantContext, run_ids: Iterable[str]) -> None:
+    async def leave(self, ctx: TenantContext, changed: Mapping[str, Outcome]) -> None:
         """After the commit: runs that were cancelled give up their places in the lines of rate limits.
 
         Without Redis they are given up when nobody comes for them.
         """
         with contextlib.suppress(Unavailable):
-            for run_id in run_ids:
-                for name, step in self._places.pop(run_id, ()):
+            for run_id, outcome in changed.items():
+                for name, step in outcome.places:
                     await self._limits.leave(ctx, name, f"{run_id}/{step}")
 
     async def _cancel(
         self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime, facts: Facts
     ) -> Outcome | None:
-        self._places.pop(run_id, None)
         places = tuple((row["key"], row["step"]) for row in await tx.fetch(SQL["places"], run_id))
         found = await self._queue.cancel_in(tx, RunId(run_id))
         if found is None:
@@ -143,10 +147,9 @@ class Acts:
         if was.final and was is not RunState.DEAD:
             return Outcome(was, f"The run has ended: {was}.")
         kind = "cancelled" if found.state == RunState.CANCELLED else "cancel_requested"
-        if places:
-            self._places[run_id] = places
         await append_event(tx, run_id, now, kind, {"actor": ctx.actor, **facts})
-        return await self._done(tx, ctx, Act.CANCEL, run_id, was, facts)
+        done = await self._done(tx, ctx, Act.CANCEL, run_id, was, facts)
+        return replace(done, places=places, closed=found.closed)
 
     async def _pause(
         self, tx: Transaction, ctx: TenantContext, run_id: str, now: datetime, facts: Facts

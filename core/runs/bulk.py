@@ -12,7 +12,6 @@ A preview that nobody applies, and what was done, are forgotten after thirty day
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,7 +24,7 @@ from core.errors import InvalidInput, NotFound
 from core.ids import RunId, TenantId, UserId, new_id
 from core.queue.model import Topic
 from core.redis.bus import Bus
-from core.runs.acts import Act
+from core.runs.acts import Act, Outcome
 from core.runs.control import RunControl
 from core.runs.model import RunState
 from core.tenancy import ActorKind, Scope, TenantContext
@@ -202,9 +201,9 @@ class BulkControl:
         """Act on runs that are left, for some seconds; whether all of it is done."""
         until = self._clock.now() + timedelta(seconds=for_s)
         while True:
-            changed: list[str] = []
+            changed: dict[str, Outcome] = {}
             while len(changed) < _AT_ONCE and (became := await self._one(ctx, bulk_id, act)) is not None:
-                changed += became
+                changed |= became
                 if self._clock.now() >= until:
                     break
             await self._control.tell(ctx, act, changed)
@@ -215,16 +214,16 @@ class BulkControl:
             if self._clock.now() >= until:
                 return False
 
-    async def _one(self, ctx: TenantContext, bulk_id: str, act: Act) -> Sequence[str] | None:
-        """Act on one run that is left; the run if it was changed. None: nothing is left that nobody has."""
+    async def _one(self, ctx: TenantContext, bulk_id: str, act: Act) -> dict[str, Outcome] | None:
+        """Act on one run that is left; what became of it if it was changed. None: nothing is left that nobody has."""
         async with self._db.tenant_transaction(ctx) as tx:
             left = await tx.fetchrow(SQL["next"], bulk_id)
             if left is None:
                 return None
-            refusal = await self._control.perform_in(tx, ctx, act, left["run_id"], RunState(left["was"]), bulk_id)
-            outcome = "done" if refusal is None else "skipped"
-            await tx.execute(SQL["became"], bulk_id, left["run_id"], outcome, refusal)
-        return [left["run_id"]] if refusal is None else []
+            done = await self._control.perform_in(tx, ctx, act, left["run_id"], RunState(left["was"]), bulk_id)
+            outcome = "done" if done.refusal is None else "skipped"
+            await tx.execute(SQL["became"], bulk_id, left["run_id"], outcome, done.refusal)
+        return {left["run_id"]: done} if done.refusal is None else {}
 
     async def forget(self) -> int:
         """Forget what was chosen more than thirty days ago; how many."""

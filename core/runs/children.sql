@@ -73,8 +73,9 @@ returning p.progress, p.batch_id, p.thread_id;
 select run_id from orphans where tenant_id = app.tenant() order by run_id limit $1;
 
 -- name: cancel_orphans
--- Cancel some open children of a run that did not succeed; no row when none is left.
-select run_id from app.cancel_orphans($1, $2, $3);
+-- Cancel some open children of a run that did not succeed: where they stand from then on, null: somebody else came first,
+-- and how many questions that closed; no row when none is left.
+select run_id, state, closed from app.cancel_orphans($1, $2, $3);
 
 -- name: orphaned
 -- Tenants in which a crash left children that are to be cancelled.

@@ -5,7 +5,7 @@ Every act answers with the run as it stands then, so it needs the right to read 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from core.audit.service import AuditService
@@ -16,7 +16,7 @@ from core.ids import RunId
 from core.queue.service import QueueService
 from core.redis.bus import Bus
 from core.redis.limits import Limits
-from core.runs.acts import Act, Acts
+from core.runs.acts import Act, Acts, Outcome
 from core.runs.budgets import Budgets
 from core.runs.execution_store import parent
 from core.runs.family import Family
@@ -128,7 +128,7 @@ class RunControl:
         if woken:
             await self._queue.signal_workers()
             for one in woken:
-                await self._bus.publish(ctx.tenant_id, "review", {"run_id": one, "state": "cancelled"})
+                self._bus.news.unasked(ctx.tenant_id, one)
         self._bus.news.of_run(ctx.tenant_id, RunId(run_id))
         return await self._runs.get(ctx, run_id)
 
@@ -144,27 +144,30 @@ class RunControl:
                 raise NotFound("There is no such run.")
             if outcome.refusal is not None:
                 raise Conflict(outcome.refusal, state=outcome.was)
-        await self.tell(ctx, act, [run_id])
+        await self.tell(ctx, act, {run_id: outcome})
         return await self._runs.get(ctx, run_id)
 
     async def perform_in(
         self, tx: Transaction, ctx: TenantContext, act: Act, run_id: str, was: RunState, bulk_id: str
-    ) -> str | None:
-        """One run of a bulk, in the caller's transaction: None, or why nothing was done. ``tell`` after the commit."""
+    ) -> Outcome:
+        """One run of a bulk, in the caller's transaction. ``tell`` after the commit what was not refused."""
         outcome = await self._acts.perform_if_in(tx, ctx, act, run_id, was, {"bulk_id": bulk_id})
-        return "There is no such run." if outcome is None else outcome.refusal
+        return outcome or Outcome(was, "There is no such run.")
 
-    async def tell(self, ctx: TenantContext, act: Act, run_ids: Sequence[str]) -> None:
-        """Tell screens, workers and families of runs on which somebody has acted."""
-        if not run_ids:
+    async def tell(self, ctx: TenantContext, act: Act, changed: Mapping[str, Outcome]) -> None:
+        """Tell screens, workers and families of runs, by their ids, on which somebody has acted."""
+        if not changed:
             return
-        views = await self._runs.some(ctx, run_ids)
+        views = await self._runs.some(ctx, list(changed))
         told = ("run_id", "state", "cause", "batch_id", "thread_id")
         await self._bus.publish_all(
             ctx.tenant_id, "run", [{name: getattr(one, name) for name in told} for one in views]
         )
+        for run_id, outcome in changed.items():
+            if outcome.closed:
+                self._bus.news.unasked(ctx.tenant_id, run_id)
         await self._acts.signal(act)
-        await self._acts.leave(ctx, run_ids)
+        await self._acts.leave(ctx, changed)
         async with self._db.tenant_transaction(ctx) as tx:
             ended = {await parent(tx, view.run_id): view.state for view in views if view.state.final}
         for spawned_by, state in ended.items():

@@ -86,6 +86,8 @@ class Durations:
             return False
         state = RunState.QUEUED if undoing else RunState.FAILED
         await self._bus.publish(ctx.tenant_id, "run", {"run_id": run_id, "state": state, "cause": None})
+        if found.closed:
+            self._bus.news.unasked(ctx.tenant_id, run_id)
         if undoing:
             await self._queue.signal_workers()
         else:

@@ -382,4 +382,4 @@ class RunExecution(Recorded):
     def _say_closed(self, on: Executing, questions: int) -> None:
         """Tell screens that show what the run asked that nobody is asked any more."""
         if questions:
-            self._bus.news.say(on.ctx.tenant_id, "review", {"run_id": on.run_id, "state": "cancelled"})
+            self._bus.news.unasked(on.ctx.tenant_id, on.run_id)

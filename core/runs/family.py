@@ -78,7 +78,11 @@ class Family:
         async with self._db.tenant_transaction(ctx) as tx:
             looked_at = await tx.fetch(SQL["cancel_orphans"], run_id, _AT_ONCE, self._clock.now())
         for child in looked_at:
-            self._bus.news.of_run(ctx.tenant_id, child["run_id"])
+            if child["state"] is not None:
+                told = {"run_id": child["run_id"], "state": child["state"], "cause": None}
+                self._bus.news.say(ctx.tenant_id, "run", told)
+            if child["closed"]:
+                self._bus.news.unasked(ctx.tenant_id, child["run_id"])
         return len(looked_at)
 
     async def _tell(self, ctx: TenantContext, parent: RunId, step: int) -> None:

@@ -109,8 +109,10 @@ select app.control('app.worker_leave(text, timestamptz)');
 -- Take a run from the worker that holds it, in a transaction of the run's tenant: pay for what was used, and let it
 -- go on at the head of its lane (app.queue_again). p_why: the error that broke the execution, or that its worker died;
 -- null: nobody is to blame. A run that has more of those than its tenant's policy allows is dead: nothing happens until
--- people retry or cancel it. The state from then on; null: that claim of it is over.
-create function app.take_back(p_run_id text, p_claim integer, p_why jsonb, p_now timestamptz) returns text
+-- people retry or cancel it. The state from then on, and how many questions that closed; state null: that claim of it is
+-- over.
+create function app.take_back(p_run_id text, p_claim integer, p_why jsonb, p_now timestamptz,
+                              out state text, out closed integer)
 language plpgsql as $$
 declare
     times  integer;
@@ -118,7 +120,8 @@ declare
     most   integer;
 begin
     perform app.lock_reviews(p_run_id);
-    if app.release(p_run_id, p_claim, p_now) is null then return null; end if;
+    if app.release(p_run_id, p_claim, p_now) is null then return; end if;
+    closed := 0;
     if p_why is not null then
         update runs r set recoveries = r.recoveries + 1, event_seq = r.event_seq + 1 where r.run_id = p_run_id
         returning r.recoveries, r.event_seq into times, number;
@@ -128,18 +131,19 @@ begin
         from tenants t join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
         where t.tenant_id = app.tenant();
         if times > most then
-            perform app.run_finish(p_run_id, 'dead', null, null, p_why || jsonb_build_object('details',
+            state := 'dead';
+            closed := app.run_finish(p_run_id, state, null, null, p_why || jsonb_build_object('details',
                 jsonb_build_object('recoveries', times, 'limit', most)), p_now);
-            return 'dead';
+            return;
         end if;
     end if;
-    return app.queue_again(p_run_id, 'running', null, p_now);
+    state := app.queue_again(p_run_id, 'running', null, p_now);
 end $$;
 
 -- Take back the runs of workers that have not been heard of since p_dead_before, and those that one worker does
 -- not know of (p_keep: what it knows).
 create function app.recover(p_worker text, p_keep text[], p_dead_before timestamptz, p_now timestamptz)
-returns table (tenant_id text, run_id text, worker_id text, state text)
+returns table (tenant_id text, run_id text, worker_id text, state text, closed integer)
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -161,8 +165,9 @@ begin
                 order by s.tenant_id, s.run_id
     loop
         perform set_config('app.tenant', lost.tenant_id, true);
-        state := app.take_back(lost.run_id, lost.claim, case when lost.died then jsonb_build_object(
-            'code', 'worker_died', 'message', format('Its worker %s died.', lost.worker_id)) end, p_now);
+        select t.state, t.closed into state, closed
+        from app.take_back(lost.run_id, lost.claim, case when lost.died then jsonb_build_object(
+            'code', 'worker_died', 'message', format('Its worker %s died.', lost.worker_id)) end, p_now) t;
         if state is not null then
             tenant_id := lost.tenant_id; run_id := lost.run_id; worker_id := lost.worker_id;
             return next;
@@ -184,10 +189,10 @@ $$;
 select app.control('app.longest_silent()');
 
 -- A worker gives back a run whose execution broke (p_why), or that it could not reach a server for (null): it may not
--- even know the run's tenant well enough to act for it. Whose it is, who held it and its state from then on; no row: that
--- claim of it is over.
+-- even know the run's tenant well enough to act for it. Whose it is, who held it, its state from then on and how many
+-- questions that closed; no row: that claim of it is over.
 create function app.give_back(p_run_id text, p_claim integer, p_why jsonb, p_now timestamptz)
-returns table (tenant_id text, worker_id text, state text)
+returns table (tenant_id text, worker_id text, state text, closed integer)
 language plpgsql as $$
 #variable_conflict use_column
 begin
@@ -195,7 +200,7 @@ begin
     select s.tenant_id, s.worker_id into tenant_id, worker_id from slots s where s.run_id = p_run_id;
     if not found then return; end if;
     perform set_config('app.tenant', tenant_id, true);
-    state := app.take_back(p_run_id, p_claim, p_why, p_now);
+    select t.state, t.closed into state, closed from app.take_back(p_run_id, p_claim, p_why, p_now) t;
     perform set_config('app.tenant', '', true);
     if state is not null then return next; end if;
 end $$;

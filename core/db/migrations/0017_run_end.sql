@@ -47,8 +47,8 @@ $$;
 -- Cancel: at once when queued, waiting or dead, by request when running, or when it did what can be undone: then it
 -- executes once more, a dead one with its deaths and its duration counted anew. What it had asked is over, and what it
 -- waited for, too; a running one keeps that until it parks, and learns there that it is to stop. Returns the state it was
--- in and the one from then on, no row when there is no such run.
-create function app.queue_cancel(p_run_id text, p_now timestamptz) returns table (was text, state text)
+-- in and the one from then on, and how many questions that closed; no row when there is no such run.
+create function app.queue_cancel(p_run_id text, p_now timestamptz) returns table (was text, state text, closed integer)
 language plpgsql as $$
 #variable_conflict use_column
 begin
@@ -63,7 +63,7 @@ begin
     if was in ('queued', 'waiting') then
         delete from waits where run_id = p_run_id;
     end if;
-    perform app.close_reviews(p_run_id, p_now);
+    closed := app.close_reviews(p_run_id, p_now);
     state := was;
     if was = 'running' then
         update runs r set cancel_requested = true where r.run_id = p_run_id;

@@ -93,14 +93,14 @@ create trigger ended after update of state on runs for each row
     execute function app.run_ended();
 
 -- Cancel up to p_limit open children of a run that ended other than succeeded, and say in their event logs why.
--- Returns those it looked at; nothing: there are none any more, or the run was retried, and nobody is orphaned.
-create function app.cancel_orphans(p_parent text, p_limit integer, p_now timestamptz) returns table (run_id text)
+-- Returns those it looked at, where they stand from then on (null: somebody else came first) and how many questions that
+-- closed; nothing: there are none any more, or the run was retried, and nobody is orphaned.
+create function app.cancel_orphans(p_parent text, p_limit integer, p_now timestamptz)
+returns table (run_id text, state text, closed integer)
 language plpgsql as $$
 #variable_conflict use_column
 declare
     chosen text[];
-    each   text;
-    stands text;
     number integer;
 begin
     select array_agg(c.run_id order by c.run_id) into chosen
@@ -115,19 +115,22 @@ begin
         delete from orphans where tenant_id = app.tenant() and run_id = p_parent;
         return;
     end if;
-    foreach each in array chosen loop
+    foreach run_id in array chosen loop
+        state := null; closed := 0;
         -- Somebody else may have come first, before we had the queue.
-        continue when not exists (select from app.open_children(app.tenant(), p_parent) o
-                                  where o.run_id = each and not o.cancel_requested);
-        select c.state into stands from app.queue_cancel(each, p_now) c;
-        update runs set event_seq = event_seq + 1 where tenant_id = app.tenant() and run_id = each
-        returning event_seq into number;
-        insert into run_events (tenant_id, run_id, seq, at, kind, data)
-        values (app.tenant(), each, number, p_now,
-                case stands when 'cancelled' then 'cancelled' else 'cancel_requested' end,
-                jsonb_build_object('actor', 'run:' || p_parent));
+        if exists (select from app.open_children(app.tenant(), p_parent) o
+                   where o.run_id = cancel_orphans.run_id and not o.cancel_requested) then
+            select c.state, c.closed into state, closed from app.queue_cancel(run_id, p_now) c;
+            update runs r set event_seq = r.event_seq + 1
+            where r.tenant_id = app.tenant() and r.run_id = cancel_orphans.run_id
+            returning r.event_seq into number;
+            insert into run_events (tenant_id, run_id, seq, at, kind, data)
+            values (app.tenant(), cancel_orphans.run_id, number, p_now,
+                    case state when 'cancelled' then 'cancelled' else 'cancel_requested' end,
+                    jsonb_build_object('actor', 'run:' || p_parent));
+        end if;
+        return next;
     end loop;
-    return query select u.run_id from unnest(chosen) as u(run_id);
 end $$;
 select app.control('app.cancel_orphans(text, integer, timestamptz)');
 
