@@ -12,7 +12,7 @@
 | durations | every minute while runs are queued or execute, else when idle | fails parked runs that last too long |
 | bulks | on signals, else when idle | goes on with acts on many runs |
 | children | every minute while runs are queued or execute, else when idle | cancels what runs that failed left open |
-| purge | every hour | removes ended sessions, old failed logins, slot uses, acts; gives back money nobody will settle |
+| purge | every hour | removes what is kept no longer, sessions and acts among it; frees forsaken reservations |
 """
 
 from __future__ import annotations
@@ -207,6 +207,7 @@ class LeaderDuties:
             await self._platform.queue.forget_gaps()
             await self._platform.bulk.forget()
             await self._platform.blobs.purge()
+            await self._platform.conversations.purge()
             await forget_old_acts(self._platform.audit, self._platform.tenants)
             self._purged_at = now
 

@@ -38,6 +38,10 @@ with gone as (
     delete from threads where tenant_id = app.tenant() and thread_id = $1 and user_id = $2 returning thread_id)
 insert into deleted_threads (tenant_id, thread_id, deleted_at) select app.tenant(), thread_id, $3 from gone;
 
+-- name: purge
+-- Forget the ids of deleted threads that policies keep no longer, of all tenants.
+select app.deleted_threads_purge($1, $2);
+
 -- name: list_threads
 -- The user's threads, newest message first: $2 pattern in name or messages, $3 feedback, $4/$5 after this one.
 select t.thread_id, t.user_id, t.name, t.metadata, t.tags, t.created_at, t.updated_at

@@ -3,7 +3,7 @@
 Every method needs the scope ``chat`` and a person (``ctx.user_id``); operators have neither here. A thread
 that is missing and one that is somebody else's are both ``NotFound``.
 
-    new ──first write──► open ──deleted──► deleted, for good
+    new ──first write──► open ──deleted──► deleted, its id kept ──the audit's retention has passed──► new
 
 Writes are idempotent (same id, same row), so a lost answer may be repeated. On a crash the thread holds what
 was written before it; a message being streamed is written when it ends. What is written to a thread that was
@@ -40,6 +40,7 @@ from core.ids import ThreadId, UserId, new_id
 from core.tenancy import Scope, TenantContext
 
 _NAME_LENGTH = 120
+_PURGE_AT_ONCE = 1_000
 
 
 class ConversationService:
@@ -112,12 +113,22 @@ class ConversationService:
     async def delete_thread(self, ctx: TenantContext, thread_id: ThreadId) -> None:
         """Delete the thread with everything in it, for good; that this was done stays in the audit.
 
-        The runs it started are not part of it.
+        Its id is not opened again before the audit tells of this no more. The runs it started are not part of it.
         """
         async with self._db.tenant_transaction(ctx) as tx:
             if not await store.delete_thread(tx, thread_id, _person(ctx), self._clock.now()):
                 raise _missing()
             await self._audit.record(tx, ctx, "thread.delete", f"thread:{thread_id}")
+
+    async def purge(self) -> int:
+        """Forget the ids of deleted threads of which audits tell no more, in all tenants; how many."""
+        purged = 0
+        while True:
+            async with self._db.control_transaction() as tx:
+                gone = await store.purge(tx, self._clock.now(), _PURGE_AT_ONCE)
+            purged += gone
+            if gone < _PURGE_AT_ONCE:
+                return purged
 
     async def save_entry(self, ctx: TenantContext, entry: Entry) -> None:
         """Write an entry, or replace it; opens the thread if it is new. Texts are cut at 200,000 characters."""

@@ -57,6 +57,11 @@ async def delete_thread(tx: Transaction, thread_id: ThreadId, user_id: UserId, n
     return await tx.execute(SQL["delete_thread"], thread_id, user_id, now) > 0
 
 
+async def purge(tx: Transaction, now: datetime, limit: int) -> int:
+    """Forget up to ``limit`` ids of deleted threads that policies keep no longer, of all tenants; how many."""
+    return int(await tx.fetchval(SQL["purge"], now, limit))
+
+
 async def list_threads(
     tx: Transaction, user_id: UserId, pattern: str | None, feedback: int | None, after: Cursor | None, limit: int
 ) -> list[Thread]:

@@ -55,6 +55,7 @@ FUNCTIONS = {
     "claim": May.REFUSE,
     "forget_said": May.REFUSE,
     "code_gaps_purge": May.REFUSE,
+    "deleted_threads_purge": May.REFUSE,
     "fair_level": May.SUM,
     "ledger_abandon": May.OWN,
     "ledger_forsaken": May.REFUSE,

@@ -2,7 +2,8 @@
 --
 -- A thread belongs to a tenant (the fence) and to one user of it (every statement names the user). Ids are
 -- made by browsers, so they are unique per tenant only: a made-up id can neither hit nor reveal a foreign row.
--- Nobody looks at conversations across tenants: unlike other tables, bailiwick_control has no right here.
+-- Nobody looks at conversations across tenants: unlike other tables, bailiwick_control has no right here, but to forget
+-- ids of deleted threads.
 
 create table threads (
     tenant_id  text not null references tenants,
@@ -19,14 +20,17 @@ create table threads (
 create index threads_recent on threads (tenant_id, user_id, updated_at desc, thread_id desc);
 select app.fence('threads', 'select, insert, update, delete');
 
--- Ids of threads that were deleted, and nothing else of them: what is written late opens none of them again.
+-- Ids of threads that were deleted, and nothing else of them: what is written late opens none of them again. An id is kept
+-- for as long as the tenant keeps its audit, which tells of the deletion.
 create table deleted_threads (
     tenant_id  text not null references tenants,
     thread_id  text not null,
     deleted_at timestamptz not null,
     primary key (tenant_id, thread_id)
 );
+create index deleted_threads_age on deleted_threads (tenant_id, deleted_at);
 select app.fence('deleted_threads', 'select, insert');
+revoke insert, update on deleted_threads from bailiwick_control;
 
 -- Messages, and the pieces of work shown between them.
 create table thread_entries (
@@ -107,10 +111,32 @@ do $$
 declare
     each regclass;
 begin
-    foreach each in array array['threads', 'deleted_threads', 'thread_entries', 'thread_elements', 'thread_feedback',
+    foreach each in array array['threads', 'thread_entries', 'thread_elements', 'thread_feedback',
                                 'thread_batches']::regclass[]
     loop
         execute format('drop policy control on %s', each);
         execute format('revoke all on %s from bailiwick_control', each);
     end loop;
 end $$;
+
+-- Forget the ids of deleted threads that every tenant's policy keeps no longer. Up to p_limit; how many.
+create function app.deleted_threads_purge(p_now timestamptz, p_limit integer) returns integer language plpgsql as $$
+declare forgotten integer;
+begin
+    perform app.outside();
+    with old as (
+        select d.tenant_id, d.thread_id
+        from tenants t
+        join policies p on p.tenant_id = t.tenant_id and p.version = t.policy_version
+        cross join lateral (
+            select o.tenant_id, o.thread_id from deleted_threads o
+            where o.tenant_id = t.tenant_id
+              and o.deleted_at < p_now - make_interval(days => (p.document ->> 'audit_retention_days')::integer)
+            order by o.deleted_at limit p_limit) d
+        limit p_limit
+    )
+    delete from deleted_threads d using old where d.tenant_id = old.tenant_id and d.thread_id = old.thread_id;
+    get diagnostics forgotten = row_count;
+    return forgotten;
+end $$;
+select app.control('app.deleted_threads_purge(timestamptz, integer)');

@@ -18,7 +18,7 @@ from core.db.pool import Database
 from core.errors import Forbidden, InvalidInput, NotFound, PayloadTooLarge
 from core.ids import ThreadId, UserId
 from core.settings import Settings
-from core.tenancy import Role, TenantContext
+from core.tenancy import Policy, Role, TenantContext
 from tests.fixtures.people import People, people_in
 
 THREAD = ThreadId("6f7f7f0e-2f5b-4f37-9a3e-000000000001")
@@ -136,7 +136,7 @@ async def test_an_entry_cannot_be_moved_into_another_thread(
 async def test_no_function_of_the_control_role_can_read_a_conversation(owner_dsn: str) -> None:
     connection = await asyncpg.connect(owner_dsn)
     try:
-        rest = ("deleted_threads", "thread_entries", "thread_elements", "thread_feedback", "thread_batches")
+        rest = ("thread_entries", "thread_elements", "thread_feedback", "thread_batches")
         for table in ("threads", *rest):
             assert not await connection.fetchval("select has_table_privilege('bailiwick_control', $1, 'select')", table)
     finally:
@@ -221,6 +221,30 @@ async def test_a_deleted_thread_stays_deleted_whatever_is_written_late(
             await write()
     await conversations.save_thread(mia, THREAD, tags=["loans"], opens=False)
     assert await conversations.threads(mia) == ([], None)
+
+
+async def test_the_id_of_a_deleted_thread_is_kept_for_as_long_as_the_audit_tells_of_it(
+    conversations: ConversationService,
+    place: tuple[Database, People],
+    clock: FakeClock,
+    mia: TenantContext,
+    owner_dsn: str,
+) -> None:
+    policy = Policy(audit_retention_days=10)
+    uma = (await place[1].login("uma@union.example", "union", policy=policy))[1].ctx
+    for ctx in (mia, uma):
+        await conversations.save_entry(ctx, message("m1", "secret"))
+        await conversations.delete_thread(ctx, THREAD)
+        clock.advance(timedelta(days=6).total_seconds())
+    await conversations.save_thread(uma, ThreadId("another"))
+    await conversations.delete_thread(uma, ThreadId("another"))
+    assert await conversations.purge() == 0
+    clock.advance(timedelta(days=5).total_seconds())
+    assert [await conversations.purge(), await conversations.purge()] == [1, 0]
+    connection = await asyncpg.connect(owner_dsn)
+    left = await connection.fetch("select tenant_id, thread_id from deleted_threads order by tenant_id")
+    await connection.close()
+    assert [tuple(row) for row in left] == [("bank", THREAD), ("union", "another")]
 
 
 async def test_what_is_written_while_its_thread_is_being_deleted_goes_with_it(
