@@ -57,7 +57,7 @@ def _touches(run_id: str, event: Event) -> bool:
 
 
 def as_line(found: History, one: Transition) -> str:
-    """``09:00:01.250  + 1.3 s   step done: 2 pull_credit``, in the markup of rich."""
+    """``09:00:01.250  + 1.3 s      step done: 2 pull_credit``, in the markup of rich."""
     after = lasting((one.at - found.run.submitted_at).total_seconds())
     attempt = next((each for each in found.attempts if (each.step, each.attempt) == (one.step, one.attempt)), None)
     what = [one.kind.replace("_", " ")]
@@ -65,7 +65,7 @@ def as_line(found: History, one: Transition) -> str:
         what.append(one.cause.replace("_", " "))
     if attempt is not None:
         what.append(f"{attempt.step} {attempt.name}" + (f", attempt {attempt.attempt}" if attempt.attempt > 1 else ""))
-    return f"[dim]{_clock(one.at)}  + {after:<9}[/] {escape(': '.join(what))}"
+    return f"[dim]{_clock(one.at)}  + {after:<12}[/] {escape(': '.join(what))}"
 
 
 def as_json(_: History, one: Transition) -> str:

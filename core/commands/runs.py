@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -99,17 +98,17 @@ def as_text(report: RunReport) -> RenderableType:
 def lines_as_table(found: Sequence[RunLine]) -> Table:
     """One line per run."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("Run", "Tenant", "Workflow", "State", "Submitted"):
-        table.add_column(name, no_wrap=name != "State")
+    for name in ("Run", "State", "Workflow", "Tenant", "Submitted"):
+        table.add_column(name)
     table.add_column("Took", justify="right")
     table.add_column("Cost", justify="right")
     for line in found:
         took = None if line.finished_at is None else (line.finished_at - line.submitted_at).total_seconds()
         table.add_row(
             line.run_id,
-            escape(line.tenant_id),
-            escape(f"{line.workflow} v{line.version}"),
             _state(line),
+            escape(f"{line.workflow} v{line.version}"),
+            escape(line.tenant_id),
             _moment(line.submitted_at),
             lasting(took),
             format_usd(line.cost_microusd),
@@ -153,10 +152,10 @@ def _head(report: RunReport) -> Table:
 
 def _timeline(found: History) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("After", justify="right", no_wrap=True)
-    table.add_column("What", no_wrap=True)
-    table.add_column("Took", justify="right", no_wrap=True)
-    table.add_column("Cost", justify="right", no_wrap=True)
+    table.add_column("After", justify="right")
+    table.add_column("What")
+    table.add_column("Took", justify="right")
+    table.add_column("Cost", justify="right")
     table.add_column("How")
     for entry in found.timeline():
         after = lasting((entry.began - found.run.submitted_at).total_seconds())
@@ -215,9 +214,10 @@ def _family(found: History) -> list[RenderableType]:
 
 
 def _state(run: RunLine) -> str:
-    words = [f"[{_COLORS[run.state]}]{run.state}[/]"]
-    why: Any = run.cause if not run.state.final else run.error_code or run.outcome
-    return " ".join([*words, escape(str(why).replace("_", " "))] if why else words)
+    """``waiting · no code``, ``failed · step_failed``: causes in words, codes and outcomes as programs write them."""
+    state = f"[{_COLORS[run.state]}]{run.state}[/]"
+    why = run.error_code or run.outcome if run.state.final else (run.cause or "").replace("_", " ")
+    return f"{state} · {escape(why)}" if why else state
 
 
 def _causes(waited: dict[Cause, float]) -> str:

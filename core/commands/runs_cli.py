@@ -46,6 +46,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 @app.command()
 def show(run_id: OneRun, tenant: OneTenant = None, as_json: AsJson = False) -> None:
     """A run's timeline: its waits with their causes, its steps with attempts, costs and models, its end."""
+    from core.commands import paper
     from core.commands import runs as inspection
     from core.commands.installation import opened
 
@@ -57,7 +58,7 @@ def show(run_id: OneRun, tenant: OneTenant = None, as_json: AsJson = False) -> N
     if as_json:
         typer.echo(inspection.as_json(report))
     else:
-        _console().print(inspection.as_text(report))
+        paper.show(inspection.as_text(report))
 
 
 @app.command()
@@ -88,6 +89,7 @@ def listing(
     as_json: AsJson = False,
 ) -> None:
     """Runs, newest first."""
+    from core.commands import paper
     from core.commands import runs as inspection
     from core.commands.installation import opened
 
@@ -99,7 +101,7 @@ def listing(
     if as_json:
         typer.echo(inspection.lines_as_json(found))
     else:
-        _console().print(inspection.lines_as_table(found))
+        paper.show(inspection.lines_as_table(found))
 
 
 def _console() -> Console:

@@ -51,7 +51,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """Something that happened to a run; cause, step and attempt where it has them."""
+    """Something that happened to a run; cause (of a review: the act), step and attempt where it has them."""
 
     seq: int
     at: datetime

@@ -67,5 +67,7 @@ def test_the_workflow_of_the_page_runs_in_make_up(installation: Installation) ->
         ended = seen()
     assert (ended["state"], ended["outcome"], ended["output"]["limit_usd"]) == ("succeeded", "raised", 20_000)
     bailiwick = str(Path(sys.executable).with_name("bailiwick"))
-    shown = run(installation, show.replace(".venv/bin/bailiwick", bailiwick).replace("RUN_ID", run_id))
+    show = show.replace(".venv/bin/bailiwick", bailiwick).replace("RUN_ID", run_id)
+    shown, followed = run(installation, show), run(installation, show.replace("show", "follow"))
     assert [word for word in ("pull_score", "review: limits", "sleep 2 s", "record") if word not in shown] == []
+    assert [word for word in ("review: asked", "review: decide", "succeeded") if word not in followed] == []

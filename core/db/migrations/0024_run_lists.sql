@@ -84,11 +84,12 @@ language sql stable as $$
     from run_steps s where s.run_id = p_run_id order by s.step, s.attempt
 $$;
 
--- Transitions of one run: when it did what, and the named cause where there is one.
+-- Transitions of one run: when it did what, and the named cause where there is one; of a review, what was done with it.
 create function app.transition_rows(p_run_id text)
 returns table (seq integer, at timestamptz, kind text, cause text, step integer, attempt integer)
 language sql stable as $$
-    select e.seq, e.at, e.kind, e.data ->> 'cause', (e.data ->> 'step')::integer, (e.data ->> 'attempt')::integer
+    select e.seq, e.at, e.kind, case e.kind when 'review' then e.data ->> 'act' else e.data ->> 'cause' end,
+           (e.data ->> 'step')::integer, (e.data ->> 'attempt')::integer
     from run_events e
     where e.run_id = p_run_id and e.kind not in ('progress', 'text', 'value')  -- what it did, not what it said
     order by e.seq
