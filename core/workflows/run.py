@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import ContextVar
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel
@@ -23,6 +25,7 @@ from core.tenancy import TenantContext
 from core.workflows.children import Child, Spawnable, brood, mapped, result_of, spawned_one
 from core.workflows.faults import Parked, written
 from core.workflows.function_step import returned
+from core.workflows.numbering import Numbers
 from core.workflows.performing import Performer, Work
 from core.workflows.retry import Retry
 from core.workflows.step import Step
@@ -38,6 +41,7 @@ Result = TypeVar("Result")
 Input = TypeVar("Input", bound=BaseModel)
 
 _ONCE = Retry()
+_BRANCH: ContextVar[tuple[Run | None, Numbers]] = ContextVar("branch", default=(None, Numbers()))
 
 
 class Run:
@@ -46,7 +50,7 @@ class Run:
     def __init__(self, performer: Performer) -> None:
         self.performer = performer
         self.ended_as: str | None = None
-        self._number = 0
+        self._numbers = Numbers()
 
     @property
     def id(self) -> str:
@@ -279,11 +283,23 @@ class Run:
     # The rest -------------------------------------------------------------------------------------------
 
     async def gather(self, *steps: Coroutine[Any, Any, Any]) -> list[Any]:
-        """Execute several steps at once; their results in order. Waits for all of them, then parks or fails."""
-        results = await asyncio.gather(*steps, return_exceptions=True)
-        faults = [result for result in results if isinstance(result, BaseException)]
+        """Execute several steps at once; their results in order. Waits for all of them, then parks or fails.
+
+        Each may also be a coroutine of yours, with several steps one after the other. When one fails, the run does not
+        stay parked for steps beside it; but such a coroutine comes to its end first.
+        """
+        numbers = self._own()
+        branches = numbers.deal(len(steps))
+        begun = [self._branch(own, step) for own, step in zip(branches, steps, strict=True)]
+        results = await asyncio.gather(*begun, return_exceptions=True)
+        numbers.collect(branches)
+        faults = [
+            (_urgency(result, step), result)
+            for result, step in zip(results, steps, strict=True)
+            if isinstance(result, BaseException)
+        ]
         if faults:
-            raise min(faults, key=_urgency)
+            raise min(faults, key=itemgetter(0))[1]
         return list(results)
 
     async def progress(self, done: int, total: int, note: str = "") -> None:
@@ -294,9 +310,14 @@ class Run:
         self.performer.teller.progress({"done": done, "total": total, "note": note[:200]})
 
     async def patched(self, name: str) -> bool:
-        """Whether to go the new way at a change of this workflow (WRITING.md, "Changing it safely"). Not a step."""
+        """Whether to go the new way at a change of this workflow (WRITING.md, "Changing it safely"). Not a step.
+
+        Raises ``RuntimeError`` in a branch of ``gather``, where nothing says what came before.
+        """
+        if self._own() is not self._numbers:
+            raise RuntimeError("Ask run.patched before run.gather, not in a branch of it.")
         tools, on = self.performer.tools, self.performer.on
-        return await written(lambda: tools.patches.patched(on, name, self._number))
+        return await written(lambda: tools.patches.patched(on, name, self._numbers.taken))
 
     def outcome(self, word: str) -> None:
         """Name how the run ends, e.g. ``declined``: lists and summaries go by it."""
@@ -305,12 +326,26 @@ class Run:
     # Inside ---------------------------------------------------------------------------------------------
 
     def _next(self) -> int:
-        self._number += 1
-        return self._number
+        return self._own().take()
+
+    def _own(self) -> Numbers:
+        """The numbers of the branch in which this is called."""
+        run, numbers = _BRANCH.get()
+        return numbers if run is self else self._numbers
+
+    async def _branch(self, numbers: Numbers, step: Coroutine[Any, Any, Any]) -> Any:
+        _BRANCH.set((self, numbers))  # in the task that gather makes of this: nobody else sees it
+        return await step
 
 
-def _urgency(fault: BaseException) -> int:
-    """Of several, the one that counts: the execution is over, a step has failed, the run must park."""
+_ONE_STEP = frozenset(
+    vars(Run)[name].__code__ for name in ("step", "call", "agent", "review", "sleep", "event", "spawn", "result", "map")
+)
+
+
+def _urgency(fault: BaseException, step: Coroutine[Any, Any, Any]) -> int:
+    """Of several, the one that counts: the execution is over, others' steps are still to come (their numbers must be
+    known before any that follow), a step has failed, the run must park."""
     if isinstance(fault, Parked):
-        return 2
-    return 1 if isinstance(fault, Exception) else 0
+        return 3 if getattr(step, "cr_code", None) in _ONE_STEP else 1
+    return 2 if isinstance(fault, Exception) else 0
