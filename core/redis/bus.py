@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -175,25 +175,16 @@ class Bus:
         content = {"kind": kind, "data": data, "at": self._clock.now().isoformat()}
         await self._send((self.connection.keys.events(tenant_id), json.dumps(content).encode()))
 
-    async def publish_all(
-        self, tenant_id: TenantId, kind: str, data: Sequence[dict[str, Any]], *, wake: str | None = None
-    ) -> None:
-        """Several events, and the signal of a topic, in one round trip. Never raises, as ``publish``."""
-        messages = self._messages({tenant_id: [(kind, one) for one in data]})
-        if wake is not None:
-            messages.insert(0, (self.connection.keys.topic(wake), b"1"))
-        await self._send(*messages)
-
     async def _publish_news(self, told: Told) -> None:
-        await self._send(*self._messages(told))
-
-    def _messages(self, told: Told) -> list[tuple[str, bytes]]:
         at = self._clock.now().isoformat()
-        return [
-            (self.connection.keys.events(tenant_id), json.dumps({"kind": kind, "data": data, "at": at}).encode())
-            for tenant_id, events in told.items()
-            for kind, data in events
-        ]
+        await self._send(
+            *((self.connection.keys.topic(topic), b"1") for topic in told.topics),
+            *(
+                (self.connection.keys.events(tenant_id), json.dumps({"kind": kind, "data": data, "at": at}).encode())
+                for tenant_id, events in told.events.items()
+                for kind, data in events
+            ),
+        )
 
     async def _send(self, *messages: tuple[str, bytes]) -> None:
         client = self.connection.client

@@ -160,9 +160,8 @@ class RunControl:
             return
         views = await self._runs.some(ctx, list(changed))
         told = ("run_id", "state", "cause", "batch_id", "thread_id")
-        await self._bus.publish_all(
-            ctx.tenant_id, "run", [{name: getattr(one, name) for name in told} for one in views]
-        )
+        for one in views:
+            self._bus.news.say(ctx.tenant_id, "run", {name: getattr(one, name) for name in told})
         for run_id, outcome in changed.items():
             if outcome.closed:
                 self._bus.news.unasked(ctx.tenant_id, run_id)

@@ -106,8 +106,9 @@ class RunService:
             )
             raise
         if fresh:
-            told = [{"run_id": view.run_id, "state": RunState.QUEUED} for view in fresh[:TOLD_AT_ONCE]]
-            await self._bus.publish_all(ctx.tenant_id, "run", told, wake=Topic.WORKERS)
+            self._bus.news.wake(Topic.WORKERS)
+            for view in fresh[:TOLD_AT_ONCE]:
+                self._bus.news.say(ctx.tenant_id, "run", {"run_id": view.run_id, "state": RunState.QUEUED})
         by_id = {view.run_id: view for view in fresh}
         if replayed := [run_id for run_id in run_ids if run_id not in by_id]:
             by_id |= {view.run_id: view for view in await self._views(ctx, replayed)}
