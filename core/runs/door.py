@@ -43,8 +43,7 @@ class Door:
                 limit_microusd=balance.limit_microusd,
             )
         today = now.astimezone(ZoneInfo(ctx.policy.timezone)).date()
-        admitted = await store.count_day(tx, today, count)
-        tenant = await store.queue_row(tx)
+        admitted, tenant = await store.admitted(tx, today, count)
         load = Load(
             admitted_today=admitted,
             tenant_queued=tenant.queued,

@@ -2,7 +2,8 @@
 -- Runs in state 'queued', each with its first event, in one statement. A run whose idempotency key is taken
 -- is left out. Arrays $1..$10, $14, $15, $17 to $19 have one element per run. A run that is forked from another counts that
 -- one as its first time in a slot: so whoever executes it looks for what is recorded. A parent is looked up ("offset 0"),
--- not joined: the planner would read all of the tenant's runs for it.
+-- not joined: the planner would read all of the tenant's runs for it. "(select $1)" hides from the planner how many there
+-- are: it makes one plan for a session, instead of one for each submission, which takes longer than the rest.
 with fresh as (
     insert into runs (run_id, tenant_id, user_id, workflow, version, lane, state, source, batch_id, thread_id,
                       parent_run_id, parent_step, ancestors, idempotency_key, request_hash, input, policy_version,
@@ -12,9 +13,10 @@ with fresh as (
            n.parent_run_id, n.parent_step, case when p.run_id is null then '{}' else p.ancestors || p.run_id end,
            n.idempotency_key, n.request_hash, n.input, $12, n.budget_microusd, 1, $13, $13,
            n.forked_from, (n.forked_from is not null)::integer, n.timeout_s
-    from unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[],
-                $9::text[], $10::bytea[], $14::jsonb[], $15::bigint[], $17::integer[], $18::text[],
-                $19::double precision[])
+    from unnest((select $1::text[]), (select $2::text[]), (select $3::text[]), (select $4::smallint[]),
+                (select $5::text[]), (select $6::text[]), (select $7::text[]), (select $8::text[]),
+                (select $9::text[]), (select $10::bytea[]), (select $14::jsonb[]), (select $15::bigint[]),
+                (select $17::integer[]), (select $18::text[]), (select $19::double precision[]))
          as n (run_id, workflow, version, lane, source, batch_id, thread_id, parent_run_id, idempotency_key,
                request_hash, input, budget_microusd, parent_step, forked_from, timeout_s)
     left join lateral (select * from runs r
@@ -39,14 +41,13 @@ where tenant_id = app.tenant() and idempotency_key = any($1);
 -- The versions of runs submitted before under these keys.
 select idempotency_key, version from runs where tenant_id = app.tenant() and idempotency_key = any($1);
 
--- name: count_day
--- Count runs admitted on a local day; the row serialises submissions, so the quota is exact.
-insert into run_days as d (tenant_id, day, runs) values (app.tenant(), $1, $2)
-on conflict (tenant_id, day) do update set runs = d.runs + excluded.runs
-returning runs;
+-- name: admitted
+-- Count runs admitted on a local day; the row serialises submissions, so the quota is exact. And how the tenant stands in
+-- the queue then.
+select admitted, queued, running, cap, paused, draining from app.run_admitted($1, $2);
 
 -- name: queue_row
--- The tenant's place in the fair queue: why its queued runs wait follows from it, and whether more may come.
+-- How the tenant stands in the queue: why its queued runs wait follows from it.
 select queued, running, cap, paused, draining from queue_tenants where tenant_id = app.tenant();
 
 -- name: open_runs

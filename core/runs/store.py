@@ -37,6 +37,9 @@ class QueueRow:
     draining: bool
 
 
+_NO_QUEUE = QueueRow(0, 0, 0, False, False)
+
+
 @dataclass(frozen=True, slots=True)
 class Overlong:
     """A parked run that has lasted too long, and how long its workflow lets it last (None: as long as the policy)."""
@@ -99,9 +102,10 @@ async def versions_by_key(tx: Transaction, keys: Sequence[str]) -> dict[str, str
     return {row["idempotency_key"]: row["version"] for row in rows}
 
 
-async def count_day(tx: Transaction, day: date, runs: int) -> int:
-    """Runs admitted on this day, these included."""
-    return int(await tx.fetchval(SQL["count_day"], day, runs))
+async def admitted(tx: Transaction, day: date, runs: int) -> tuple[int, QueueRow]:
+    """Runs admitted on this day, these included, and the tenant's queue counters before they enter it."""
+    (row,) = await tx.fetch(SQL["admitted"], day, runs)
+    return row["admitted"], _queue_row(row)
 
 
 async def open_runs(tx: Transaction, limit: int) -> int:
@@ -117,7 +121,13 @@ async def ended_since(tx: Transaction, since: datetime) -> int:
 async def queue_row(tx: Transaction) -> QueueRow:
     """The tenant's queue counters; zeros for a tenant that has no queue (the platform's own)."""
     row = await tx.fetchrow(SQL["queue_row"])
-    return QueueRow(0, 0, 0, False, False) if row is None else QueueRow(**row)
+    return _NO_QUEUE if row is None else _queue_row(row)
+
+
+def _queue_row(row: Row) -> QueueRow:
+    if row["queued"] is None:
+        return _NO_QUEUE
+    return QueueRow(row["queued"], row["running"], row["cap"], row["paused"], row["draining"])
 
 
 def _view(row: Row, standstill: Standstill) -> RunView:

@@ -31,6 +31,7 @@ from tests.benchmarks.queue.places import careless
 from tests.benchmarks.queue.scale import fill
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
+PLANNED = "select sum(custom_plans)::integer from pg_prepared_statements where statement like $1"
 TENANTS, RUNS_EACH = 40, 250
 
 FILL = """
@@ -333,9 +334,12 @@ async def test_a_run_is_submitted_without_a_look_at_what_was_submitted_before(
     async with db.tenant_transaction(ctx) as tx:
         assert await store.push(tx, [f"run_1_{number}" for number in range(1, 2_000, 3)], False, NOW) == 667
     reads = await submitted()
+    async with db.tenant_transaction(ctx) as tx:
+        planned = await tx.fetchval(Query(PLANNED), "%insert into runs%")
     await db.close()
     assert reads["entries"] == 0
     assert reads["runs"] <= 5
+    assert planned <= 5  # the tries after which a session keeps a plan, if none was cheaper for what it was made for
 
 
 async def test_the_end_of_a_run_reads_what_it_asks_and_not_all_that_its_tenant_asks(

@@ -72,6 +72,19 @@ create table run_days (
 );
 select app.fence('run_days', 'select, insert, update');
 
+-- Count runs admitted on a local day: how many those are now, and how the tenant stands in the queue, looked at after the
+-- row of the day is ours: so that nobody else's admissions are missed. With the rights of its caller.
+create function app.run_admitted(p_day date, p_runs integer, out admitted integer, out queued integer,
+                                 out running integer, out cap integer, out paused boolean, out draining boolean)
+language plpgsql as $$
+begin
+    insert into run_days as d (tenant_id, day, runs) values (app.tenant(), p_day, p_runs)
+    on conflict (tenant_id, day) do update set runs = d.runs + excluded.runs
+    returning d.runs into admitted;
+    select q.queued, q.running, q.cap, q.paused, q.draining into queued, running, cap, paused, draining
+    from queue_tenants q where q.tenant_id = app.tenant();
+end $$;
+
 -- Transitions and progress of each run, for replay from any position.
 create table run_events (
     tenant_id text not null,

@@ -7,7 +7,8 @@
 -- holds up nobody else.
 --
 -- Sessions keep the plans of these verbs, and may have made them while a table was small: the hot ones never read one from
--- end to end (enable_seqscan).
+-- end to end (enable_seqscan). Where the planner would rather make a plan for each number of runs, which takes longer than
+-- the rest, they keep one (plan_cache_mode).
 --
 -- Verbs called on behalf of a tenant only touch the tenant of the transaction (app.tenant()). Those of workers,
 -- scheduler and operators look across tenants and refuse inside a tenant's transaction (app.outside()).
@@ -28,7 +29,7 @@ $$;
 -- Put runs in state 'queued' into the queue. head: before what is fresh in their lane (resumed runs).
 -- Returns how many entered.
 create function app.queue_push(p_run_ids text[], p_head boolean, p_now timestamptz) returns integer
-language plpgsql set enable_seqscan = off as $$
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     tenant      queue_tenants%rowtype;
     platform    queue_platform%rowtype;
