@@ -7,7 +7,8 @@
   (claim, wake, login …) that the migrations list.
 - ``tenant_statement(ctx)`` and ``control_statement()`` are the same for exactly one statement. It ends with the
   statement, so that what it locks for everybody (a worker, a tenant's place in the queue) is locked for as long as
-  the server works on it, and not until we find the time to say commit.
+  the server works on it, and not until we find the time to say commit. Its tenant is forgotten by the first message of
+  whoever uses the connection next.
 
 Values that Postgres cannot hold (NUL in a text, a number out of range) raise ``InvalidInput``: they are the
 caller's. Both end with the block: commit on success, rollback on any exception, cancellation included. Statements
@@ -66,7 +67,7 @@ PATIENCE_S = 60.0
 
 SQL = load_queries(__file__, "pool.sql")
 _WHOLE = (SQL["begin"], SQL["commit"], SQL["rollback"])
-_ALONE = (SQL["begin_one"], SQL["end_one"], SQL["end_one"])
+_ALONE = (SQL["begin_one"], None, SQL["undo_one"])
 
 
 class Transaction:
@@ -188,8 +189,9 @@ class Database:
                 with _in_time():
                     await connection.execute(begin)
                 yield Transaction(connection, statements)
-                with _in_time():
-                    await connection.execute(commit)
+                if commit is not None:
+                    with _in_time():
+                        await connection.execute(commit)
             except BaseException:
                 await _undo(connection, undo)
                 raise
@@ -247,7 +249,7 @@ async def _reaches_the_server(dsn: str) -> bool:
 
 
 async def _tidy_already(connection: asyncpg.Connection[Row]) -> None:
-    """Each transaction ends with all that the driver would do here."""
+    """Each transaction ends, or the next begins, with all that the driver would do here."""
 
 
 def _is_closed(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> bool:

@@ -1,5 +1,5 @@
 -- Statements of core/db/pool.py. Each block travels as one message without parameters, for a transaction that asks
--- one thing is three messages, not eight.
+-- one thing is three messages, not eight, and a statement that is a transaction of its own two.
 
 -- name: begin
 -- A transaction for one tenant, '' for none. The name is put between the quotes by core/db/pool.py, which refuses
@@ -15,11 +15,12 @@ commit; select pg_advisory_unlock_all(); close all; unlisten *; reset all;
 rollback; select pg_advisory_unlock_all(); close all; unlisten *; reset all;
 
 -- name: begin_one
--- For one statement that is a transaction of its own.
-select set_config('app.tenant', '{tenant}', false);
+-- For one statement that is a transaction of its own. It is not followed by a message: the tenant, and whatever else the
+-- statement leaves, is forgotten when the connection is used again, here or by set_config and commit above.
+select pg_advisory_unlock_all(); close all; unlisten *; reset all; select set_config('app.tenant', '{tenant}', false);
 
--- name: end_one
--- It was done or undone by itself; the tenant is forgotten with all else.
+-- name: undo_one
+-- It was undone by itself.
 select pg_advisory_unlock_all(); close all; unlisten *; reset all;
 
 -- name: server_process

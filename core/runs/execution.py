@@ -73,13 +73,16 @@ class RunExecution(Recorded):
         undo (its number is below zero), ``QuotaExceeded`` beyond the policy's steps per run, ``Cancelled``, ``Paused``
         and ``Lost``; nothing is written then.
         """
-        async with self._db.tenant_transaction(on.ctx) as tx:
+        opened = self._db.tenant_transaction if estimate_microusd else self._db.tenant_statement
+        async with opened(on.ctx) as tx:
             attempt = await self.begin_in(tx, on, step, name, kind, undo=undo)
-            if attempt > 1:
-                await self._usage.abandon_in(tx, f"{on.run_id}/{step}/")
             if estimate_microusd:
+                if attempt > 1:
+                    await self._usage.abandon_in(tx, f"{on.run_id}/{step}/")
                 key = ledger_key(on.run_id, step, attempt)
                 await self._reserve_in(tx, on, key, estimate_microusd, beyond=step < 0)
+        if attempt > 1 and not estimate_microusd:
+            await self._usage.abandon(on.ctx, f"{on.run_id}/{step}/")
         self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
         return attempt
 
@@ -170,7 +173,8 @@ class RunExecution(Recorded):
         model: str | None = None,
         reserved: bool,
     ) -> None:
-        async with self._db.tenant_transaction(on.ctx) as tx:
+        paid = reserved or cost_microusd > 0
+        async with (self._db.tenant_transaction if paid else self._db.tenant_statement)(on.ctx) as tx:
             closed = await store.close_step(
                 tx,
                 on.held,
@@ -182,7 +186,7 @@ class RunExecution(Recorded):
                 model=model,
                 now=self._clock.now(),
             )
-            if closed and (reserved or cost_microusd):
+            if closed and paid:
                 key, learn = ledger_key(on.run_id, step, attempt), error is None
                 if not reserved:
                     await self._reserve_in(tx, on, key, cost_microusd, beyond=True)
@@ -191,7 +195,8 @@ class RunExecution(Recorded):
                 )
                 if cost_microusd and (step < 0 or not reserved):
                     await self._tell_overrun(tx, on, step, attempt)
-            if not closed:
+        if not closed:
+            async with self._db.tenant_transaction(on.ctx) as tx:
                 await self.standing_in(tx, on)
         self._bus.news.of_run(on.ctx.tenant_id, on.run_id)
 
