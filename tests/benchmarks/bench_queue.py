@@ -58,6 +58,7 @@ class Size:
     kill_every_s: float = 3.0
     starts: int = 150
     short_runs: int = 400
+    short_repeats: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,24 +146,12 @@ async def _noisy(place: Place, size: Size) -> list[Row]:
 async def _runs(place: Place, size: Size) -> list[Row]:
     async with place.installation() as settings:
         starts = await throughput.start_latencies(settings, size.starts)
-    ours, plain = {}, {}
-    for slots in throughput.SLOTS:
-        async with place.installation() as settings:
-            ours[slots] = (await throughput.of_ours(settings, slots, size.short_runs)).whole
-            plain[slots] = (await throughput.of_plain_dbos(settings, slots, size.short_runs)).whole
-    peers = {f"DBOS, {slots} at once, runs/s": per_s for slots, per_s in plain.items()}
-    peers |= {f"ours, {slots} slots, runs/s": per_s for slots, per_s in ours.items()}
+    single = [(slots, 1) for slots in throughput.SLOTS]
+    ours, plain = await throughput.by_turns(place, size.short_runs, single, size.short_repeats)
     return [
         Row("idle start, submit to first line, p50", 1000 * quantile(starts, 0.5), "ms", 20, "<="),
         Row("idle start, submit to first line, p99", 1000 * quantile(starts, 0.99), "ms", 60, "<="),
-        Row(
-            "short runs, whole / plain DBOS, each at its best",
-            max(ours.values()) / max(plain.values()),
-            "x",
-            0.95,
-            ">=",
-            peers,
-        ),
+        throughput.ratio("short runs, submission to last end", ours, plain, lambda measured: measured.whole),
     ]
 
 

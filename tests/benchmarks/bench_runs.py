@@ -22,7 +22,7 @@ from tests.benchmarks.queue.places import Place, opened
 from tests.benchmarks.report import Row, write
 from tests.benchmarks.runs import parked, sleeping, steps, takeover, telling, throughput
 from tests.benchmarks.runs.site import site_in
-from tests.benchmarks.runs.throughput import SLOTS, Throughput
+from tests.benchmarks.runs.throughput import SLOTS
 
 PACKAGES = ("asyncpg", "dbos", "psycopg", "sqlalchemy")
 
@@ -33,6 +33,7 @@ class Size:
 
     starts: int = 150
     runs: int = 500
+    repeats: int = 3
     alone: int = 100
     rounds: int = 5
     parked: int = 100_000
@@ -67,13 +68,8 @@ async def _steps(place: Place, reaper: Reaper, size: Size) -> list[Row]:
 
 
 async def _throughput(place: Place, size: Size) -> list[Row]:
-    ours: dict[str, Throughput] = {}
-    plain: dict[str, Throughput] = {}
-    for slots, workers in [*((slots, 1) for slots in SLOTS), (SLOTS[0], 2)]:
-        name = f"{slots} at once" if workers == 1 else f"{workers} workers"
-        async with place.installation() as settings:
-            ours[name] = await throughput.of_ours(settings, slots, size.runs, workers)
-            plain[name] = await throughput.of_plain_dbos(settings, slots, size.runs, workers)
+    settings = [*((slots, 1) for slots in SLOTS), (SLOTS[0], 2)]
+    ours, plain = await throughput.by_turns(place, size.runs, settings, size.repeats)
     return [
         throughput.ratio("short runs, submission to last end", ours, plain, lambda measured: measured.whole),
         throughput.ratio("short runs, execution alone", ours, plain, lambda measured: measured.executing),

@@ -3,7 +3,8 @@
 Both sides submit one by one, execute in worker processes of their own, and do the same: one step that returns a small
 document. Ours also admits, schedules fairly among tenants, fences every write, keeps a ledger and tells the user
 interfaces; the peer has a queue and nothing else. Each side is measured twice: from the first submission to the last
-end, and executing alone what was queued before. Of the peer's concurrencies the fastest one counts.
+end, and executing alone what was queued before. Both sides are measured by turns, several times; the median of each
+concurrency is taken, and of those the fastest one counts.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import contextlib
 import gc
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import asyncpg
 
@@ -25,6 +27,7 @@ from core.engine import migrate_engine
 from core.runs.model import RunRequest
 from core.settings import Settings
 from scheduler.worker import open_worker
+from tests.benchmarks.queue.places import Place
 from tests.benchmarks.report import Row
 from tests.benchmarks.runs import plain_dbos
 from tests.benchmarks.runs.site import DEADLINE_S, MODULE, SQL, tenant
@@ -47,6 +50,30 @@ class Throughput:
 
     whole: float
     executing: float
+
+
+async def by_turns(
+    place: Place, runs: int, settings: Sequence[tuple[int, int]], repeats: int
+) -> tuple[dict[str, Throughput], dict[str, Throughput]]:
+    """Ours and the peer's by how they were run: the medians of so many measurements, made by turns.
+
+    ``settings``: slots of each worker process, and how many of them.
+    """
+    ours: dict[str, list[Throughput]] = {}
+    plain: dict[str, list[Throughput]] = {}
+    for slots, workers in [*settings] * repeats:
+        name = f"{slots} at once" if workers == 1 else f"{workers} workers"
+        async with place.installation() as installed:
+            ours.setdefault(name, []).append(await of_ours(installed, slots, runs, workers))
+            plain.setdefault(name, []).append(await of_plain_dbos(installed, slots, runs, workers))
+    return _medians(ours), _medians(plain)
+
+
+def _medians(measured: dict[str, list[Throughput]]) -> dict[str, Throughput]:
+    return {
+        name: Throughput(median(one.whole for one in each), median(one.executing for one in each))
+        for name, each in measured.items()
+    }
 
 
 async def of_ours(settings: Settings, slots: int, runs: int = RUNS, workers: int = 1) -> Throughput:
