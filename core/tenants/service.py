@@ -1,8 +1,8 @@
 """Identity and policy: from a password, cookie or key to a ``TenantContext``; and the acts of operators.
 
 A session goes ``open`` → ``expired`` (12 h) or ``closed`` (logout, or any change of the user's roles). The
-token lives in the browser only; the database holds its SHA-256. Policies are cached per process for one
-second, so a busy process reads a tenant's policy once a second and an operator's change acts within one.
+token lives in the browser only; the database holds its SHA-256. Policies are known per process for one second
+(``known``), so a busy process reads a tenant's policy once a second and an operator's change acts within one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import itertools
-from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
@@ -23,6 +22,7 @@ from core.queue.model import Topic
 from core.redis.bus import Bus
 from core.tenancy import OF_PLATFORM, PLATFORM, TENANT_ID, ActorKind, Policy, Role, Scope, TenantContext, scopes_of
 from core.tenants import passwords, store
+from core.tenants.known import KnownTenants
 from core.tenants.model import (
     IDENTITY,
     KEY_PREFIX,
@@ -41,8 +41,6 @@ from core.tenants.model import (
 )
 from core.tenants.refusals import Refusals
 
-_POLICY_TTL_S = 1.0
-_POLICY_CACHE_SIZE = 10_000
 MAX_PLATFORM_CAP = 10_000_000
 """Slots; more than any platform has."""
 
@@ -60,7 +58,7 @@ class TenantService:
         self._region = region
         self._region_urls = region_urls
         self.refusals = Refusals(audit, self.context_for)
-        self._policies: OrderedDict[TenantId, tuple[datetime, TenantView]] = OrderedDict()
+        self._known = KnownTenants(db, clock)
 
     # Identity -------------------------------------------------------------------------------------------
 
@@ -177,20 +175,7 @@ class TenantService:
 
     async def tenant(self, tenant_id: TenantId) -> TenantView:
         """A tenant and its policy, at most one second old. Raises ``NotFound``."""
-        now = self._clock.now()
-        cached = self._policies.get(tenant_id)
-        if cached is not None and abs((now - cached[0]).total_seconds()) < _POLICY_TTL_S:
-            self._policies.move_to_end(tenant_id)
-            return cached[1]
-        async with self._db.control_transaction() as tx:
-            found = await store.tenant(tx, tenant_id)
-        if found is None:
-            raise NotFound("There is no such tenant.")
-        self._policies[tenant_id] = (now, found)
-        self._policies.move_to_end(tenant_id)
-        if len(self._policies) > _POLICY_CACHE_SIZE:
-            self._policies.popitem(last=False)
-        return found
+        return await self._known.get(tenant_id)
 
     async def names(self, ctx: TenantContext, user_ids: Iterable[str]) -> dict[UserId, str]:
         """What people of the caller's tenant are called, for showing who did something; unknown ids are left out."""
@@ -334,7 +319,7 @@ class TenantService:
 
     async def _changed(self, tenant_id: TenantId) -> None:
         """What decides about queued runs is another now: whoever could start some looks at once."""
-        self._policies.pop(tenant_id, None)
+        self._known.forget(tenant_id)
         await self._bus.signal(Topic.WORKERS)
 
     async def issue_key(self, ctx: TenantContext, label: str, scopes: tuple[Scope, ...]) -> str:
