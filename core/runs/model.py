@@ -265,17 +265,22 @@ def progress_of(batch_id: str, rows: Sequence[Mapping[str, Any]], standstill: St
 
 def check_request(request: RunRequest) -> None:
     """Raise ``InvalidInput`` or ``PayloadTooLarge`` for what can never be admitted."""
-    try:
-        size = len(json.dumps(request.input, ensure_ascii=False, allow_nan=False).encode())
-    except (TypeError, ValueError) as error:
-        raise InvalidInput("The input is not JSON.") from error
-    if size > MAX_INPUT_BYTES:
-        raise PayloadTooLarge(
-            f"The input has {size} bytes; at most {MAX_INPUT_BYTES} are taken.", limit=MAX_INPUT_BYTES
-        )
+    check_payload("input", request.input)
     key = request.idempotency_key
     if key is not None and not 1 <= len(key) <= MAX_KEY_LENGTH:
         raise InvalidInput(f"An idempotency key has 1 to {MAX_KEY_LENGTH} characters.")
+
+
+def check_payload(name: str, payload: Any) -> None:
+    """Raise ``InvalidInput`` for what is no JSON and ``PayloadTooLarge`` beyond 256 KiB. ``name``: "input"."""
+    try:
+        size = len(json.dumps(payload, ensure_ascii=False, allow_nan=False).encode())
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"The {name} is not JSON.") from error
+    if size > MAX_INPUT_BYTES:
+        raise PayloadTooLarge(
+            f"The {name} has {size} bytes; at most {MAX_INPUT_BYTES} are taken.", limit=MAX_INPUT_BYTES
+        )
 
 
 def queued_cause(paused: bool, running: int, cap: int, live_slots: int) -> Cause:

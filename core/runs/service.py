@@ -41,6 +41,7 @@ from core.runs.model import (
     RunView,
     Standstill,
     StepView,
+    check_payload,
     progress_of,
 )
 from core.runs.submission import Catalog, refusal_record
@@ -226,11 +227,12 @@ class RunService:
     async def send_event(self, ctx: TenantContext, name: str, key: str, payload: Any) -> bool:
         """Send an event to the runs that wait, or will wait, for it; False when it was sent before.
 
-        Raises ``InvalidInput`` for a payload of None: nothing to tell apart from no event.
+        Raises ``InvalidInput`` for a payload of None: nothing to tell apart from no event. ``PayloadTooLarge``.
         """
         ctx.require(Scope.RUNS_WRITE)
         if payload is None:
             raise InvalidInput("An event needs a payload.")
+        check_payload("payload", payload)
         async with self._db.tenant_transaction(ctx) as tx:
             await store.event_line(tx, name, key)
             waiting = await store.waits_on_key(tx, Cause.EVENT, f"{name}/{key}", WOKEN_AT_ONCE)

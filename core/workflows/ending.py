@@ -13,6 +13,7 @@ from core.runs.model import RunState
 from core.workflows.definition import WorkflowDefinition
 from core.workflows.faults import HandedOver, Parked, describe
 from core.workflows.run import Run
+from core.workflows.sizes import check_value
 from core.workflows.undoing import compensated
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ async def _called(run: Run, definition: WorkflowDefinition[Any, Any], document: 
         argument = definition.input_model.model_validate(document)
         output = await definition.function(run, argument)
         written = definition.output.dump_python(output, mode="json")
+        check_value("The workflow returned", [written, run.ended_as])
         return {"end": RunState.SUCCEEDED, "output": written, "outcome": run.ended_as}
     except Parked:
         return _stopped(run, definition) if run.performer.cancelled else {"end": RunState.WAITING}

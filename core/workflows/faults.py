@@ -52,11 +52,15 @@ def retryable(error: Exception) -> bool:
 
 
 def describe(error: Exception) -> dict[str, Any]:
-    """An error as JSON: what people and programs need of it, no stack."""
+    """An error as JSON: what people and programs need of it, no stack. What is no text in its message becomes ``?``."""
     if isinstance(error, BailiwickError):
-        return {"code": error.code, "message": error.message[:MAX_MESSAGE], "details": dict(error.details)}
+        return {"code": error.code, "message": _text(error.message), "details": dict(error.details)}
     message = str(error) or type(error).__name__
-    return {"code": "step_failed", "message": f"{type(error).__name__}: {message}"[:MAX_MESSAGE], "details": {}}
+    return {"code": "step_failed", "message": _text(f"{type(error).__name__}: {message}"), "details": {}}
+
+
+def _text(message: str) -> str:
+    return message[:MAX_MESSAGE].encode("utf-8", "replace").decode("utf-8")
 
 
 def step_failed(name: str, error: dict[str, Any]) -> StepFailed:

@@ -25,14 +25,15 @@ from typing import Any, NoReturn, TypeVar
 import stamina
 from pydantic import TypeAdapter
 
-from core.errors import BudgetExceeded, EndpointDown, PayloadTooLarge, Unavailable
+from core.errors import BudgetExceeded, EndpointDown, Unavailable
 from core.runs.execution import Cancelled, Executing, Wait
-from core.runs.model import MAX_INPUT_BYTES, Began, Cause
+from core.runs.model import Began, Cause
 from core.usage.ladder import Rung
 from core.workflows.budgeting import Budgeting, Priced
 from core.workflows.faults import HandedOver, Parked, describe, retryable, step_failed, written
 from core.workflows.meter import StepMeter
 from core.workflows.retry import Retry
+from core.workflows.sizes import check_value
 from core.workflows.step import Step
 from core.workflows.telling import Teller
 from core.workflows.tools import Ended, Tools
@@ -40,7 +41,6 @@ from core.workflows.tools import Ended, Tools
 Result = TypeVar("Result")
 
 _SHORT_WAIT_S = 0.5
-_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 _WITHOUT_REDIS_S = 5.0
 _LOOK_AGAIN_S = 1.0
 _CANCELLED = {"code": "cancelled", "message": "Cancelled."}
@@ -235,7 +235,7 @@ class Performer:
         try:
             async with asyncio.timeout(work.timeout_s):
                 value = await self._interruptible(work.action, step)
-            _check_size(work.name, value)
+            check_value(f"Step {work.name} returned", value)
             meter.settle_at_estimate()
         except (Exception, Cancelled, HandedOver) as error:
             what = _why(error)
@@ -316,9 +316,3 @@ def _why(stopped: BaseException) -> dict[str, Any]:
     if isinstance(stopped, Exception):
         return describe(stopped)
     return _CUT_OFF if isinstance(stopped, HandedOver) else _CANCELLED
-
-
-def _check_size(name: str, value: Any) -> None:
-    size = len(_ANYTHING.dump_json(value))
-    if size > MAX_INPUT_BYTES:
-        raise PayloadTooLarge(f"Step {name} returned {size} bytes; at most {MAX_INPUT_BYTES} are kept.")

@@ -28,6 +28,7 @@ from core.workflows.function_step import returned
 from core.workflows.numbering import Numbers
 from core.workflows.performing import Performer, Work
 from core.workflows.retry import Retry
+from core.workflows.sizes import check_words
 from core.workflows.step import Step
 from core.workflows.undoing import How
 from core.workflows.waits import decided, payload_of, slept
@@ -206,7 +207,8 @@ class Run:
         policy's).
 
         ``terms``: several voices, escalation, what happens when nobody decides, a form to fill in. Raises
-        ``InvalidInput`` for terms that nobody could fulfil, ``StepFailed`` when they say that no decision is a failure.
+        ``InvalidInput`` for terms that nobody could fulfil, ``PayloadTooLarge`` for evidence of more than 256 KiB,
+        ``StepFailed`` when the terms say that no decision is a failure.
         """
         return await decided(
             self.performer,
@@ -320,7 +322,11 @@ class Run:
         return await written(lambda: tools.patches.patched(on, name, self._numbers.taken))
 
     def outcome(self, word: str) -> None:
-        """Name how the run ends, e.g. ``declined``: lists and summaries go by it."""
+        """Name how the run ends, e.g. ``declined``: lists and summaries go by it.
+
+        Raises ``InvalidInput`` for more than 1,000 characters.
+        """
+        check_words("An outcome", word)
         self.ended_as = word
 
     # Inside ---------------------------------------------------------------------------------------------

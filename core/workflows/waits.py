@@ -14,6 +14,7 @@ from core.runs.execution import Wait
 from core.runs.model import Cause
 from core.workflows.faults import Parked, written
 from core.workflows.performing import Performer
+from core.workflows.sizes import check_value, check_words
 
 
 async def decided(
@@ -29,13 +30,16 @@ async def decided(
 ) -> Verdict:
     """What people decided."""
     await performer.unless_stopped(number)
+    document = evidence.model_dump(mode="json")
+    check_words("The title of a review", title)
+    check_value("The evidence of a review has", [document, title])
     verdict = await written(
         lambda: performer.tools.reviews.request(
             performer.on,
             number,
             pool=pool,
             title=title,
-            evidence=evidence.model_dump(mode="json"),
+            evidence=document,
             choices=list(choices),
             sla_s=sla_s,
             terms=terms,

@@ -270,10 +270,12 @@ async def test_a_revoked_key_or_the_end_of_the_process_ends_a_stream(web: Web, h
             assert await stream.next() is None
 
 
-async def test_an_event_sent_twice_is_one_event(http: httpx.AsyncClient) -> None:
+async def test_an_event_sent_twice_is_one_event_and_a_large_one_is_refused(http: httpx.AsyncClient) -> None:
     event = {"name": "signed", "key": "17", "payload": {"by": "mia"}}
     answers = [await http.post("/api/v1/events", json=event) for _ in range(2)]
     assert [(answer.status_code, answer.json()["new"]) for answer in answers] == [(202, True), (202, False)]
+    large = await http.post("/api/v1/events", json=event | {"key": "18", "payload": "x" * 300_000})
+    assert (large.status_code, large.json()["code"]) == (413, "payload_too_large")
 
 
 async def test_the_runs_that_a_run_spawned_are_counted_and_listed(web: Web, http: httpx.AsyncClient) -> None:

@@ -1,0 +1,34 @@
+"""What a run may write down: JSON whose text is UTF-8, of limited size. More is kept as a blob, by reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError
+
+from core.errors import InvalidInput, PayloadTooLarge
+from core.runs.model import MAX_INPUT_BYTES
+
+MAX_WORDS = 1_000
+"""Characters of what lists and screens show: a title, an outcome."""
+
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def check_value(what: str, value: Any) -> None:
+    """Raise ``PayloadTooLarge`` for more than 256 KiB, ``InvalidInput`` for no JSON. ``what``: "Step x returned"."""
+    try:
+        size = len(_ANYTHING.dump_json(value))
+    except PydanticSerializationError as error:
+        raise InvalidInput(f"{what} what cannot be written as JSON. {error}") from None
+    if size > MAX_INPUT_BYTES:
+        raise PayloadTooLarge(
+            f"{what} {size} bytes; at most {MAX_INPUT_BYTES} are kept. A blob may be larger.", limit=MAX_INPUT_BYTES
+        )
+
+
+def check_words(what: str, words: str) -> None:
+    """Raise ``InvalidInput`` for more than 1,000 characters. ``what``: "An outcome"."""
+    if len(words) > MAX_WORDS:
+        raise InvalidInput(f"{what} has at most {MAX_WORDS} characters; it has {len(words)}.", limit=MAX_WORDS)
