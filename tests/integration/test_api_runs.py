@@ -274,7 +274,7 @@ async def test_an_event_sent_twice_is_one_event_and_a_large_one_is_refused(http:
     event = {"name": "signed", "key": "17", "payload": {"by": "mia"}}
     answers = [await http.post("/api/v1/events", json=event) for _ in range(2)]
     assert [(answer.status_code, answer.json()["new"]) for answer in answers] == [(202, True), (202, False)]
-    large = await http.post("/api/v1/events", json=event | {"key": "18", "payload": "x" * 300_000})
+    large = await http.post("/api/v1/events", json=event | {"key": "18", "payload": {"by": "x" * 300_000}})
     assert (large.status_code, large.json()["code"]) == (413, "payload_too_large")
 
 
