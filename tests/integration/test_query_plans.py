@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -264,6 +265,34 @@ async def test_a_page_of_all_runs_reads_the_newest_of_each_tenant_and_pages_of_n
             assert await filled.fetch(DASHBOARD["op_run_rows"], *map(given.get, range(9)), page)
             if (rows := await filled.fetchval(read) - before) > most:
                 found[name] = rows
+    assert found == {}
+
+
+async def test_a_list_of_what_hardly_any_run_is_reads_no_other_runs(
+    filled: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    read = (
+        "select pg_stat_get_xact_tuples_returned('runs'::regclass) + pg_stat_get_xact_tuples_fetched('runs'::regclass)"
+    )
+    await filled.execute("update runs set workflow = 'rare', outcome = 'odd', user_id = 'u1' where run_id = 'run_7_99'")
+    seen = "select relallvisible = relpages from pg_class where oid = 'runs'::regclass"
+    async with asyncio.timeout(30):
+        while not await filled.fetchval(seen):  # whoever began to look before the update holds it back
+            await filled.execute("vacuum (index_cleanup on) runs")
+    rare = {"workflow": {3: "rare"}, "workflow and state": {2: "succeeded", 3: "rare"}, "outcome": {5: "odd"}}
+    never = {"workflow": {3: "never"}, "workflow and state": {2: "queued", 3: "rare"}, "user": {1: "u2", 5: "odd"}}
+    found = {}
+    for tenant, query in (("platform", "op_run_rows"), ("t7", "run_rows"), ("t8", "run_rows")):
+        for looked_for, rows in ((rare, tenant != "t8"), (never, 0)):
+            for name, given in looked_for.items():
+                async with filled.transaction():
+                    await filled.execute("set local role bailiwick_app")
+                    await filled.execute("select set_config('app.tenant', $1, true)", tenant)
+                    before = await filled.fetchval(read)
+                    listed = await filled.fetch(DASHBOARD[query], *map(given.get, range(9)), 51)
+                    assert [row["run_id"] for row in listed] == ["run_7_99"] * rows
+                    if (runs := await filled.fetchval(read) - before) > rows:
+                        found[tenant, name, rows] = runs
     assert found == {}
 
 

@@ -30,7 +30,8 @@ $$;
 -- Runs, newest first, without their content. Null arguments do not filter. p_search is a whole run id, batch id
 -- or idempotency key; p_before_… continue after the last row of the page before.
 -- Of each tenant the newest one is looked up first: a page of n runs holds runs of no tenants but the n whose newest
--- are the newest, so that 10,000 tenants cost 10,000 rows and not as many pages.
+-- are the newest, so that 10,000 tenants cost 10,000 rows and not as many pages. What is on the page is told by indexes
+-- alone: where hardly any run, or none, is looked for, they are read to their ends, and the runs themselves are not.
 create function app.run_rows(p_tenant text, p_user text, p_state text, p_workflow text, p_batch text, p_outcome text,
                              p_search text, p_before_at timestamptz, p_before_id text, p_limit integer)
 returns table (run_id text, tenant_id text, workflow text, version text, lane smallint, state text, cause text,
@@ -52,26 +53,27 @@ language sql stable as $$
     ), page as (
         select r.* from first_ones t
         cross join lateral (
-            select * from runs r
+            select r.tenant_id, r.submitted_at, r.run_id from runs r
             where r.tenant_id = t.tenant_id
               and app.is_looked_for(r, p_user, p_state, p_workflow, p_batch, p_outcome, p_before_at, p_before_id)
             order by r.submitted_at desc, r.run_id desc limit p_limit
         ) r
         union all
-        select r.* from app.runs_called(p_search) r
+        select r.tenant_id, r.submitted_at, r.run_id from app.runs_called(p_search) r
         where p_search is not null and (p_tenant is null or r.tenant_id = p_tenant)
           and app.is_looked_for(r, p_user, p_state, p_workflow, p_batch, p_outcome, p_before_at, p_before_id)
         order by submitted_at desc, run_id desc limit p_limit
     )
-    select page.run_id, page.tenant_id, page.workflow, page.version, page.lane, page.state,
-           case when page.held then page.cause
-                else coalesce((select min(w.cause) from waits w where w.run_id = page.run_id), page.cause) end, page.source,
-           page.batch_id, page.outcome, page.error ->> 'code', page.attempt - (page.forked_from is not null)::integer, page.worker_seconds,
-           coalesce(b.spent_microusd, 0), page.budget_microusd, page.submitted_at, page.started_at, page.finished_at,
-           page.held, page.forked_from
+    select r.run_id, r.tenant_id, r.workflow, r.version, r.lane, r.state,
+           case when r.held then r.cause
+                else coalesce((select min(w.cause) from waits w where w.run_id = r.run_id), r.cause) end, r.source,
+           r.batch_id, r.outcome, r.error ->> 'code', r.attempt - (r.forked_from is not null)::integer, r.worker_seconds,
+           coalesce(b.spent_microusd, 0), r.budget_microusd, r.submitted_at, r.started_at, r.finished_at,
+           r.held, r.forked_from
     from page
-    left join budget_accounts b on b.tenant_id = page.tenant_id and b.account = 'run:' || page.run_id
-    order by page.submitted_at desc, page.run_id desc
+    join runs r on r.tenant_id = page.tenant_id and r.run_id = page.run_id
+    left join budget_accounts b on b.tenant_id = r.tenant_id and b.account = 'run:' || r.run_id
+    order by r.submitted_at desc, r.run_id desc
 $$;
 
 -- Attempts of the steps of one run, without results.
