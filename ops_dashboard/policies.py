@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,6 +27,11 @@ class Field:
     help: str = ""
     optional: bool = False
     step: float | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a whole number where people see it."""
+        return self.unit == 1 and self.step is None
 
 
 _SHARE = "When a step would use more than this share of its run's or the month's budget,"
@@ -74,6 +80,9 @@ def stored(field: Field, value: float | None) -> float | int | None:
     """What is written in the form, as it is stored; an empty field is 0 unless it may be empty."""
     if value is None:
         return None if field.optional else 0
+    # What is no number that could be stored is kept as it is, so that the policy refuses it by its name.
+    if field.whole or not isfinite(value):
+        return value
     return float(value) if field.step else round(value * field.unit)
 
 
@@ -115,12 +124,15 @@ def changed(before: Policy, fields: Mapping[str, Any]) -> Policy:
         raise InvalidInput("; ".join(map(_told, error.errors()))) from None
 
 
+_NOT_WHOLE = {"int_from_float", "finite_number"}
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most"}
 
 
 def _told(fault: Mapping[str, Any]) -> str:
     """What is wrong, in the words and units of the form."""
     label, context = _label(fault["loc"]), fault.get("ctx", {})
+    if fault["type"] in _NOT_WHOLE:
+        return f"{label}: a whole number"
     field = next((field for field in _FIELDS if fault["loc"] == (field.name,)), None)
     for bound, words in _BOUNDS.items():
         if bound in context:

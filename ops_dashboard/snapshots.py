@@ -8,32 +8,20 @@ tenant. Snapshots are shared between threads: do not change them.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import timedelta
 
 import pandas as pd
 import streamlit as st
 
 from core.tenancy import Scope
-from ops_dashboard import data
+from ops_dashboard import data, spans
 from ops_dashboard.bridge import bridge
 from ops_dashboard.data import Window
 from ops_dashboard.measures import Fairness, Service, fairness
 from ops_dashboard.pulse import Pulse
 from ops_dashboard.session import Viewer
 from ops_dashboard.shared import Shared
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A window a person may choose: its name, its length, the width of a bucket in its plots."""
-
-    name: str
-    seconds: int
-    bucket_s: int
-
-
-SPANS = (Span("5 min", 300, 10), Span("1 h", 3_600, 30), Span("24 h", 86_400, 900))
+from ops_dashboard.spans import HOUR, Span
 
 
 def pulse(who: Viewer) -> Pulse:
@@ -51,6 +39,11 @@ def window(who: Viewer, span: Span) -> Window:
         lambda: data.window(platform.db, who.ctx, platform.clock.now(), span.seconds, span.bucket_s),
         _counting,
     )
+
+
+def fitting_span(who: Viewer) -> Span:
+    """The shortest span that holds what happened lately; as old as the window of an hour."""
+    return spans.fitting(window(who, HOUR))
 
 
 def version_endings(who: Viewer, span: Span) -> pd.DataFrame:

@@ -11,19 +11,19 @@ from ops_dashboard.data import Window
 from ops_dashboard.pulse import Pulse
 from ops_dashboard.screens import overview_plots, overview_tables, overview_tiles
 from ops_dashboard.session import Viewer
-from ops_dashboard.snapshots import SPANS
+from ops_dashboard.spans import AUTO, SPANS, named
 from ops_dashboard.words import literal
 
 
 def show() -> None:
     """The screen. Everything below the title renews itself every two seconds."""
-    title, chooser = st.columns([3, 1], vertical_alignment="bottom")
+    title, chooser = st.columns([2, 1], vertical_alignment="bottom")
     title.title("Overview", anchor=False)
     with chooser:
         st.segmented_control(
             "Window",
-            [span.name for span in SPANS],
-            default=SPANS[1].name,
+            [AUTO, *(span.name for span in SPANS)],
+            default=AUTO,
             required=True,
             key="window",
             bind="query-params",
@@ -35,7 +35,7 @@ def show() -> None:
 @session.live()
 def _live() -> None:
     who = session.viewer()
-    span = next((span for span in SPANS if span.name == st.session_state.get("window")), SPANS[1])
+    span = named(st.session_state.get("window")) or snapshots.fitting_span(who)
     pulse, window = snapshots.pulse(who), snapshots.window(who, span)
     if not pulse.tenants:
         st.info("There is no tenant yet. `bailiwick seed` makes the demo tenants.", icon=":material/domain_add:")

@@ -11,9 +11,12 @@ import streamlit as st
 
 from core.schedules.model import PollerView
 from ops_dashboard import session
-from ops_dashboard.screens.forms import json_input
+from ops_dashboard.numbers import whole
+from ops_dashboard.screens.forms import json_input, whole_input
 from ops_dashboard.session import Viewer
 from ops_dashboard.words import code, duration, literal, moment, relative
+
+_EVERY = "Look every … seconds"
 
 
 def show(who: Viewer, listed: Sequence[PollerView], workflows: list[str], now: datetime) -> None:
@@ -77,7 +80,7 @@ def _buttons(poller: PollerView, workflows: list[str]) -> None:
 class _Draft:
     name: str
     url: str
-    interval_s: int
+    interval_s: float
     workflow: str
     input: dict[str, Any] | None  # None: what is written is no JSON object
 
@@ -86,7 +89,7 @@ class _Draft:
         return {
             "name": self.name,
             "url": self.url,
-            "interval_s": self.interval_s,
+            "interval_s": whole(self.interval_s, _EVERY),
             "workflow": self.workflow,
             "input": self.input,
         }
@@ -96,9 +99,7 @@ def _form(key: str, before: PollerView | None, workflows: list[str]) -> _Draft:
     name = st.text_input("Name", before.name if before else "", key=f"{key}_name")
     url = st.text_input("Address", before.url if before else "https://", key=f"{key}_url")
     left, right = st.columns(2)
-    interval_s = left.number_input(
-        "Look every … seconds", value=before.interval_s if before else 300, key=f"{key}_interval"
-    )
+    interval_s = whole_input(left, _EVERY, before.interval_s if before else 300, key=f"{key}_interval")
     names = workflows if before is None or before.workflow in workflows else [before.workflow, *workflows]
     workflow = right.selectbox(
         "Workflow", names, index=names.index(before.workflow) if before else 0, key=f"{key}_workflow"
@@ -106,7 +107,7 @@ def _form(key: str, before: PollerView | None, workflows: list[str]) -> _Draft:
     document = json_input(
         "Input (JSON); what changed is added as “change”", before.input if before else {}, f"{key}_input"
     )
-    return _Draft(name, url, int(interval_s or 0), workflow or "", document)
+    return _Draft(name, url, interval_s or 0, workflow or "", document)
 
 
 @st.dialog("New poller", width="large")

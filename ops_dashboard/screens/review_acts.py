@@ -15,6 +15,7 @@ from core.reviews.form import Field, fields
 from core.reviews.model import MAX_COMMENT, BulkResult, ReviewView
 from core.reviews.service import MAX_BULK
 from ops_dashboard import session
+from ops_dashboard.screens.forms import whole_input
 from ops_dashboard.session import Viewer
 from ops_dashboard.words import count, literal
 
@@ -52,11 +53,11 @@ def _input(field: Field, key: str) -> Any:
 
 
 def _number(field: Field, label: str, key: str, tip: str | None) -> int | float | None:
-    whole = field.kind == "integer"
     given = None if field.default is None else float(field.default)
     # Bounds are said when the form is sent: an input that silently moves a number to its bound is worse.
-    number = st.number_input(label, value=given, step=1.0 if whole else 0.01, key=key, help=tip)
-    return int(number) if whole and number is not None and number.is_integer() else number
+    if field.kind == "integer":
+        return whole_input(st, label, given, key, help=tip)
+    return st.number_input(label, value=given, step=0.01, key=key, help=tip)
 
 
 def hold(review: ReviewView) -> None:

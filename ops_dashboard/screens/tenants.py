@@ -16,9 +16,10 @@ from core.tenants.model import TenantView
 from core.usage.model import format_usd
 from ops_dashboard import policies, session, snapshots
 from ops_dashboard.measures import ratio
+from ops_dashboard.numbers import whole
 from ops_dashboard.policies import BUDGETS, INSIDE, LADDER, QUOTAS, SERVICE_LEVELS, Field
 from ops_dashboard.screens import api_keys, step_costs
-from ops_dashboard.screens.forms import zone_input
+from ops_dashboard.screens.forms import whole_input, zone_input
 from ops_dashboard.screens.tiles import tile
 from ops_dashboard.session import Viewer
 from ops_dashboard.words import causes, code, count, duration, literal, percent
@@ -138,17 +139,17 @@ def _numbers(policy: Policy, asked: Sequence[Field], key: str, *, editable: bool
     # A row at a time: where columns stand below each other, fields keep their order.
     rows = [st.columns(3) for _ in range(0, len(asked), 3)]
     for index, field in enumerate(asked):
-        before = policies.shown(policy, field)
-        whole = before is None or isinstance(before, int)
-        # Without bounds: Streamlit shows what is beyond them, and goes on with what was there before.
+        place, before = rows[index // 3][index % 3], policies.shown(policy, field)
         shape: dict[str, Any] = {
-            "value": before,
-            "step": 1 if whole else field.step or 0.5,
-            "format": "%d" if whole else "%g",
+            "key": f"{field.name}_{key}",
+            "help": field.help or None,
+            "disabled": not editable,
         }
-        value = rows[index // 3][index % 3].number_input(
-            field.label, key=f"{field.name}_{key}", help=field.help or None, disabled=not editable, **shape
-        )
+        if field.whole:
+            value = whole_input(place, field.label, before, **shape)
+        else:
+            # Without bounds, like whole numbers.
+            value = place.number_input(field.label, value=before, step=field.step or 0.5, format="%g", **shape)
         values[field.name] = policies.stored(field, value)
     return values
 
@@ -301,11 +302,10 @@ def _platform_cap(who: Viewer) -> None:
     with st.expander("Platform", icon=":material/dns:"):
         st.caption(f"{now.live_slots} slots of workers that live; {now.headroom} of the free ones are headroom.")
         with st.form("platform_cap", border=False):
-            cap = st.number_input(
-                "Slots that may be held at once", value=now.platform_cap, step=1, placeholder="no cap"
-            )
+            label = "Slots that may be held at once"
+            cap = whole_input(st, label, now.platform_cap, placeholder="no cap")
             if st.form_submit_button("Put it in force"):
                 session.act(
-                    lambda platform, who: platform.tenants.cap_platform(who.ctx, cap),
+                    lambda platform, who: platform.tenants.cap_platform(who.ctx, whole(cap, label)),
                     "There is no cap of the platform." if cap is None else f"The platform's cap is {cap}.",
                 )

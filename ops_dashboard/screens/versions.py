@@ -15,7 +15,7 @@ from ops_dashboard import figures, session, snapshots
 from ops_dashboard.figures import CONFIG
 from ops_dashboard.screens.tables import table
 from ops_dashboard.session import Viewer
-from ops_dashboard.snapshots import SPANS
+from ops_dashboard.spans import HOUR, SPANS, named
 from ops_dashboard.words import NONE, literal, moment
 
 _CHANGED = "route_changed"
@@ -35,7 +35,7 @@ def show() -> None:
         names = list(dict.fromkeys(view.workflow for view in views))
         workflow = st.selectbox("Workflow", names, key="workflow", bind="query-params", width=320)
         st.segmented_control(
-            "Window", [span.name for span in SPANS], default=SPANS[1].name, required=True, key="versions_window"
+            "Window", [span.name for span in SPANS], default=HOUR.name, required=True, key="versions_window"
         )
     _live()
     _acts(workflow, [view for view in views if view.workflow == workflow])
@@ -45,7 +45,7 @@ def show() -> None:
 def _live() -> None:
     who = session.viewer()
     workflow = st.session_state.get("workflow")
-    span = next((span for span in SPANS if span.name == st.session_state.get("versions_window")), SPANS[1])
+    span = named(st.session_state.get("versions_window")) or HOUR
     views = session.ask(_listed)
     _stuck(views)
     _versions([view for view in views if view.workflow == workflow], who.timezone)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import pytest
 
 from core.errors import InvalidInput
@@ -69,6 +72,15 @@ def test_caps_inside_the_organisation_may_be_empty_and_are_named_one_by_one() ->
     for row in ({"workflow": "", "cap": 1}, {"workflow": "x", "cap": None}, {"workflow": "loan-approval", "cap": 1}):
         with pytest.raises(InvalidInput, match="cap"):
             workflow_caps([{"workflow": "loan-approval", "cap": 5}, row])
+
+
+@pytest.mark.parametrize("name", ["daily_runs", "user_cap"])
+@pytest.mark.parametrize("written", [1.5, math.inf])
+def test_what_is_no_whole_number_is_refused_and_not_rounded(name: str, written: float) -> None:
+    field = next(field for field in (*QUOTAS, *INSIDE) if field.name == name)
+    with pytest.raises(InvalidInput, match=f"^{re.escape(field.label)}: a whole number$"):
+        changed(POLICY, {name: stored(field, written)})
+    assert stored(field, 100_000) == 100_000
 
 
 @pytest.mark.parametrize(
