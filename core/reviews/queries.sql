@@ -53,10 +53,11 @@ where v.tenant_id = app.tenant() and v.review_id = $1;
 select * from reviews where tenant_id = app.tenant() and review_id = $1 for update;
 
 -- name: asker
--- Who is behind a run: the person, what submitted it, and who made the key that did.
+-- Who is behind a run: the person, what submitted it, and who made the key that did. A child is submitted by a run: it is
+-- asked who submitted the one above all.
 select r.thread_id, r.user_id, e.data ->> 'actor' as submitted_by, k.created_by as key_of
 from runs r
-left join run_events e on e.run_id = r.run_id and e.seq = 1
+left join run_events e on e.tenant_id = r.tenant_id and e.run_id = coalesce(r.ancestors[1], r.run_id) and e.seq = 1
 left join api_keys k on e.data ->> 'actor' = 'api_key:' || k.key_id
 where r.tenant_id = app.tenant() and r.run_id = $1;
 
