@@ -15,6 +15,7 @@ the same idempotency key, and gives that reservation back.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -206,17 +207,15 @@ class Performer:
             left = max(1, left - await written(lambda: self.tools.execution.tries(self.on, step.number)))
         if left == 1:
             return await self._attempt(step, work)
-        async for attempt in stamina.retry_context(
-            on=retryable,
-            attempts=left,
-            timeout=None,
-            wait_initial=retry.initial_s,
-            wait_max=retry.max_s,
-            wait_jitter=retry.initial_s,
-        ):
-            with attempt:
+        failures = itertools.count(1)
+
+        def pause_s(error: Exception) -> float | bool:
+            return retryable(error) and retry.pause_s(next(failures))
+
+        attempts = aiter(stamina.retry_context(on=pause_s, attempts=left, timeout=None))
+        while True:
+            with await self._interruptible(partial(anext, attempts)):
                 return await self._attempt(step, work)
-        raise AssertionError("stamina makes at least one attempt")
 
     async def _attempt(self, priced: Priced, work: Work) -> Any:
         if self._leaving:
@@ -234,7 +233,7 @@ class Performer:
         step = Step(on.run_id, number, attempt, on.ctx, self.tools.services, meter, say, work.degraded, redone)
         try:
             async with asyncio.timeout(work.timeout_s):
-                value = await self._interruptible(work.action, step)
+                value = await self._interruptible(partial(work.action, step))
             check_value(f"Step {work.name} returned", value)
             meter.settle_at_estimate()
         except (Exception, Cancelled, HandedOver) as error:
@@ -258,9 +257,10 @@ class Performer:
     async def _more(self, number: int, attempt: int, part: int, amount_microusd: int) -> None:
         await written(lambda: self.tools.execution.reserve_more(self.on, number, attempt, part, amount_microusd))
 
-    async def _interruptible(self, action: Callable[[Step], Awaitable[Result]], step: Step) -> Result:
+    async def _interruptible(self, action: Callable[[], Awaitable[Result]]) -> Result:
+        """What comes of an action, or of a pause between two attempts; ``cancel`` and ``cut_off`` end it."""
         self._unless_cut_off()
-        task = asyncio.ensure_future(action(step))
+        task = asyncio.ensure_future(action())
         self._tasks.add(task)
         try:
             return await task

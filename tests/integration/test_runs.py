@@ -164,6 +164,19 @@ async def test_cancelling_a_running_run_stops_its_step(site: Site, log: str, tmp
 
 
 @pytest.mark.usefixtures("worker")
+async def test_a_run_that_is_cancelled_between_two_attempts_does_not_wait_for_the_next(site: Site, log: str) -> None:
+    run, _ = await site.platform.runs.submit(site.admin, request("sample-patient", log))
+
+    async def failed() -> bool | None:
+        return any(step.state == "failed" for step in await site.platform.runs.steps(site.admin, run.run_id)) or None
+
+    await site.until(failed)
+    await site.platform.control.cancel(site.admin, run.run_id)
+    (ended,) = await site.ended([run])
+    assert (ended.state, Path(log).read_text().split()) == (RunState.CANCELLED, [f"{run.run_id}/1"])
+
+
+@pytest.mark.usefixtures("worker")
 async def test_what_a_private_workflow_is_given_and_returns_is_its_submitters_only(site: Site, log: str) -> None:
     runs = site.platform.runs
     run, _ = await runs.submit(site.admin, request("sample-private", log))
