@@ -35,14 +35,14 @@ class Registry:
 
     @classmethod
     def load(cls, settings: Settings) -> Self:
-        """Everything that this installation knows. Raises ``SetupError`` for a module that cannot be imported."""
-        modules = [_import(name) for name in (*OURS, *settings.workflow_modules)]
-        for point in entry_points(group=ENTRY_POINT):
-            loaded = point.load()
-            modules.append(loaded if isinstance(loaded, ModuleType) else _import(loaded.__module__))
+        """Everything that this installation knows: of each module all workflows, whatever its entry point names in it.
+
+        Raises ``SetupError`` for a module that cannot be imported.
+        """
+        installed = [point.module for point in entry_points(group=ENTRY_POINT)]
         found: dict[int, Definition] = {}
-        for module in modules:
-            for value in vars(module).values():
+        for name in (*OURS, *settings.workflow_modules, *installed):
+            for value in vars(_import(name)).values():
                 if isinstance(value, WorkflowDefinition):
                     found[id(value)] = value
         return cls(found.values())
