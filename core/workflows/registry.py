@@ -100,8 +100,17 @@ class Registry:
         return value
 
 
-def _order(version: str) -> tuple[int, str]:
-    return (int(version), "") if version.isdigit() else (-1, version)
+_Parts = list[tuple[bool, int, str]]
+
+
+def _order(version: str) -> tuple[_Parts, bool, _Parts]:
+    """As semantic versions: numbers by their value, and what has a suffix (``2.0-rc.1``) before what has none."""
+    release, _, suffix = version.partition("-")
+    return _parts(release), not suffix, _parts(suffix)
+
+
+def _parts(text: str) -> _Parts:
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in text.split(".")]
 
 
 def _import(name: str) -> ModuleType:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from core.errors import SetupError
 from core.settings import Settings
-from core.workflows import Registry
+from core.workflows import Registry, Run, workflow
 
 MODULE = """
 from pydantic import BaseModel
@@ -21,6 +22,10 @@ class Given(BaseModel):
 async def one(run: Run, given: Given) -> str:
     return given.text
 """
+
+
+class Given(BaseModel):
+    """Nothing."""
 
 
 def package(folder: Path, module: str, name: str, version: str, *, point: str | None) -> None:
@@ -55,3 +60,21 @@ def test_two_definitions_of_one_version_and_a_module_that_is_not_there_are_named
         Registry.load(Settings(workflow_modules=("our_first", "our_second")))
     with pytest.raises(SetupError, match="nowhere"):
         Registry.load(Settings(workflow_modules=("nowhere",)))
+
+
+@pytest.mark.parametrize(
+    "ascending",
+    [
+        ["1", "2", "9", "10"],
+        ["1.9", "1.10", "1.10.1", "2.0.0-rc.2", "2.0.0-rc.10", "2.0.0", "10"],
+        ["2026-03-31", "2026-11-01", "2027-01-15"],
+        ["beta", "²", "1"],
+    ],
+)
+def test_the_newest_version_is_that_of_the_greatest_numbers(ascending: list[str]) -> None:
+    async def nothing(run: Run, given: Given) -> None:
+        """Does nothing."""
+
+    registry = Registry(workflow("moves", version=version)(nothing) for version in sorted(ascending))
+    assert registry.versions("moves") == ascending[::-1]
+    assert registry.resolve("moves", None).version == ascending[-1]
