@@ -220,7 +220,8 @@ create trigger cap before update on queue_workflows for each row
 create trigger cap before update on queue_flows for each row
     when (new.running > old.running and new.running > new.user_cap) execute function app.refuse_slot();
 
--- A tenant's clocks go on whenever clock_at does: whoever changes running, cap or paused sets it to the present.
+-- A tenant's clocks go on whenever clock_at does: whoever changes running, cap or paused sets it to the present. All of
+-- them stand still while a tenant is below its cap, owes nothing and is not paused.
 create function app.queue_clocks() returns trigger language plpgsql as $$
 declare passed_s double precision := greatest(0, extract(epoch from new.clock_at - old.clock_at));
 begin
@@ -233,4 +234,5 @@ begin
     return new;
 end $$;
 create trigger clocks before update on queue_tenants for each row
-    when (new.clock_at <> old.clock_at) execute function app.queue_clocks();
+    when (new.clock_at <> old.clock_at and (old.running >= old.cap or old.debt_s > 0 or old.paused))
+    execute function app.queue_clocks();

@@ -237,8 +237,8 @@ begin
         end if;
 
         delete from queue_entries e
-        where e.run_id = (select h.run_id from queue_entries h where h.flow_id = flow.flow_id
-                          order by h.rank, h.run_id limit 1)
+        where e.ctid = (select h.ctid from queue_entries h where h.flow_id = flow.flow_id
+                        order by h.rank, h.run_id limit 1)
         returning * into strict entry;
         select coalesce(max(x.estimate_s), 1.0) into charge_s
         from run_estimates x where x.tenant_id = tenant.tenant_id and x.workflow = flow.workflow;
