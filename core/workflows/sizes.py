@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic_core import PydanticSerializationError
 
 from core.errors import InvalidInput, PayloadTooLarge
 from core.runs.model import MAX_INPUT_BYTES
@@ -20,7 +19,7 @@ def check_value(what: str, value: Any) -> None:
     """Raise ``PayloadTooLarge`` for more than 256 KiB, ``InvalidInput`` for no JSON. ``what``: "Step x returned"."""
     try:
         size = len(_ANYTHING.dump_json(value))
-    except PydanticSerializationError as error:
+    except ValueError as error:  # pydantic's error of serialisation, too
         raise InvalidInput(f"{what} what cannot be written as JSON. {error}") from None
     if size > MAX_INPUT_BYTES:
         raise PayloadTooLarge(
