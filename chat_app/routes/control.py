@@ -99,7 +99,8 @@ async def fork_run(
 ) -> RunOut:
     """Submit a new run of the same workflow and version that is given the steps before `from_step`, at no cost.
 
-    A changed input does not change what these steps returned. 200: the idempotency key was used before.
+    A changed input does not change what these steps returned; it is refused after a step that people decided, which is
+    asked again then. 200: the idempotency key was used before.
     """
     view, created = await services.platform.control.fork(
         caller, run_id, from_step=body.from_step, document=body.input, idempotency_key=idempotency_key

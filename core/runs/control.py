@@ -94,7 +94,8 @@ class RunControl:
 
         ``document``: its input, None: the same; ``core.runs.forking`` says what another one means for the given steps.
         It is a submission like any other: quotas, validation, idempotency key. The run, and whether it is new.
-        Raises what ``RunService.submit`` raises, ``NotFound``, and ``Forbidden`` when its content is not the caller's.
+        Raises what ``RunService.submit`` raises, ``NotFound``, ``InvalidInput`` with another input after a decision of
+        people, and ``Forbidden`` when its content is not the caller's.
         """
         ctx.require(Scope.RUNS_WRITE)
         found = await self._runs.get(ctx, run_id)

@@ -41,6 +41,13 @@ cross join lateral (
 ) well
 where well.kept is not null and not exists (select from run_steps g where g.run_id = $2 and g.step = s.step);
 
+-- name: decided_otherwise
+-- The first step that people decided in run $1 and that run $2, which has another input, was given; null: there is none.
+select min(v.step) from reviews v
+join runs r on r.tenant_id = v.tenant_id and r.run_id = $1
+join runs f on f.tenant_id = v.tenant_id and f.run_id = $2
+where v.tenant_id = app.tenant() and v.run_id = $2 and v.state = 'decided' and f.input <> r.input;
+
 -- name: copy_patches
 -- Which way run $1 went at each change of its code that lies before these steps: they were done on that way.
 insert into run_patches (tenant_id, run_id, name, after_step, taken)

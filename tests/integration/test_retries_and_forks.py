@@ -132,7 +132,9 @@ async def test_a_fork_counts_against_the_quota_and_belongs_to_the_tenant_of_its_
     assert kinds.count("forked") == 2
 
 
-async def test_a_fork_goes_on_after_a_decision_with_another_input(site: Site, tmp_path: Path) -> None:
+async def test_a_fork_goes_on_after_a_decision_and_with_another_input_asks_people_again(
+    site: Site, tmp_path: Path
+) -> None:
     log, control = str(tmp_path / "effects"), site.platform.control
     run, _ = await site.platform.runs.submit(site.admin, RunRequest("sample-review", {"log": log, "number": 7}))
     await site.runs_until([run], lambda run: run.state is RunState.WAITING)
@@ -141,11 +143,18 @@ async def test_a_fork_goes_on_after_a_decision_with_another_input(site: Site, tm
     (run,) = await site.ended([run])
     with pytest.raises(InvalidInput):
         await control.fork(site.admin, run.run_id, from_step=3, document={"number": "seven"})
-    fork, _ = await control.fork(site.reviewer, run.run_id, from_step=3, document={"log": log, "number": 8})
+    fork, _ = await control.fork(site.reviewer, run.run_id, from_step=3, document=run.input)
     (fork,) = await site.ended([fork])
     assert (fork.state, fork.outcome, fork.output) == (RunState.SUCCEEDED, "decline", run.output)
     keys = Path(log).read_text().split()
     assert keys == [f"{run.run_id}/1", f"{run.run_id}/3", f"{fork.run_id}/3"], "only what came after it was done"
+    other = {"log": log, "number": 8}
+    with pytest.raises(InvalidInput, match="decided step 2 about another input"):
+        await control.fork(site.admin, run.run_id, from_step=3, document=other)
+    fork, _ = await control.fork(site.admin, run.run_id, from_step=2, document=other)
+    await site.runs_until([fork], lambda fork: fork.state is RunState.WAITING)
+    (asked,) = await site.platform.reviews.open(site.reviewer)
+    assert asked.run_id == fork.run_id
 
 
 async def test_a_step_that_is_done_again_gets_another_idempotency_key_and_one_that_failed_does_not(
