@@ -21,6 +21,9 @@ TOP = 8
 
 OTHERS = "others"
 _CODES = 12
+_BELOW_A_NAME = -0.36
+"""Where the legend begins when the axis over it has a name."""
+
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 """For ``st.plotly_chart(config=…)``."""
 
@@ -68,6 +71,11 @@ def buckets_of(at: datetime, seconds: int, bucket_s: int) -> pd.DatetimeIndex:
     return pd.date_range(since, periods=-(-seconds // bucket_s), freq=f"{bucket_s}s")
 
 
+def _until_now(nothing: str, buckets: pd.DatetimeIndex) -> str:
+    """Nothing so far, where a bucket that is still filling up is not looked at."""
+    return f"{nothing}; the last {duration(pd.Timedelta(buckets.freq).total_seconds())} are drawn when they are over."
+
+
 def service_share(
     frame: pd.DataFrame, buckets: pd.DatetimeIndex, names: Mapping[str, str], colors: Mapping[str, str], timezone: str
 ) -> go.Figure:
@@ -75,7 +83,7 @@ def service_share(
     figure = base("Slots in use, by tenant", 300)
     figure.update_yaxes(rangemode="tozero", title_text="slots")
     if frame.empty or len(buckets) < 2:
-        return empty(figure, "No run has executed in this window.")
+        return empty(figure, _until_now("No run has executed", buckets))
     bucket_s = (buckets[1] - buckets[0]).total_seconds()
     table = _grid(frame, "worker_s", buckets) / bucket_s
     for tenant in sorted(table.columns, key=lambda tenant: tenant == OTHERS):
@@ -145,7 +153,7 @@ def waits_over_time(
     figure = base("Wait for a slot (p95), by tenant", 300)
     figure.update_yaxes(rangemode="tozero", title_text="seconds")
     if frame.empty:
-        return empty(figure, "No run has started in this window.")
+        return empty(figure, _until_now("No run has started", buckets))
     table = frame.pivot_table(index="bucket", columns="tenant_id", values="wait_p95_s", aggfunc="max").reindex(buckets)
     for tenant in table.columns:
         figure.add_scatter(
@@ -166,13 +174,15 @@ def wait_causes(frame: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
 
     ``frame``: tenant_id, capped_s, paused_s, no_worker_s, no_code_s, share_s.
     """
-    figure = base("Waiting in the queue in sum, by cause", 300, barmode="stack")
-    figure.update_layout(hovermode="closest")
+    figure = base("Waiting in the queue in sum, by cause", 300, barmode="stack", showlegend=True)
+    figure.update_layout(hovermode="closest", legend_y=_BELOW_A_NAME)
     total = pd.Series(dtype=float) if frame.empty else frame[[*QUEUE_CAUSES]].sum(axis=1)
     if not total.sum() > 0:
         return empty(figure, "No run that started in this window had to wait.")
     shown = frame.loc[total.sort_values(ascending=False).index[:TOP]]
     for column, cause in QUEUE_CAUSES.items():
+        if not shown[column].any():
+            continue
         figure.add_bar(
             y=[names.get(tenant, tenant) for tenant in shown["tenant_id"]],
             x=(shown[column] / 60).round(2),
@@ -266,7 +276,9 @@ def version_failures(frame: pd.DataFrame, timezone: str) -> go.Figure:
 def failures(frame: pd.DataFrame, names: Mapping[str, str], colors: Mapping[str, str]) -> go.Figure:
     """Failed runs by error code, the most frequent ones, stacked by tenant."""
     figure = base("Failed runs, by error", 300, barmode="stack")
-    figure.update_layout(hovermode="closest", bargap=max(0.2, 0.8 - 0.2 * frame["code"].nunique()))
+    figure.update_layout(
+        hovermode="closest", legend_y=_BELOW_A_NAME, bargap=max(0.2, 0.8 - 0.2 * frame["code"].nunique())
+    )
     if frame.empty:
         return empty(figure, "No run failed in this window.")
     most = frame.groupby("tenant_id")["count"].sum().nlargest(TOP).index

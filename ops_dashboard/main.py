@@ -94,7 +94,8 @@ _STYLE = """<style>
 [data-testid="stMainBlockContainer"] {padding-left: 2rem; padding-right: 2rem;}
 [data-testid="stMetricValue"] {font-variant-numeric: tabular-nums;}
 :is([data-testid="stMetricLabel"], [data-testid="stMetricValue"], [data-testid="stMetricDelta"]) *
-  {white-space: normal; overflow: visible; text-overflow: clip;}
+  {white-space: normal !important; overflow: visible; text-overflow: clip;}
+[data-testid="stMetricDelta"] {max-width: 100%; height: auto;}
 @media (max-width: 640px) {[data-testid="stMetricValue"] {font-size: 1.5rem;}}
 [data-testid="stElementContainer"][data-stale="true"] {opacity: 1 !important; transition: none !important;}
 a.login {display: inline-block; padding: .5rem 1.25rem; border-radius: .5rem; background: #2f6fde;

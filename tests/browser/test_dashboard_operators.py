@@ -16,6 +16,11 @@ from tests.fixtures.busy import BusyDashboard
 from tests.fixtures.looking import OLGA, Look, settled, tile
 from tests.fixtures.work import Work
 
+CUT = """() => [...document.querySelectorAll("[data-testid=stMetric] p")].filter(
+    text => text.getBoundingClientRect().right > text.parentElement.getBoundingClientRect().right + 1
+).map(text => text.innerText)"""
+"""What is written in the tiles beyond the room that it has."""
+
 
 def test_an_operator_sees_every_tenant_live_and_no_content(
     look: Look, busy_dashboard: BusyDashboard, pictures: Path
@@ -28,6 +33,10 @@ def test_an_operator_sees_every_tenant_live_and_no_content(
     expect(page.get_by_role("link", name="Reviews")).to_have_count(0)
     expect(page.get_by_role("link", name="Schedules")).to_have_count(0)
     page.screenshot(path=pictures / "dashboard-operator.png")
+    page.set_viewport_size({"width": 390, "height": 1400})
+    expect(page.get_by_role("radio", name="Auto")).to_be_in_viewport()
+    assert page.evaluate(CUT) == []
+    page.screenshot(path=pictures / "dashboard-operator-phone.png")
 
     queued = int(tile(page, "Queued").inner_text())
 

@@ -64,6 +64,15 @@ def test_a_figure_of_nothing_says_so_instead_of_showing_empty_axes(figure: objec
     assert layout.annotations[0].text.endswith(".")
 
 
+def test_what_is_not_drawn_yet_is_not_said_never_to_have_been() -> None:
+    buckets = figures.buckets_of(NINE, 86_400, 900)
+    for figure in (
+        figures.service_share(pd.DataFrame(), buckets, {}, {}, "UTC"),
+        figures.waits_over_time(pd.DataFrame(), buckets, {}, {}, "UTC"),
+    ):
+        assert figure.layout.annotations[0].text.endswith("; the last 15 min are drawn when they are over.")
+
+
 def test_versions_are_told_apart_by_what_ended_and_what_share_of_it_failed() -> None:
     rows = [("loan", "1", at(0), 10, 1), ("loan", "2", at(0), 4, 2), ("loan", "1", at(60), 5, 0)]
     frame = pd.DataFrame(rows, columns=["workflow", "version", "bucket", "ended", "failed"])
@@ -78,10 +87,13 @@ def test_waiting_is_stacked_by_cause_for_the_tenants_that_waited_most() -> None:
     others = ((f"t{n}", 1, 0, 0.0, 0.0, 0.0, 0.0, float(n)) for n in range(TOP + 3))
     rows = [("bank", 9, 0, 60.0, 0.0, 1.0, 5.0, 30.0), *others]
     figure = figures.wait_causes(pd.DataFrame(rows, columns=columns), NAMES)
-    assert [trace.name for trace in figure.data] == ["share", "cap", "paused", "no worker", "no code"]
+    assert [trace.name for trace in figure.data] == ["share", "cap", "no worker", "no code"]
     assert list(figure.data[0].y)[:2] == ["Regional Bank", f"t{TOP + 2}"]
-    assert [trace.x[0] for trace in figure.data] == [0.5, 1.0, 0.0, 0.02, 0.08]  # minutes
+    assert [trace.x[0] for trace in figure.data] == [0.5, 1.0, 0.02, 0.08]  # minutes
     assert len(figure.data[0].y) == TOP
+    lately = figures.wait_causes(pd.DataFrame([("bank", 9, 0, 0.0, 0.0, 0.0, 0.0, 30.0)], columns=columns), NAMES)
+    assert [trace.name for trace in lately.data] == ["share"]  # what nobody waited for needs no place
+    assert lately.layout.legend.y < figures.base("", 300).layout.legend.y  # below the name of the axis
     idle = figures.wait_causes(pd.DataFrame([("bank", 9, 0, 0.0, 0.0, 0.0, 0.0, 0.0)], columns=columns), NAMES)
     assert len(idle.layout.annotations) == 1
 
