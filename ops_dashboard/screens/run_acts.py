@@ -180,7 +180,8 @@ def _fork(run_id: str) -> None:
         json.dumps(view.input, indent=2, ensure_ascii=False),
         height=220,
         key="fork_input",
-        help="A changed input changes nothing in the steps that are given: they answer as they did for the old one.",
+        help="A changed input changes nothing in the steps that are given: they answer as they did for the old one. "
+        "What people decided is not given with it: go on from that step, or one before.",
     )
     if st.button("Fork the run", type="primary", key="confirm_fork"):
         try:
