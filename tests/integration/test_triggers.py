@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from core.clock import FakeClock
 from core.errors import Conflict, Forbidden, InvalidInput, NotFound, QuotaExceeded, WorkflowUnknown
-from core.runs.model import RunView
+from core.runs.model import MAX_INPUT_BYTES, RunView
 from core.settings import Settings
 from core.tenancy import Policy, RateLimit, Scope, TenantContext
 from core.triggers.model import MAX_TRIGGERS, TriggerKind, TriggerView
@@ -273,7 +273,7 @@ async def test_a_refusal_that_passes_is_tried_again_and_another_stands_with_the_
     assert (await house.triggers.get(small, trigger.trigger_id)).last_error is None
     assert await house.starter.run() is None
 
-    assert await house.send("paid", "large", {"text": "x" * 300_000}, small)
+    assert await house.send("paid", "large", {"text": "x" * (MAX_INPUT_BYTES - 20)}, small)  # an input is a little more
     house.clock.advance(DAY_S)
     await house.starter.run()
     view = await house.triggers.get(small, trigger.trigger_id)
