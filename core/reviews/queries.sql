@@ -53,12 +53,22 @@ where v.tenant_id = app.tenant() and v.review_id = $1;
 select * from reviews where tenant_id = app.tenant() and review_id = $1 for update;
 
 -- name: asker
--- Who is behind a run: the person, what submitted it, and who made the key that did. A child is submitted by a run: it is
--- asked who submitted the one above all.
-select r.thread_id, r.user_id, e.data ->> 'actor' as submitted_by, k.created_by as key_of
+-- Who is behind a run: the person, what submitted it (of a schedule, poller or trigger: what made that), and who made the
+-- key that did. A child is submitted by a run: it is asked who submitted the one above all.
+select r.thread_id, r.user_id, coalesce(m.created_by, e.data ->> 'actor') as submitted_by, k.created_by as key_of
 from runs r
 left join run_events e on e.tenant_id = r.tenant_id and e.run_id = coalesce(r.ancestors[1], r.run_id) and e.seq = 1
-left join api_keys k on e.data ->> 'actor' = 'api_key:' || k.key_id
+left join lateral (
+    select s.created_by from schedules s
+    where s.tenant_id = r.tenant_id and s.schedule_id = split_part(e.data ->> 'actor', ':', 2)
+    union all
+    select p.created_by from pollers p
+    where p.tenant_id = r.tenant_id and p.poller_id = split_part(e.data ->> 'actor', ':', 2)
+    union all
+    select t.created_by from triggers t
+    where t.tenant_id = r.tenant_id and t.trigger_id = split_part(e.data ->> 'actor', ':', 2)
+) m on true
+left join api_keys k on coalesce(m.created_by, e.data ->> 'actor') = 'api_key:' || k.key_id
 where r.tenant_id = app.tenant() and r.run_id = $1;
 
 -- name: key_of
