@@ -77,10 +77,5 @@ class BlobService:
 
     async def purge(self) -> int:
         """Delete what policies keep no longer, of all tenants; how many."""
-        purged = 0
-        while True:
-            async with self._db.control_transaction() as tx:
-                gone = await store.purge(tx, self._clock.now(), _PURGE_AT_ONCE)
-            purged += gone
-            if gone < _PURGE_AT_ONCE:
-                return purged
+        now = self._clock.now()
+        return await self._db.in_batches(lambda tx: store.purge(tx, now, _PURGE_AT_ONCE), _PURGE_AT_ONCE)

@@ -122,13 +122,8 @@ class ConversationService:
 
     async def purge(self) -> int:
         """Forget the ids of deleted threads of which audits tell no more, in all tenants; how many."""
-        purged = 0
-        while True:
-            async with self._db.control_transaction() as tx:
-                gone = await store.purge(tx, self._clock.now(), _PURGE_AT_ONCE)
-            purged += gone
-            if gone < _PURGE_AT_ONCE:
-                return purged
+        now = self._clock.now()
+        return await self._db.in_batches(lambda tx: store.purge(tx, now, _PURGE_AT_ONCE), _PURGE_AT_ONCE)
 
     async def save_entry(self, ctx: TenantContext, entry: Entry) -> None:
         """Write an entry, or replace it; opens the thread if it is new. Texts are cut at 200,000 characters."""

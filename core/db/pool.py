@@ -27,7 +27,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -159,6 +159,19 @@ class Database:
         """A transaction without a tenant: no tenant row is visible, only control functions do anything."""
         async with self._transaction("") as tx:
             yield tx
+
+    async def in_batches(self, some: Callable[[Transaction], Awaitable[int]], at_once: int) -> int:
+        """Do ``some`` of the work, at most ``at_once``, in one control transaction after the other until there is none.
+
+        How much it was.
+        """
+        total = 0
+        while True:
+            async with self.control_transaction() as tx:
+                done = await some(tx)
+            total += done
+            if done < at_once:
+                return total
 
     @asynccontextmanager
     async def tenant_statement(self, ctx: TenantContext) -> AsyncIterator[Transaction]:

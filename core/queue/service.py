@@ -199,13 +199,7 @@ class QueueService:
     async def forget_uses(self) -> int:
         """Forget who held a slot when, after the seven days for which plots show it; how many uses."""
         before = self._clock.now() - _USES_KEPT
-        total = 0
-        while True:
-            async with self._db.control_transaction() as tx:
-                forgotten = await store.forget_uses(tx, before, _FORGET_BATCH)
-            total += forgotten
-            if forgotten < _FORGET_BATCH:
-                return total
+        return await self._db.in_batches(lambda tx: store.forget_uses(tx, before, _FORGET_BATCH), _FORGET_BATCH)
 
     async def forget_gaps(self) -> int:
         """Forget when nobody had the code of a version, as far as no queued run waited for it; how many gaps."""

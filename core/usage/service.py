@@ -154,13 +154,8 @@ class UsageService:
         that is settled later all the same is not charged, so ``older_than_s`` is longer than any call takes.
         """
         now = self._clock.now()
-        before, total = now - timedelta(seconds=older_than_s), 0
-        while True:
-            async with self._db.control_transaction() as tx:
-                released = await store.release_forsaken(tx, before, _BATCH, now)
-            total += released
-            if released < _BATCH:
-                return total
+        before = now - timedelta(seconds=older_than_s)
+        return await self._db.in_batches(lambda tx: store.release_forsaken(tx, before, _BATCH, now), _BATCH)
 
     async def cover(self, ctx: TenantContext, run_id: str, limit_microusd: int, amount_microusd: int) -> None:
         """Somebody agreed to pay: the run's limit (at first ``limit_microusd``) now covers this amount more."""
