@@ -187,7 +187,7 @@ def doctor(
 def audit_head(tenant: OneTenant = None, as_json: AsJson = False) -> None:
     """Seal what is not sealed and print the end of each chain: with --json, what an auditor keeps outside."""
     from core.commands import audit as chains
-    from core.commands import paper
+    from core.commands import tables
     from core.commands.installation import opened
 
     async def work() -> chains.KeptHeads:
@@ -198,7 +198,7 @@ def audit_head(tenant: OneTenant = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(chains.heads_as_json(found))
     else:
-        paper.show(chains.heads_as_table(found))
+        tables.show(chains.heads_as_table(found))
 
 
 @audit.command("verify")
@@ -215,7 +215,7 @@ def audit_verify(
     Whoever owns the database can compute a whole chain anew, or cut off its end: --against tells.
     """
     from core.commands import audit as chains
-    from core.commands import paper
+    from core.commands import tables
     from core.commands.installation import opened
 
     kept = {} if against is None else chains.kept_heads(against.read_text("utf-8")).heads
@@ -228,7 +228,7 @@ def audit_verify(
     if as_json:
         typer.echo(chains.as_json(found))
     else:
-        paper.show(chains.as_table(found, kept))
+        tables.show(chains.as_table(found, kept))
     if any(chain.broken for chain in found):
         raise typer.Exit(1)
 

@@ -46,8 +46,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 @app.command()
 def show(run_id: OneRun, tenant: OneTenant = None, as_json: AsJson = False) -> None:
     """A run's timeline: its waits with their causes, its steps with attempts, costs and models, its end."""
-    from core.commands import paper
     from core.commands import runs as inspection
+    from core.commands import tables
     from core.commands.installation import opened
 
     async def work() -> inspection.RunReport:
@@ -58,7 +58,7 @@ def show(run_id: OneRun, tenant: OneTenant = None, as_json: AsJson = False) -> N
     if as_json:
         typer.echo(inspection.as_json(report))
     else:
-        paper.show(inspection.as_text(report))
+        tables.show(inspection.as_text(report))
 
 
 @app.command()
@@ -89,8 +89,8 @@ def listing(
     as_json: AsJson = False,
 ) -> None:
     """Runs, newest first."""
-    from core.commands import paper
     from core.commands import runs as inspection
+    from core.commands import tables
     from core.commands.installation import opened
 
     async def work() -> list[RunLine]:
@@ -101,7 +101,7 @@ def listing(
     if as_json:
         typer.echo(inspection.lines_as_json(found))
     else:
-        paper.show(inspection.lines_as_table(found))
+        tables.show(inspection.lines_as_table(found))
 
 
 def _console() -> Console:

@@ -26,7 +26,7 @@ def listing(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Every version: what of it is open, how many workers have its code, which new runs go to it."""
-    from core.commands import paper
+    from core.commands import tables
     from core.commands import versions as words
     from core.commands.installation import opened
 
@@ -38,7 +38,7 @@ def listing(
     if as_json:
         typer.echo(words.listed_as_json(views))
     else:
-        paper.show(words.listed_as_table(views))
+        tables.show(words.listed_as_table(views))
 
 
 @app.command()

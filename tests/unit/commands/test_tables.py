@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.commands.paper import show
 from core.commands.runs import RunReport, as_text, lines_as_table
+from core.commands.tables import show
 from core.commands.versions import listed_as_table
 from core.runs.history import History, RunLine
 from core.runs.model import Cause, Lane, RunState
