@@ -5,6 +5,7 @@ do; a signal on one of the topics makes the jobs that listen run at once. Jobs t
 each other run together, and those with nothing to do at the idle looks (``idle_look_s``), so an idle Postgres
 sees one short burst every quarter of an hour, and nothing in between.
 
+A clock that goes back makes all of them run: else what is due by the old time would be put off by as much.
 A job that fails is logged and tried again after 1 s, doubling up to 30 s; the others go on.
 """
 
@@ -44,6 +45,11 @@ class Job:
     next_at: datetime | None = field(default=None, init=False)
     last_at: datetime | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)
+
+    def due(self, now: datetime) -> bool:
+        """Whether it is to run now, or so soon that it runs with what is; at once when the clock has gone back."""
+        went_back = self.last_at is not None and self.last_at > now
+        return went_back or self.next_at is None or self.next_at <= now + _TOGETHER
 
     def signalled(self) -> None:
         """Somebody signalled. A job that fails keeps its back-off."""
@@ -91,9 +97,9 @@ class Maintenance:
                 await asyncio.sleep(max(_SHORTEST_BREATH_S, breath_s))
 
     async def _pass(self) -> None:
-        soon = self._clock.now() + _TOGETHER
+        now = self._clock.now()
         for job in self._jobs:
-            if job.next_at is None or job.next_at <= soon:
+            if job.due(now):
                 delay_s = await self._attempt(job)
                 job.last_at = self._clock.now()
                 job.next_at = job.last_at + timedelta(seconds=delay_s)

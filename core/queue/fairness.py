@@ -54,7 +54,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from core.queue.gaps import Gaps
-from core.queue.model import reserved_slots
+from core.queue.model import DEAD_AFTER_S, reserved_slots
 from core.queue.pace import Pace
 from core.queue.rows import Entry, Flow, Order, Reach, Run, Slot, Start, Tenant, Terms, User, Worker
 
@@ -65,6 +65,7 @@ FIRST_ESTIMATE_S = 1.0
 """What the first run of a workflow is charged in advance."""
 
 _ALIVE_US = 60_000_000
+_DEAD_US = round(DEAD_AFTER_S * 1e6)
 _RESUMED = 10**18
 
 
@@ -163,7 +164,7 @@ class FairQueue:
         reach = Reach(worker.codes, self._elsewhere(worker, now))
         starts: list[Start] = []
         while len(starts) < mine and free > 0:
-            opens_us = self.pace.opens_us(free, total, reserved)
+            opens_us = self.pace.opens_us(free, total, reserved, now)
             tenant = self._next(free, reserved, now, reach) if opens_us <= now else self._quiet(free, reach)
             if tenant is None:
                 if now < opens_us < math.inf and self._anybody(reach):
@@ -227,6 +228,9 @@ class FairQueue:
         if dead:
             gone_us = max(self.workers.pop(one).heard_us for one in dead)
             self.gaps.follow(self.workers.values(), gone_us, now)
+        for worker in self.workers.values():
+            if worker.heard_us > now + _DEAD_US:  # the clock has gone back: silence counts from now on
+                worker.heard_us = now
         return [run_id for _, run_id, _ in lost]
 
     def _capacity(self, now: int) -> tuple[int, int]:

@@ -5,7 +5,8 @@ tenant needs there is that slots do not come back all at once, as they do after 
 while claims charge so little that a slot comes back every ``_SOON_S`` or oftener, the headroom is lent, and an open
 claim keeps the next ones away, for ``_SPACING`` of the mean time between two ends. Claims outside the headroom may run
 ahead of that by ``_CREDIT_US``. Whoever may have the headroom never waits for it, and a free slot that is put off waits
-for 128 ms at most. Where the numbers are from: core/decisions/0013.
+for 128 ms at most: one that a clock which went back would put off for longer is anybody's. Where the numbers are from:
+core/decisions/0013.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ _SOON_S = 0.035
 _QUICK_S = 0.7
 _SPACING = 0.8
 _CREDIT_US = 100_000
+_LONGEST_US = 128_000
 _SMOOTHING = 0.1
 
 
@@ -27,17 +29,21 @@ class Pace:
     mean_s: float
     until_us: int = 0
 
-    def opens_us(self, free: int, total: int, reserved: int) -> float:
+    def opens_us(self, free: int, total: int, reserved: int, now: int) -> float:
         """When a free slot is anybody's: at once, or in its turn, or never, because it is kept."""
         if not self._quick(total):
             return -math.inf if free > reserved else math.inf
-        return self.until_us - (_CREDIT_US if free > reserved else 0)
+        return self._until_us(now) - (_CREDIT_US if free > reserved else 0)
 
     def claimed(self, estimate_s: float, total: int, now: int, *, was_open: bool) -> None:
         """A claim was charged this much; one that was open to everybody keeps the next ones away."""
         self.mean_s += _SMOOTHING * (estimate_s - self.mean_s)
+        self.until_us = self._until_us(now)
         if was_open and self._quick(total):
             self.until_us = max(self.until_us, now) + round(1e6 * (_SPACING * self.mean_s / total))
+
+    def _until_us(self, now: int) -> int:
+        return self.until_us if self.until_us <= now + _LONGEST_US else now
 
     def _quick(self, total: int) -> bool:
         return self.mean_s <= min(_QUICK_S, _SOON_S * total)

@@ -119,7 +119,9 @@ class QueueService:
         """Take back the runs of all dead workers; of ``worker_id``: only its own, those that are not among ``keep``."""
         now = self._clock.now()
         dead_before = _NOBODY_IS_DEAD
-        if worker_id is None and not self._blind and now - self._sees_since >= _DEAD_AFTER:
+        # A clock that went back may say that it begins to see in the future.
+        begins = timedelta(0) <= now - self._sees_since < _DEAD_AFTER
+        if worker_id is None and not self._blind and not begins:
             dead_before = now - _DEAD_AFTER
         try:
             async with self._db.control_transaction() as tx:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from datetime import timedelta
+
+import pytest
 
 from core.clock import SystemClock
 from core.queue.model import Topic
@@ -34,3 +37,16 @@ async def test_what_is_due_soon_does_not_wait_for_a_flock_of_signals(settings: S
         await asyncio.gather(running, return_exceptions=True)
         await bus.close()
     assert min(late - early for early, late in itertools.pairwise(began)) < 0.15
+
+
+@pytest.mark.parametrize(("moved_s", "due"), [(10.0, False), (0.0, False), (-3_600.0, True), (3_600.0, True)])
+async def test_a_job_does_not_sleep_through_an_hour_because_the_clock_went_back(moved_s: float, due: bool) -> None:
+    now = SystemClock().now()
+    job = Job("workers", _nothing)
+    assert job.due(now)
+    job.last_at, job.next_at = now, now + timedelta(minutes=1)
+    assert job.due(now + timedelta(seconds=moved_s)) is due
+
+
+async def _nothing() -> None:
+    """A job with nothing to do."""

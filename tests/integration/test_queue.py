@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
+import asyncpg
 import pytest
 
 from core.clock import FakeClock
 from core.ids import TenantId, WorkerId
-from core.queue.model import DEAD_AFTER_S, Claim, Held
+from core.queue import store
+from core.queue.model import DEAD_AFTER_S, HEADROOM, Claim, Held
 from core.runs.execution import Wait
 from core.runs.model import Cause, Lane, RunState
 from core.settings import Settings
@@ -137,6 +140,42 @@ async def test_the_next_death_is_that_of_whoever_holds_runs_and_is_silent_for_th
     await work.queue.heartbeat(WorkerId("spoke"), 1_000)
     await work.queue.recover()
     assert await work.queue.until_death_s() == DEAD_AFTER_S
+
+
+async def test_a_worker_that_dies_before_the_clock_goes_back_is_taken_for_dead_soon_after(work: Work) -> None:
+    ctx = await work.tenant("bank")
+    (run,) = await work.submit(ctx, 1)
+    await work.claim("silent", 1)
+    work.queue.forgive_silence()
+    assert await work.queue.recover() == []  # from here on it sees
+    work.clock.advance(-3_600)
+    assert await work.queue.recover() == []
+    work.clock.advance(DEAD_AFTER_S + 1)
+    assert [lost.run_id for lost in await work.queue.recover()] == [run.run_id]
+
+
+async def test_a_clock_that_goes_back_neither_silences_nor_delays_workers_that_pass_over_tenants(
+    work: Work, owner_dsn: str
+) -> None:
+    ctx = await work.tenant("bank")
+    await work.submit(ctx, 1, "loan")
+
+    async def others_wanted() -> bool:
+        await work.queue.heartbeat(WorkerId("w"), 1, codes=["letter@1"])
+        async with work.db.control_statement() as tx:
+            return (await store.claim(tx, WorkerId("w"), 1, HEADROOM, work.clock.now()))[1]
+
+    assert [await others_wanted(), await others_wanted()] == [True, False]
+    owner = await asyncpg.connect(owner_dsn)
+    try:
+        await owner.execute("update workers set behind_since = $1", work.clock.now())
+        look_again = "select app.look_again('w', 'infinity', $1, '{letter@1}', '{}')"
+        assert await owner.fetchval(look_again, work.clock.now()) == work.clock.now() + timedelta(seconds=1)
+        work.clock.advance(-3_600)
+        assert await owner.fetchval(look_again, work.clock.now()) is None
+    finally:
+        await owner.close()
+    assert [await others_wanted(), await others_wanted()] == [True, False]
 
 
 async def test_a_wake_up_between_arming_and_parking_is_not_lost(work: Work) -> None:

@@ -181,6 +181,7 @@ begin
     perform set_config('synchronous_commit', 'off', true);
     perform pg_advisory_xact_lock(7301);
     select * into strict platform from queue_platform;
+    if platform.paced_until > p_now + interval '128 ms' then platform.paced_until := p_now; end if; -- the clock went back
     select least(coalesce(sum(w.slots - w.held) filter (where w.alive), 0), platform.cap - coalesce(sum(w.held), 0)),
            least(coalesce(sum(w.slots) filter (where w.alive), 0), platform.cap)
     into free, total
@@ -295,7 +296,7 @@ begin
         update queue_platform p
         set virtual_time = platform.virtual_time, mean_s = platform.mean_s, paced_until = platform.paced_until;
     end if;
-    if passed <> '{}' and platform.passed_at <= p_now - interval '1 second' then
+    if passed <> '{}' and (platform.passed_at <= p_now - interval '1 second' or platform.passed_at > p_now) then
         update queue_platform p set passed_at = p_now;
     else
         passed := '{}';

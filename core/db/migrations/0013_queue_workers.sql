@@ -179,6 +179,8 @@ begin
     )
     select max(d.heartbeat_at) into last_seen from dead d;
     if last_seen is not null then perform app.workers_changed(last_seen, p_now); end if;
+    -- A clock that goes back leaves what was heard in the future: silence counts from now on.
+    update workers w set heartbeat_at = p_now where w.heartbeat_at > p_now + interval '8 seconds';
 end $$;
 select app.control('app.recover(text, text[], timestamptz, timestamptz)');
 

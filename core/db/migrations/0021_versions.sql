@@ -141,6 +141,7 @@ declare
     few        text[] := app.few_served(p_codes);
     from_time  double precision := '-infinity';
     from_name  text := '';
+    lately     boolean;
 begin
     while few is not null loop
         select * into tenant from queue_tenants q
@@ -156,7 +157,9 @@ begin
     end loop;
 
     select * into strict own from workers w where w.worker_id = p_worker;
-    if own.behind_time is not null and (not own.behind_taken or own.behind_since > p_now - interval '1 second') then
+    -- A second ago or less; not in the future, where a clock that went back has left it.
+    lately := own.behind_since > p_now - interval '1 second' and own.behind_since <= p_now;
+    if own.behind_time is not null and (not own.behind_taken or lately) then
         from_time := own.behind_time;
         from_name := own.behind_tenant;
     elsif own.behind_time is not null then
@@ -202,7 +205,7 @@ begin
     where c.eligible and (c.virtual_time, c.tenant_id) > (from_time, from_name)
     order by c.virtual_time, c.tenant_id offset app.most_asked() - 1 limit 1;
     if found then
-        if own.behind_time is null and own.behind_since > p_now - interval '1 second' then return null; end if;
+        if own.behind_time is null and lately then return null; end if;
         update workers w set behind_time = far.virtual_time, behind_tenant = far.tenant_id, behind_moved = p_now
         where w.worker_id = p_worker;
         return null;
@@ -235,7 +238,8 @@ create function app.look_again(p_worker text, p_opens_at timestamptz, p_now time
     select case
         when exists (select from workers w where w.worker_id = p_worker and w.behind_moved = p_now) then p_now
         when exists (select from workers w where w.worker_id = p_worker and w.behind_time is null
-                                             and w.behind_since > p_now - interval '1 second') then (
+                                             and w.behind_since > p_now - interval '1 second'
+                                             and w.behind_since <= p_now) then (
             select w.behind_since + interval '1 second' from workers w where w.worker_id = p_worker)
         when p_opens_at <= p_now or p_opens_at = 'infinity' then null
         when p_passed = '{}' and exists (select from queue_tenants q where q.eligible or q.may_burst) then p_opens_at

@@ -210,6 +210,22 @@ def test_short_runs_that_were_stopped_together_do_not_go_on_in_step() -> None:
     assert max(gaps_us) <= 0.12 * SECOND
 
 
+def test_a_clock_that_goes_back_holds_up_no_claim() -> None:
+    machine = Machine({"busy": 1.0}, 20, lambda _: 0.5)
+    machine.queue.push("busy", runs("busy", 2_000), 0)
+    machine.now = 10_000 * SECOND
+    while machine.now < 10_010 * SECOND:
+        machine.claim()
+        machine.step()
+    machine.now -= 3_600 * SECOND
+    machine.ends = [(machine.now + SECOND // 2, run_id) for _, run_id in machine.ends]
+    before, until = len(machine.starts), machine.now + 10 * SECOND
+    while machine.now < until:
+        machine.claim()
+        machine.step()
+    assert len(machine.starts) - before > 0.9 * 20 / 0.5 * 10
+
+
 @pytest.mark.parametrize(("lasts_s", "kept"), [(0.5, 0), (5.0, 1)])
 def test_the_last_slot_is_kept_free_where_runs_are_long_and_lent_where_another_comes_back_soon(
     lasts_s: float, kept: int
