@@ -111,13 +111,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Policy(BaseModel):
     """A tenant's versioned rules. Money in micro-USD, time in seconds.
 
-    Every number has an upper bound: what no column holds would stop whoever reads the rules of all tenants.
+    Every number has an upper bound: what no column holds would stop whoever reads the rules of all tenants. A weight has a
+    lower one, too: worker-seconds are divided by it, and what no number holds would stop the claims of all tenants.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tier: Tier = Tier.FREE
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    weight: Annotated[float, Field(ge=0.001, le=1000)] = 1.0
     concurrency_cap: Annotated[int, Field(ge=1, le=100_000)] = 3
     burst_slots: Annotated[
         int, Field(ge=0, le=100_000, description="Slots over the cap, lent while nobody else could use them.")

@@ -125,7 +125,7 @@ def changed(before: Policy, fields: Mapping[str, Any]) -> Policy:
 
 
 _NOT_WHOLE = {"int_from_float", "finite_number"}
-_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most"}
+_BOUNDS = {"ge": "at least", "le": "at most"}
 
 
 def _told(fault: Mapping[str, Any]) -> str:

@@ -76,6 +76,20 @@ async def test_a_tenant_that_was_idle_has_no_credit(work: Work) -> None:
     assert Counter(claim.tenant_id for claim in claims)[TenantId("late")] <= 11
 
 
+async def test_the_lightest_tenant_that_there_may_be_stops_no_claim(work: Work) -> None:
+    field = Policy.model_json_schema()["properties"]["weight"]
+    light = await work.tenant("light", Policy(weight=field["minimum"]))
+    heavy = await work.tenant("heavy", Policy(weight=field["maximum"]))
+    for _ in range(3):
+        await work.submit(light, 1)
+        (claim,) = await work.claim("w", 1)
+        work.clock.advance(366 * 86_400)
+        await work.finish(claim)
+    await work.submit(heavy, 1)
+    await work.submit(light, 1)
+    assert [claim.tenant_id for claim in await work.claim("w", 2)] == ["heavy", "light"]
+
+
 async def test_headroom_keeps_a_slot_for_a_quiet_tenant(work: Work) -> None:
     noisy = await work.tenant("noisy", Policy(concurrency_cap=1000))
     await work.submit(noisy, 100)

@@ -42,7 +42,7 @@
 -- whatever it changes.
 create domain app.amount as integer check (value >= 0);
 create domain app.seconds as double precision check (value >= 0);
-create domain app.weight as double precision check (value > 0);
+create domain app.weight as double precision check (value >= 0.001);  -- what is divided by it stays a number
 
 -- The runtime role may look, within its tenant; only the verbs change anything.
 create table queue_tenants (

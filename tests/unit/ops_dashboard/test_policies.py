@@ -86,7 +86,7 @@ def test_what_is_no_whole_number_is_refused_and_not_rounded(name: str, written: 
 @pytest.mark.parametrize(
     ("fields", "label"),
     [
-        ({"weight": 0}, "^Weight: more than 0$"),
+        ({"weight": 0}, "^Weight: at least 0.001$"),
         ({"concurrency_cap": 10**9}, "^Cap \\(runs at a time\\): at most 100,000$"),
         ({"budget_run_microusd": -1, "run_sla_s": 10**9}, "USD: at least 0; SLA of a run, hours: at most 8,784$"),
         ({"budget_month_microusd": 10**16}, "^Budget of a month, USD: at most 1,000,000,000$"),
