@@ -111,8 +111,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Policy(BaseModel):
     """A tenant's versioned rules. Money in micro-USD, time in seconds.
 
-    Every number has an upper bound: what no column holds would stop whoever reads the rules of all tenants. A weight has a
-    lower one, too: worker-seconds are divided by it, and what no number holds would stop the claims of all tenants.
+    Every number has an upper bound: what no column holds would stop whoever reads the rules of all tenants. A weight
+    has a lower one, too: worker-seconds are divided by it, and an overflow would stop the claims of all tenants.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -5,6 +5,10 @@ for ever when it breaks (0.1 s, doubling, at most 2 s). What was sent in between
 is told: a wake-up listener wakes, an event reader gets one ``RESYNC`` event; both then read the database.
 
     listening connection:   none ──first listener──► connected ──broken──► reconnecting ──► connected …
+
+What a process could not send is told late: it tries again (0.1 s, doubling, at most 2 s) to wake the listeners of each
+topic, and to send one ``RESYNC`` to each tenant's readers. They may have been connected all the time, and would wait
+for what never comes. A process that dies before it could tells nobody: listeners look by themselves, seldom.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,6 +40,7 @@ _READER_QUEUE = 1_000
 _CONFIRMATION_S = 2.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 2.0
 _PROBE_S = 20.0
+_WAKE_UP = b"1"
 
 log = structlog.get_logger(__name__)
 
@@ -147,6 +152,8 @@ class Bus:
         self._gone = asyncio.Event()
         self._commands = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
+        self._late: dict[str, bytes] = {}  # by channel: what tells its listeners that they missed something
+        self._telling: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, url: str, clock: Clock, *, region: str) -> Self:
@@ -156,10 +163,11 @@ class Bus:
     async def close(self) -> None:
         """Tell what is still to be told, stop listening and close every connection."""
         await self.news.settled()
-        if self._reader is not None:
-            self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
+        for task in (self._reader, self._telling):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         await self.connection.close()
 
     async def healthy(self) -> bool:
@@ -167,38 +175,59 @@ class Bus:
         return await self.connection.answers()
 
     async def signal(self, topic: str) -> None:
-        """Wake everybody who listens to this topic. Never raises; without Redis only this process hears it."""
-        await self._send((self.connection.keys.topic(topic), b"1"))
+        """Wake everybody who listens to this topic. Never raises; without Redis others hear it when it is back."""
+        await self._send((self.connection.keys.topic(topic), _WAKE_UP))
 
     async def publish(self, tenant_id: TenantId, kind: str, data: dict[str, Any]) -> None:
-        """Tell a tenant's screens. Never raises; without Redis only this process hears it."""
-        content = {"kind": kind, "data": data, "at": self._clock.now().isoformat()}
-        await self._send((self.connection.keys.events(tenant_id), json.dumps(content).encode()))
+        """Tell a tenant's screens. Never raises; without Redis others are told to read again when it is back."""
+        await self._send((self.connection.keys.events(tenant_id), self._event(kind, data)))
 
     async def _publish_news(self, told: Told) -> None:
-        at = self._clock.now().isoformat()
         await self._send(
-            *((self.connection.keys.topic(topic), b"1") for topic in told.topics),
+            *((self.connection.keys.topic(topic), _WAKE_UP) for topic in told.topics),
             *(
-                (self.connection.keys.events(tenant_id), json.dumps({"kind": kind, "data": data, "at": at}).encode())
+                (self.connection.keys.events(tenant_id), self._event(kind, data))
                 for tenant_id, events in told.events.items()
                 for kind, data in events
             ),
         )
 
+    def _event(self, kind: str, data: dict[str, Any]) -> bytes:
+        return json.dumps({"kind": kind, "data": data, "at": self._clock.now().isoformat()}).encode()
+
     async def _send(self, *messages: tuple[str, bytes]) -> None:
-        client = self.connection.client
         try:
-            if len(messages) == 1:
-                await self.connection.call(client.publish(*messages[0]))
-            else:
-                pipeline = client.pipeline(transaction=False)
-                for channel, payload in messages:
-                    pipeline.publish(channel, payload)
-                await self.connection.call(pipeline.execute())
+            await self._publish(messages)
         except Unavailable:
             for channel, payload in messages:
                 self._deliver_here(channel, payload)
+                self._late[channel] = _WAKE_UP if payload == _WAKE_UP else self._event(RESYNC, {})
+            if self._telling is None:
+                self._telling = asyncio.create_task(self._tell_late(), name="redis-late")
+
+    async def _publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        client = self.connection.client
+        if len(messages) == 1:
+            await self.connection.call(client.publish(*messages[0]))
+        else:
+            pipeline = client.pipeline(transaction=False)
+            for channel, payload in messages:
+                pipeline.publish(channel, payload)
+            await self.connection.call(pipeline.execute())
+
+    async def _tell_late(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        try:
+            while self._late:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LAST_PAUSE_S)
+                late, self._late = self._late, {}
+                try:
+                    await self._publish(list(late.items()))
+                except Unavailable:
+                    self._late = late | self._late
+        finally:
+            self._telling = None
 
     @asynccontextmanager
     async def listen(self, *topics: str) -> AsyncIterator[Signals]:

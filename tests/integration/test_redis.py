@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,6 +25,7 @@ from core.redis.limits import Limits
 from core.redis.reports import KEPT, EndpointReports
 from core.shared_breaker import Report, SharedBreaker
 from core.tenancy import ActorKind, Policy, RateLimit, TenantContext
+from tests.fixtures.cutting import cutting
 from tests.fixtures.ports import free_port_base
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -151,6 +153,23 @@ async def test_the_bus_survives_a_restart_and_tells_its_listeners_that_they_may_
                     await bus.publish(BANK.tenant_id, "run", {})
                     delivered = (await anext(events)).kind == "run"
     await bus.close()
+
+
+async def test_what_only_its_sender_could_not_send_is_told_late_to_those_who_listened_all_the_time(
+    bus: Bus, url: str
+) -> None:
+    at, port = free_port_base(), urlsplit(url).port
+    assert port is not None
+    sender = await Bus.open(url.replace(f":{port}", f":{at}"), FakeClock(NOW), region=REGION)
+    async with bus.listen("workers") as signals, bus.subscribe(BANK.tenant_id) as events:
+        await sender.signal("workers")
+        await sender.publish(BANK.tenant_id, "run", {"run_id": "run_1"})
+        assert not await signals.wait(0.05)
+        async with cutting(port, after=2**30, at=at):
+            assert await signals.wait(10)
+            assert (await asyncio.wait_for(anext(events), 10)).kind == RESYNC
+            assert not await signals.wait(0.05), "once"
+            await sender.close()
 
 
 async def test_a_limit_allows_its_calls_in_any_window_and_not_one_more(bus: Bus) -> None:
