@@ -36,7 +36,7 @@ everybody could have been chosen, move V, so when it took its present value it w
 newcomers moved it, a tenant of little weight that trickles would drive it away from the backlogged ones, and who comes
 back from being idle would wait until they have caught up.
 
-**Pace.** Where runs are short the headroom is lent, and open claims keep a distance: ``core.queue.pace``.
+**Pace.** Where runs are short the headroom is lent, and open claims keep a distance from others: ``core.queue.pace``.
 
 **Code.** A worker is given runs whose code it has. It passes over tenants of which it can execute nothing, and leaves
 a tenant's tenth claim to another worker with free slots when the oldest run is of code that only that one has. All of
@@ -173,7 +173,7 @@ class FairQueue:
             before = tenant.virtual_time
             start = self._start(tenant, worker_id, now, reach)
             if start is not None:
-                self.pace.claimed(start.estimate_s, total, now, was_open=opens_us <= now)
+                self.pace.claimed(start.estimate_s, total, now)
                 if opens_us <= now:  # see the top
                     self.virtual_time = max(self.virtual_time, before)
                 starts.append(start)

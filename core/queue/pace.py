@@ -2,10 +2,11 @@
 
 A slot kept free costs work, and where runs are short nobody needs it: another is about to be given back. What a quiet
 tenant needs there is that slots do not come back all at once, as they do after a backlog took them all at once. So
-while claims charge so little that a slot comes back every ``_SOON_S`` or oftener, the headroom is lent, and an open
-claim keeps the next ones away, for ``_SPACING`` of the mean time between two ends. Claims outside the headroom may run
-ahead of that by ``_CREDIT_US``. Whoever may have the headroom never waits for it, and a free slot that is put off waits
-for 128 ms at most: one that a clock which went back would put off for longer is anybody's. Where the numbers are from:
+while claims charge so little that a slot comes back every ``_SOON_S`` or oftener, the headroom is lent, and each claim
+keeps the next open ones away, for ``_SPACING`` of the mean time between two ends: one into the headroom, too, so that
+the slot that it took is kept free again before the backlog has its next. Claims outside the headroom may run ahead of
+that by ``_CREDIT_US``. Whoever may have the headroom never waits for it, and a free slot that is put off waits for
+``_LONGEST_US`` at most: what is farther away, because a clock went back, is nothing. Where the numbers are from:
 core/decisions/0013.
 """
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 _SOON_S = 0.035
 _QUICK_S = 0.7
-_SPACING = 0.8
+_SPACING = 0.9
 _CREDIT_US = 100_000
 _LONGEST_US = 128_000
 _SMOOTHING = 0.1
@@ -24,7 +25,7 @@ _SMOOTHING = 0.1
 
 @dataclass(slots=True)
 class Pace:
-    """The recent mean of what claims charged, in seconds, and until when open ones have been spaced out."""
+    """The recent mean of what claims charged, in seconds, and until when they have been spaced out."""
 
     mean_s: float
     until_us: int = 0
@@ -35,12 +36,13 @@ class Pace:
             return -math.inf if free > reserved else math.inf
         return self._until_us(now) - (_CREDIT_US if free > reserved else 0)
 
-    def claimed(self, estimate_s: float, total: int, now: int, *, was_open: bool) -> None:
-        """A claim was charged this much; one that was open to everybody keeps the next ones away."""
+    def claimed(self, estimate_s: float, total: int, now: int) -> None:
+        """A claim was charged this much; it keeps the next open ones away."""
         self.mean_s += _SMOOTHING * (estimate_s - self.mean_s)
         self.until_us = self._until_us(now)
-        if was_open and self._quick(total):
-            self.until_us = max(self.until_us, now) + round(1e6 * (_SPACING * self.mean_s / total))
+        if self._quick(total):
+            space_us = round(1e6 * (_SPACING * self.mean_s / total))
+            self.until_us = min(max(self.until_us, now) + space_us, now + _LONGEST_US)
 
     def _until_us(self, now: int) -> int:
         return self.until_us if self.until_us <= now + _LONGEST_US else now

@@ -268,9 +268,8 @@ begin
         -- Only where all could have been chosen: a newcomer far ahead would put whoever comes after it behind them all.
         if opens_at <= p_now then
             platform.virtual_time := greatest(platform.virtual_time, tenant.virtual_time);
-            platform.paced_until := coalesce(greatest(platform.paced_until, p_now) + make_interval(secs => space_s),
-                                             platform.paced_until);
         end if;
+        platform.paced_until := app.paced_until(platform.paced_until, space_s, p_now);
         claimed := claimed || entry.run_id;
         bursts := bursts || (tenant.running >= tenant.cap);
         mine := mine - 1;
