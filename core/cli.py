@@ -17,7 +17,7 @@ from rich.table import Table
 from core.audit.model import Chain
 from core.commands import runs_cli, versions_cli
 from core.errors import BailiwickError, SetupError
-from core.settings import APP_ROLE, ENGINE_ROLE, Port, Settings
+from core.settings import APP_ROLE, LOCK_ROLE, Port, Settings
 from core.tenancy import Policy, Role
 
 app = typer.Typer(
@@ -61,19 +61,16 @@ def migrate() -> None:
     from core.db import migrate as migrations
     from core.embedded.secrets import role_password
     from core.embedded.servers import complete
-    from core.engine import migrate_engine
 
     settings = complete(Settings())
     key = settings.required("secret_key")
 
     async def work() -> list[str]:
-        applied = await migrations.migrate(
+        return await migrations.migrate(
             settings.required("database_url"),
             app_password=role_password(key, APP_ROLE),
-            engine_password=role_password(key, ENGINE_ROLE),
+            lock_password=role_password(key, LOCK_ROLE),
         )
-        await migrate_engine(settings.required("database_engine_url"))
-        return applied
 
     applied = asyncio.run(work())
     for name in applied:

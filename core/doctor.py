@@ -85,7 +85,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
 
 async def _roles(settings: Settings) -> list[Finding]:
     try:
-        for url in (settings.required("database_app_url"), settings.required("database_engine_url")):
+        for url in (settings.required("database_app_url"), settings.required("database_lock_url")):
             await postgres.versions(url)
     except (ConnectionError, SetupError) as error:
         advice = "Run `bailiwick migrate` with the same BAILIWICK_SECRET_KEY, or check the DSNs of the two roles."

@@ -1,7 +1,7 @@
 """Every error the platform raises on purpose: one tree, each with a stable ``code``.
 
 HTTP numbers are given to these codes in one place only, ``chat_app/problems.py``. Every error takes one
-message and keyword details, and survives pickling (the durable engine and process pools need that).
+message and keyword details, and survives pickling (process pools need that).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core.errors import SetupError
 
 Needed = Literal[
-    "database_url", "database_app_url", "database_engine_url", "graph_password", "graph_url", "redis_url", "secret_key"
+    "database_url", "database_app_url", "database_lock_url", "graph_password", "graph_url", "redis_url", "secret_key"
 ]
 """Settings that may be unset and that somebody cannot do without."""
 
@@ -45,7 +45,7 @@ class Port(IntEnum):
 
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?", re.IGNORECASE | re.ASCII)
 APP_ROLE = "bailiwick_app"
-ENGINE_ROLE = "bailiwick_engine"
+LOCK_ROLE = "bailiwick_lock"
 
 
 class Settings(BaseSettings):
@@ -67,8 +67,8 @@ class Settings(BaseSettings):
     database_app_url: SecretStr | None = Field(
         None, description="Postgres as the runtime role; may be a transaction pooler. Unset: derived."
     )
-    database_engine_url: SecretStr | None = Field(
-        None, description="Postgres, direct, as the durable engine's role. Unset: derived."
+    database_lock_url: SecretStr | None = Field(
+        None, description="Postgres, direct, as the role that holds the scheduler's lock. Unset: derived."
     )
     database_pool_size: int = Field(10, ge=1, le=200, description="Connections per process.")
     redis_url: SecretStr | None = Field(None, description="Redis. Unset: embedded.")

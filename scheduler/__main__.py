@@ -26,8 +26,7 @@ async def main(settings: Settings) -> None:
     """Run one scheduler until SIGTERM or SIGINT. Raises ``SetupError`` or ``Unavailable`` when it cannot start."""
     configure_logging(settings, "scheduler")
     async with open_platform(settings, process="scheduler") as platform, open_duties(platform) as duties:
-        # The engine's address: the only one that is direct by contract, and a lock needs nothing but a session.
-        dsn = settings.required("database_engine_url")
+        dsn = settings.required("database_lock_url")
         leader = Leader(dsn, platform.bus, duties, platform.metrics, topics=TOPICS)
 
         async def redis() -> None:

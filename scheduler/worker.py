@@ -1,10 +1,17 @@
 """The worker: turns claimed runs into executed ones. ``python -m scheduler.worker``
 
-    starting ──engine launched──► working ──SIGTERM, or its lifetime is over──► draining ──nothing held──► gone
+       ┌──────a claim gave it runs──────┐
+       ▼                                │
+    working ──nothing for a minute──► resting
+       └────────────────┬───────────────┘
+                        └──SIGTERM, or its lifetime is over──► draining ──nothing held──► gone
 
 - Working: claims as many runs as it has free slots, executes each in a task, and sleeps until a wake-up
   (a submission, a release, a decision) when there is nothing to claim. While it holds runs it says every
   2 s that it lives; an idle worker asks Postgres nothing.
+- Resting: a minute of nothing, and one last look, and it asks Postgres nothing but at the idle looks, a quarter of an
+  hour apart; a wake-up still brings it back at once. Its readiness is what Postgres last answered: probes must not
+  keep a database awake.
 - It says which code it has, and is given runs of that code only; a run of a version that no worker has stays queued.
 - Draining: claims nothing more. Each run it holds may end the step that it is in, and goes back to the head of its
   lane: another worker goes on with the next step. What is in a step after 30 s is cut off and goes back too.
@@ -12,11 +19,8 @@
   after their last checkpoint.
 - Postgres gone: a claim or heartbeat fails, is logged and tried again (a claim after 1 s, doubling, at most
   10 s); executions wait in their own calls.
-- Idle for a minute: the engine is closed, because it looks into Postgres every second; the next claim
-  launches it again. From then on the worker asks Postgres nothing but at the idle looks, a quarter of an hour
-  apart, and its readiness is what Postgres last answered: probes must not keep a database awake.
 - An execution that breaks because a server is away is given back to the queue. So is one that breaks otherwise (our
-  code, the engine), a second later: too many of those, and of deaths of its workers, and the run is dead, visibly.
+  code), a second later: too many of those, and of deaths of its workers, and the run is dead, visibly.
 """
 
 from __future__ import annotations
@@ -28,7 +32,9 @@ import re
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -52,12 +58,11 @@ from memory.bootstrap import open_memory
 
 log = structlog.get_logger(__name__)
 
-ENGINE_IDLE_S = 60.0
+IDLE_S = 60.0
 _BUSY_LOOK_S = 5.0
 _RETRY_S, _SLOWEST_RETRY_S = 1.0, 10.0
 DRAIN_S = 30.0
 _CUT_S = 5.0
-_FORGET_EVERY_S = 3_600.0
 
 
 class Worker:
@@ -69,10 +74,10 @@ class Worker:
         executor: RunExecutor,
         worker_id: WorkerId,
         *,
-        engine_idle_s: float = ENGINE_IDLE_S,
+        idle_s: float = IDLE_S,
         drain_s: float = DRAIN_S,
     ) -> None:
-        self._engine_idle_s = engine_idle_s
+        self._idle_s = idle_s
         self._drain_s = drain_s
         self._platform = platform
         self._executor = executor
@@ -85,7 +90,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._again_at: datetime | None = None  # when a claim may find more, though nothing changes
         self._last_heartbeat = float("-inf")
-        self._quiet = False  # whether the last wait ended without anything having happened
+        self._resting = False
         self._answered = True  # it did, when the platform was opened
 
     def stop(self) -> None:
@@ -118,7 +123,6 @@ class Worker:
             background = [
                 tasks.create_task(self._heartbeats(), name="heartbeats"),
                 tasks.create_task(self._cancellations(), name="cancellations"),
-                tasks.create_task(self._forget(), name="forget"),
             ]
             try:
                 async with self._platform.bus.listen(Topic.WORKERS) as signals:
@@ -146,8 +150,7 @@ class Worker:
                     await self._platform.queue.recover(self.worker_id, keep=self._runs())
                 claims = await self._platform.queue.claim(self.worker_id, free)
                 self._answered = True
-                if claims:
-                    await self._executor.engine.launch()
+                self._resting = self._resting and not claims
                 for claim in claims:
                     task = asyncio.create_task(self._execute(claim), name=claim.run_id)
                     self._held[claim.run_id, claim.attempt] = task
@@ -162,10 +165,7 @@ class Worker:
 
     async def _wait(self, signals: Signals) -> None:
         """Until a wake-up, a free slot, the moment that the queue told, or the slow look that nothing should need."""
-        engine = self._executor.engine
-        if self._quiet and not self._held and engine.running:
-            await engine.close()  # after the last look: from here on Postgres is left alone
-        idle_s = self._engine_idle_s if engine.running else idle_look_s(self._platform.clock.now())
+        idle_s = idle_look_s(self._platform.clock.now()) if self._resting else self._idle_s
         timeout_s = _BUSY_LOOK_S if self._held else idle_s
         again_s = None
         if self._again_at is not None:
@@ -173,7 +173,8 @@ class Worker:
         woken = asyncio.create_task(signals.wait(timeout_s))
         freed = asyncio.create_task(self._freed.wait())
         await asyncio.wait({woken, freed}, timeout=again_s, return_when=asyncio.FIRST_COMPLETED)
-        self._quiet = woken.done() and not woken.result() and not self._held
+        if woken.done() and not woken.result() and not self._held:
+            self._resting = True  # after the last look, which is next
         for task in (woken, freed):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -238,18 +239,6 @@ class Worker:
         for run_id in await self._platform.queue.cancelled_here(self.worker_id):
             self._executor.cancel(run_id)
 
-    async def _forget(self) -> None:
-        """Keep the engine's tables small; an idle worker's engine is closed, and left so."""
-        while True:
-            engine = self._executor.engine
-            try:
-                if engine.running and (gone := await engine.forget(self._platform.clock.now())):
-                    log.info("worker.executions_forgotten", executions=gone)
-            except Exception as error:
-                # The engine speaks for itself to Postgres, in its library's words; nothing depends on this.
-                log.warning("worker.forget_failed", error=str(error))
-            await asyncio.sleep(_FORGET_EVERY_S)
-
     async def _drain(self) -> None:
         self._last_heartbeat = float("-inf")
         with contextlib.suppress(BailiwickError):
@@ -274,19 +263,20 @@ class Worker:
 
 
 @asynccontextmanager
-async def open_worker(
-    platform: Platform, *, engine_idle_s: float = ENGINE_IDLE_S, drain_s: float = DRAIN_S
-) -> AsyncIterator[Worker]:
-    """A worker with its engine launched. Its id is new at every start, so no two processes share slots."""
+async def open_worker(platform: Platform, *, idle_s: float = IDLE_S, drain_s: float = DRAIN_S) -> AsyncIterator[Worker]:
+    """A worker for this event loop. Its id is new at every start, so no two processes share slots.
+
+    ``idle_s``: after so many seconds of nothing it rests; ``drain_s``: how long runs have to end their steps.
+    """
     settings = platform.settings
+    # A step that blocks in a thread, for however long, keeps no other run from having one.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(sys.maxsize, thread_name_prefix="step"))
     name = settings.worker_id or socket.gethostname()
     worker_id = WorkerId(f"{name}-{secrets.token_hex(4)}")
     async with open_memory(platform) as memory:
         rooms = Rooms(platform.runs, platform.reviews, memory)
         services = Services(settings, rooms, platform.blobs, platform.metrics, platform.reports)
         executor = RunExecutor(
-            settings.required("database_engine_url"),
-            worker_id,
             registry=platform.workflows,
             tenants=platform.tenants,
             execution=platform.execution,
@@ -299,13 +289,10 @@ async def open_worker(
             patches=RunPatches(platform.db),
             services=services,
             clock=platform.clock,
-            pool_size=settings.database_pool_size,
         )
-        await executor.engine.launch()
         try:
-            yield Worker(platform, executor, worker_id, engine_idle_s=engine_idle_s, drain_s=drain_s)
+            yield Worker(platform, executor, worker_id, idle_s=idle_s, drain_s=drain_s)
         finally:
-            await executor.engine.close()
             await services.close()
 
 

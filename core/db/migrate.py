@@ -14,7 +14,7 @@ import asyncpg
 
 from core.db.queries import load_queries
 from core.errors import SetupError
-from core.settings import APP_ROLE, ENGINE_ROLE
+from core.settings import APP_ROLE, LOCK_ROLE
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 SQL = load_queries(__file__, "migrate.sql")
@@ -38,7 +38,7 @@ def known_migrations() -> list[Migration]:
     return [Migration(path.stem, path.read_text("utf-8")) for path in sorted(MIGRATIONS.glob("*.sql"))]
 
 
-async def migrate(owner_dsn: str, *, app_password: str, engine_password: str) -> list[str]:
+async def migrate(owner_dsn: str, *, app_password: str, lock_password: str) -> list[str]:
     """Create or update roles and schema; the names applied now, oldest first.
 
     ``owner_dsn`` is a direct connection (no pooler) of a role that may create roles. Raises ``SetupError``
@@ -50,7 +50,7 @@ async def migrate(owner_dsn: str, *, app_password: str, engine_password: str) ->
         raise SetupError(f"Cannot connect to Postgres to migrate it: {error}") from error
     try:
         await connection.execute(SQL["lock"])
-        await _prepare_roles(connection, {APP_ROLE: app_password, ENGINE_ROLE: engine_password})
+        await _prepare_roles(connection, {APP_ROLE: app_password, LOCK_ROLE: lock_password})
         return await _apply(connection)
     finally:
         await connection.close()
@@ -60,7 +60,7 @@ async def _prepare_roles(connection: asyncpg.Connection[asyncpg.Record], passwor
     for role, password in passwords.items():
         await connection.execute(SQL["set_password_argument"], role, password)
         await connection.execute(SQL["login_role"])
-    await connection.execute(SQL["control_role_and_schemas"])
+    await connection.execute(SQL["control_role_and_rights"])
 
 
 async def _apply(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:

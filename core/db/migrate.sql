@@ -27,8 +27,8 @@ begin
     perform set_config('app.password', '', false);
 end $$;
 
--- name: control_role_and_schemas
--- The role that owns the control functions, and the engine's own schema.
+-- name: control_role_and_rights
+-- The role that owns the control functions; what everybody may do in a new database, and nobody shall.
 do $$
 begin
     if not exists (select 1 from pg_roles where rolname = 'bailiwick_control') then
@@ -37,11 +37,6 @@ begin
     if not pg_has_role(current_user, 'bailiwick_control', 'member') then
         execute format('grant bailiwick_control to %I', current_user);
     end if;
-    if not pg_has_role(current_user, 'bailiwick_engine', 'member') then
-        execute format('grant bailiwick_engine to %I', current_user);
-    end if;
-    create schema if not exists dbos authorization bailiwick_engine;
-    revoke all on schema dbos from public;
     revoke create on schema public from public;
     -- A temporary table would outlive its transaction on a pooled connection, and hide a real one from the next.
     execute format('revoke temporary on database %I from public', current_database());

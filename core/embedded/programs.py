@@ -51,13 +51,11 @@ DEMO_WORK = "core.demo.work"
 WHOLE = Plan(
     helpers=(OFFLINE_MODEL, DEMO_SERVICES),
     # Only this one acts as the owner.
-    prepare=(Command("migrate", ("database_url", "database_engine_url", "secret_key")),),
+    prepare=(Command("migrate", ("database_url", "secret_key")),),
     platform=(
         Program("web", "chat_app", Port.WEB, (*_COMMON, *_MODELS_AND_MEMORY)),
-        # The durable engine's role: the worker runs workflows with it, the scheduler holds its lock on a direct
-        # connection, which this address is by contract.
-        Program("worker", "scheduler.worker", Port.WORKER, (*_COMMON, *_MODELS_AND_MEMORY, "database_engine_url")),
-        Program("scheduler", "scheduler", Port.SCHEDULER, (*_COMMON, *_MODELS_AND_MEMORY, "database_engine_url")),
+        Program("worker", "scheduler.worker", Port.WORKER, (*_COMMON, *_MODELS_AND_MEMORY)),
+        Program("scheduler", "scheduler", Port.SCHEDULER, (*_COMMON, *_MODELS_AND_MEMORY, "database_lock_url")),
         Program("dashboard", "ops_dashboard", Port.DASHBOARD, _COMMON),
     ),
     introduce=Command("seed", _COMMON),

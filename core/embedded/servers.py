@@ -11,7 +11,7 @@ from core.embedded.process import Reaper
 from core.embedded.redis import Redis
 from core.embedded.secrets import load_or_create, role_password
 from core.embedded.server import Server
-from core.settings import APP_ROLE, ENGINE_ROLE, Port, Settings, with_credentials
+from core.settings import APP_ROLE, LOCK_ROLE, Port, Settings, with_credentials
 
 
 def complete(settings: Settings) -> Settings:
@@ -29,7 +29,7 @@ def complete(settings: Settings) -> Settings:
         "secret_key": key,
         "database_url": owner,
         "database_app_url": settings.database_app_url or _as_role(owner, APP_ROLE, key),
-        "database_engine_url": settings.database_engine_url or _as_role(owner, ENGINE_ROLE, key),
+        "database_lock_url": settings.database_lock_url or _as_role(owner, LOCK_ROLE, key),
     }
     if settings.redis_url is None:
         update["redis_url"] = SecretStr(redis.address(settings.port(Port.REDIS), secrets.redis_password))

@@ -1,8 +1,8 @@
 """Executing claimed runs: from a claim to an end, a wait, or somebody else's run.
 
-The engine calls ``body`` with the name of an execution (a run and which claim of it); what it needs to know about the
-run is kept here between the claim and the end. ``body`` never raises what a workflow raised: it returns an end as JSON.
-The queue gives a worker only runs whose code it has: whatever is claimed is in the registry.
+Every claim of a run is one execution. Each begins at the top of the workflow's function and is told what is done; what
+becomes of it is in our own tables alone (core/decisions/0024). The queue gives a worker only runs whose code it has:
+whatever is claimed is in the registry.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import asyncio
 from typing import Any
 
 from core.clock import Clock
-from core.engine import JSON, Engine
-from core.ids import RunId, WorkerId
+from core.ids import RunId
 from core.queue.model import Claim
 from core.redis.limits import Limits
 from core.reviews.service import ReviewService
@@ -39,8 +38,6 @@ class RunExecutor:
 
     def __init__(
         self,
-        engine_dsn: str,
-        worker_id: WorkerId,
         *,
         registry: Registry,
         tenants: TenantService,
@@ -54,36 +51,37 @@ class RunExecutor:
         patches: RunPatches,
         services: Lent,
         clock: Clock,
-        pool_size: int,
     ) -> None:
-        self.engine = Engine(engine_dsn, worker_id, self._body, pool_size=pool_size)
         self._registry = registry
         self._tenants = tenants
         self._execution = execution
         self._clock = clock
         self._tools = Tools(execution, reviews, usage, rungs, limits, models, services, clock, children, patches)
-        self._executions: dict[str, tuple[Run, Claim, Definition]] = {}
+        self._executions: set[Run] = set()
         self._leaving = False
 
     async def execute(self, claim: Claim) -> None:
-        """Execute one claimed run until its slot is given back."""
+        """Execute one claimed run until its slot is given back.
+
+        Call it in a task of its own: context variables that the workflow sets end with it. An exception of the workflow
+        is an end of the run and is not raised here; what is raised broke in our own code, or on the way to a server.
+        """
         on = await written(lambda: self._executing(claim))
         definition = self._registry.at(claim.workflow, claim.version)
         run = Run(Performer(self._tools, on, claim.workflow))
         left_s = limit_s(on.ctx.policy, definition.timeout_s)
         if claim.attempt > 1:
             left_s -= await self._resumed(run, definition, left_s)
-        name = f"{claim.run_id}:{claim.attempt}"
-        self._executions[name] = (run, claim, definition)
+        self._executions.add(run)
         if self._leaving:
             run.performer.leave()
         limit = asyncio.get_running_loop().call_later(max(0.0, left_s), run.performer.expire)
         try:
             self._execution.started(on)
-            end = await self.engine.execute(name)
+            end = await executed(run, definition, claim.input)
         finally:
             limit.cancel()
-            del self._executions[name]
+            self._executions.discard(run)
         await self._conclude(run, end)
 
     async def _resumed(self, run: Run, definition: Definition, allowed_s: float) -> float:
@@ -96,20 +94,20 @@ class RunExecutor:
 
     def cancel(self, run_id: str) -> None:
         """Stop a run that executes here; nothing happens when it does not."""
-        for run, claim, _ in self._executions.values():
-            if claim.run_id == run_id:
+        for run in self._executions:
+            if run.id == run_id:
                 run.performer.cancel()
 
     def hand_over(self) -> None:
         """Let the current step of each run end, and hand the run back to the queue then."""
         self._leaving = True
-        for run, _, _ in self._executions.values():
+        for run in self._executions:
             run.performer.leave()
 
     def cut_off(self) -> None:
         """Hand back what executes now; a step that has not ended is abandoned, and executed again elsewhere."""
         self.hand_over()
-        for run, _, _ in self._executions.values():
+        for run in self._executions:
             run.performer.cut_off()
 
     async def _executing(self, claim: Claim) -> Executing:
@@ -129,11 +127,7 @@ class RunExecutor:
             claim.thread_id,
         )
 
-    async def _body(self, name: str) -> JSON:
-        run, claim, definition = self._executions[name]
-        return await executed(run, definition, claim.input)
-
-    async def _conclude(self, run: Run, end: JSON) -> None:
+    async def _conclude(self, run: Run, end: dict[str, Any]) -> None:
         if end["end"] is None:
             return
         on, state = run.performer.on, RunState(end["end"])

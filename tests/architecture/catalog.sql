@@ -35,18 +35,18 @@ select rolname as name, rolsuper or rolbypassrls or rolcreaterole or rolcreatedb
 from pg_roles r where rolname like 'bailiwick%' order by rolname
 
 -- name: owned_by_runtime_roles
--- Anything the runtime role owns, and anything the engine's role owns outside its schema.
-select 'relation ' || c.relname as thing from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.relowner = 'bailiwick_app'::regrole or (c.relowner = 'bailiwick_engine'::regrole and n.nspname not in ('dbos', 'pg_toast'))
+-- Anything that a role owns which processes log in as.
+with roles as (select unnest(array['bailiwick_app', 'bailiwick_lock']::regrole[]) as role)
+select 'relation ' || relname as thing from pg_class join roles on relowner = role
 union all
-select 'function ' || p.proname from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-where p.proowner = 'bailiwick_app'::regrole or (p.proowner = 'bailiwick_engine'::regrole and n.nspname <> 'dbos')
+select 'function ' || proname from pg_proc join roles on proowner = role
 union all
-select 'schema ' || nspname from pg_namespace where nspowner = 'bailiwick_app'::regrole
+select 'schema ' || nspname from pg_namespace join roles on nspowner = role
 
 -- name: creatable_schemas
--- Schemas in which the runtime role could create something.
-select nspname from pg_namespace where has_schema_privilege('bailiwick_app', oid, 'create')
+-- Schemas in which a role that processes log in as could create something.
+select nspname from pg_namespace
+where has_schema_privilege('bailiwick_app', oid, 'create') or has_schema_privilege('bailiwick_lock', oid, 'create')
 
 -- name: definers
 -- Functions that run with their owner's rights.

@@ -69,7 +69,7 @@ async def test_a_table_without_a_tenant_is_known_and_out_of_reach(owner: asyncpg
 
 async def test_the_runtime_roles_own_nothing_and_bypass_nothing(owner: asyncpg.Connection[asyncpg.Record]) -> None:
     roles = {role["name"]: role for role in await catalog(owner, "roles")}
-    assert set(roles) >= {"bailiwick_app", "bailiwick_control", "bailiwick_engine"}
+    assert set(roles) >= {"bailiwick_app", "bailiwick_control", "bailiwick_lock"}
     assert [name for name, role in roles.items() if role["mighty"] or role["member_of"]] == []
     assert not roles["bailiwick_control"]["may_log_in"]
     assert await catalog(owner, "owned_by_runtime_roles") == []

@@ -19,7 +19,7 @@ import yaml
 
 from core.embedded.programs import WHOLE, Program
 from core.embedded.secrets import role_password
-from core.settings import APP_ROLE, ENGINE_ROLE, Port, Settings
+from core.settings import APP_ROLE, LOCK_ROLE, Port, Settings
 from scheduler.worker import DRAIN_S
 from tests.architecture.tree import ROOT, modules, name_of, tracked
 
@@ -139,18 +139,17 @@ def test_the_made_secrets_are_those_that_the_migration_gives_to_the_roles(
     secret_files: dict[str, dict[str, str]],
 ) -> None:
     key = secret_files["common"]["BAILIWICK_SECRET_KEY"]
-    app, engine = role_password(key, APP_ROLE), role_password(key, ENGINE_ROLE)
+    app, lock = role_password(key, APP_ROLE), role_password(key, LOCK_ROLE)
     assert secret_files["common"]["BAILIWICK_DATABASE_APP_URL"] == (
         f"postgresql://{APP_ROLE}:{app}@db.example:5432/bailiwick"
     )
-    for name in ("engine", "migrate"):
-        assert secret_files[name]["BAILIWICK_DATABASE_ENGINE_URL"] == (
-            f"postgresql://{ENGINE_ROLE}:{engine}@db.example:5432/bailiwick"
-        )
+    assert secret_files["lock"]["BAILIWICK_DATABASE_LOCK_URL"] == (
+        f"postgresql://{LOCK_ROLE}:{lock}@db.example:5432/bailiwick"
+    )
     assert secret_files["migrate"]["BAILIWICK_SECRET_KEY"] == key
     owner = secret_files["postgres"]["POSTGRES_PASSWORD"]
     assert f":{owner}@" in secret_files["migrate"]["BAILIWICK_DATABASE_URL"]
-    assert len({owner, key, app, engine, secret_files["redis"]["VALKEY_PASSWORD"]}) == 5
+    assert len({owner, key, app, lock, secret_files["redis"]["VALKEY_PASSWORD"]}) == 5
 
 
 # Compose --------------------------------------------------------------------------------------------------

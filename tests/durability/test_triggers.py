@@ -13,7 +13,7 @@ from tests.fixtures.ports import free_port_base
 from tests.fixtures.serving import leads, serving
 from tests.fixtures.workers import Site, site_in
 
-SECRETS = ("database_app_url", "database_engine_url", "redis_url", "secret_key")
+SECRETS = ("database_app_url", "database_lock_url", "redis_url", "secret_key")
 EVENTS = 20
 
 

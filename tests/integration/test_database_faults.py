@@ -19,12 +19,11 @@ from core.embedded.postgres import Postgres
 from core.embedded.process import Reaper
 from core.embedded.redis import Redis
 from core.embedded.servers import complete
-from core.engine import migrate_engine
 from core.errors import BailiwickError, Unavailable
 from core.ids import WorkerId
 from core.queue.model import Claims
 from core.runs.model import RunRequest, RunState, RunView
-from core.settings import ENGINE_ROLE, Port, Settings, with_credentials
+from core.settings import Port, Settings
 from core.tenancy import Policy, RateLimit
 from tests.fixtures.ports import free_port_base
 from tests.fixtures.servers import PASSWORD, ROLE_PASSWORDS, SECRET_KEY
@@ -54,7 +53,6 @@ def servers(server_home: Path, reaper: Reaper) -> Iterator[Servers]:
         runner.run(postgres.start())
         runner.run(redis.start())
         runner.run(migrate(postgres.url, **ROLE_PASSWORDS))
-        runner.run(migrate_engine(with_credentials(postgres.url, ENGINE_ROLE, ROLE_PASSWORDS["engine_password"])))
         given = Settings(
             home=home,
             port_base=base,

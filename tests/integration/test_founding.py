@@ -15,7 +15,7 @@ from core.errors import SetupError
 from core.settings import Settings
 from core.tenancy import Role
 
-SECRETS = ("database_app_url", "database_engine_url", "redis_url", "secret_key", "graph_password")
+SECRETS = ("database_app_url", "redis_url", "secret_key", "graph_password")
 PASSWORD = "a password of their own"
 
 

@@ -22,7 +22,7 @@ from core.settings import Settings
 from core.tenancy import Policy
 from tests.fixtures.workers import Site, site_in, working
 
-SECRETS = ("database_app_url", "database_engine_url", "redis_url", "secret_key", "graph_password")
+SECRETS = ("database_app_url", "redis_url", "secret_key", "graph_password")
 
 
 async def bailiwick(settings: Settings, *words: str) -> Result:

@@ -25,12 +25,12 @@ from tests.fixtures.serving import serving
 from tests.fixtures.work import work_in
 from tests.fixtures.workers import Site, site_in, working
 
-SECRETS = ("database_app_url", "database_engine_url", "redis_url", "secret_key")
+SECRETS = ("database_app_url", "database_lock_url", "redis_url", "secret_key")
 
 
 @pytest.fixture
 async def pooled(settings: Settings, server_home: Path, reaper: Reaper, tmp_path: Path) -> AsyncIterator[Settings]:
-    """The installation with a pooler before its database. The engine and the leader's lock go the direct way."""
+    """The installation with a pooler before its database. The leader's lock goes the direct way."""
     base = free_port_base()
     dsn = settings.required("database_app_url")
     async with pooler_before(dsn, server_home / f"pgbouncer-{base}", base, reaper) as address:

@@ -349,7 +349,7 @@ async def test_no_role_of_a_running_process_changes_or_deletes_an_entry(work: Wo
     await work.usage.reserve(ctx, "key", 10)
     owner = await asyncpg.connect(owner_dsn)
     try:
-        for role in ("bailiwick_app", "bailiwick_control", "bailiwick_engine"):
+        for role in ("bailiwick_app", "bailiwick_control", "bailiwick_lock"):
             await owner.execute(f"set role {role}")
             for act in ("update ledger set amount_microusd = 0", "delete from ledger", "truncate ledger"):
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):

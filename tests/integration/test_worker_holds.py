@@ -1,4 +1,4 @@
-"""What a worker holds: each claim of a run by itself, whenever the execution before is concluded."""
+"""What a worker holds: each claim of a run by itself, and a thread for every step that blocks one."""
 
 from __future__ import annotations
 
@@ -53,3 +53,10 @@ async def test_a_run_that_is_claimed_again_before_its_last_execution_is_conclude
         hold.unlink()
         (run,) = await site.ended([run])
         assert run.attempt == 3
+
+
+async def test_a_step_that_blocks_a_thread_keeps_no_other_from_having_one(settings: Settings) -> None:
+    async with site_in(settings) as site, working(site):
+        run, _ = await site.platform.runs.submit(site.admin, RunRequest("sample-blocked", {"log": ""}))
+        (ended,) = await site.ended([run])
+    assert ended.state is RunState.SUCCEEDED

@@ -17,9 +17,13 @@ from core.ids import WorkerId
 from core.queue.model import Claims, Topic
 from core.queue.service import QueueService
 from core.runs.model import RunRequest, RunState
-from core.settings import ENGINE_ROLE, Settings
+from core.settings import Settings
 from scheduler.worker import open_worker
 from tests.fixtures.workers import site_in
+
+IDLE_S = 0.2
+QUIET_S = 5 * IDLE_S
+_OTHERS = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
 
 
 class Servers:
@@ -28,17 +32,14 @@ class Servers:
     def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self._connection = connection
 
-    async def engine_is_gone(self) -> bool | None:
-        """The engine holds no connection."""
-        return await self._count("usename = $1", ENGINE_ROLE) == 0 or None
+    async def left_alone(self) -> bool | None:
+        """Nobody but the owner has asked anything for longer than a worker waits that does not rest."""
+        asked = f"{_OTHERS} and clock_timestamp() - state_change < make_interval(secs => $1)"
+        return await self._connection.fetchval(asked, QUIET_S) == 0 or None
 
     async def nobody_is_here(self) -> bool | None:
-        """Nobody but the owner holds one."""
-        return await self._count("pid <> pg_backend_pid()") == 0 or None
-
-    async def _count(self, what: str, *args: str) -> int:
-        query = f"select count(*) from pg_stat_activity where datname = current_database() and {what}"
-        return int(await self._connection.fetchval(query, *args))
+        """Nobody but the owner holds a connection."""
+        return await self._connection.fetchval(_OTHERS) == 0 or None
 
     async def shut(self) -> None:
         """Close every connection, and let nobody in but the owner."""
@@ -64,64 +65,57 @@ async def servers(owner_dsn: str) -> AsyncIterator[Servers]:
     await connection.close()
 
 
-class WatchedQueue(QueueService):
-    """Holds up the second claim, a last look, for as long as the engine takes to be gone, a second at most."""
+class Overlooking(QueueService):
+    """Finds nothing at its first claim, as one that came a moment before a run whose wake-up was lost."""
 
-    def __init__(self, platform: Platform, servers: Servers) -> None:
+    def __init__(self, platform: Platform) -> None:
         super().__init__(platform.db, platform.bus, platform.clock)
-        self._servers = servers
-        self._claims = 0
-        self.closed = asyncio.Event()
+        self._overlooked = False
 
     async def claim(self, worker_id: WorkerId, limit: int) -> Claims:
-        self._claims += 1
-        if self._claims == 2:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    while not await self._servers.engine_is_gone():  # noqa: ASYNC110 - the server sets no event
-                        await asyncio.sleep(0.02)
-                    self.closed.set()
-        return await super().claim(worker_id, limit)
+        if self._overlooked:
+            return await super().claim(worker_id, limit)
+        self._overlooked = True
+        return Claims()
 
 
-async def test_an_idle_worker_closes_its_engine_and_opens_it_for_the_next_run(
+async def test_an_idle_worker_leaves_postgres_alone_and_is_back_at_the_next_run(
     settings: Settings, servers: Servers, tmp_path: Path
 ) -> None:
     request = RunRequest("sample-plain", {"log": str(tmp_path / "effects")})
-    async with site_in(settings) as site, open_worker(site.platform, engine_idle_s=0.2) as worker:
+    async with site_in(settings) as site, open_worker(site.platform, idle_s=IDLE_S) as worker:
         working = asyncio.create_task(worker.run())
         try:
             for _ in range(2):
                 run, _ = await site.platform.runs.submit(site.admin, request)
                 (ended,) = await site.ended([run])
                 assert ended.state is RunState.SUCCEEDED
-                await site.until(servers.engine_is_gone)
+                await site.until(servers.left_alone)
         finally:
             worker.stop()
             await working
 
 
-async def test_a_worker_takes_its_last_look_before_it_closes_its_engine(
-    settings: Settings, servers: Servers, owner_dsn: str
-) -> None:
-    own = await asyncpg.connect(owner_dsn)
+async def test_a_worker_looks_once_more_before_it_rests(settings: Settings, tmp_path: Path) -> None:
     async with site_in(settings) as site:
-        queue = WatchedQueue(site.platform, Servers(own))
-        async with open_worker(replace(site.platform, queue=queue), engine_idle_s=0.2) as worker:
+        run, _ = await site.platform.runs.submit(
+            site.admin, RunRequest("sample-plain", {"log": str(tmp_path / "effects")})
+        )
+        overlooking = replace(site.platform, queue=Overlooking(site.platform))
+        async with open_worker(overlooking, idle_s=IDLE_S) as worker:
             working = asyncio.create_task(worker.run())
             try:
-                await site.until(servers.engine_is_gone)
+                (ended,) = await site.ended([run])
             finally:
                 worker.stop()
                 await working
-    await own.close()
-    assert not queue.closed.is_set()
+    assert ended.state is RunState.SUCCEEDED
 
 
 async def test_an_idle_worker_is_ready_without_asking_and_one_that_asked_in_vain_asks_until_it_is_answered(
     settings: Settings, servers: Servers
 ) -> None:
-    async with site_in(settings) as site, open_worker(site.platform, engine_idle_s=0.2) as worker:
+    async with site_in(settings) as site, open_worker(site.platform, idle_s=IDLE_S) as worker:
 
         async def ready() -> bool:
             with contextlib.suppress(Unavailable):
@@ -137,7 +131,7 @@ async def test_an_idle_worker_is_ready_without_asking_and_one_that_asked_in_vain
 
         working = asyncio.create_task(worker.run())
         try:
-            await site.until(servers.engine_is_gone)
+            await site.until(servers.left_alone)
             await servers.shut()
             await site.until(servers.nobody_is_here)
             assert await ready(), "whoever asks whether it is ready makes it ask nothing"

@@ -183,8 +183,6 @@ ESCAPES = (
     "create function pg_temp.tenant() returns text language sql as 'select 1'",
     "create schema bailiwick_app",
     "create schema mine",
-    "create table dbos.mine (x text)",
-    "select * from dbos.workflow_status",
     "select * from pg_authid",
     "select * from pg_shadow",
     "select * from login_failures",

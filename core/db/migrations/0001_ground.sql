@@ -2,7 +2,7 @@
 --
 -- Three roles besides the one that runs this file (the owner):
 --   bailiwick_app      what every process logs in as; owns nothing, bypasses nothing
---   bailiwick_engine   the durable engine; owns the schema "dbos" and sees nothing else
+--   bailiwick_lock     holds the scheduler's lock on a direct connection; may connect, and nothing else
 --   bailiwick_control  nobody logs in as it; it owns the few functions that must look across tenants
 --                      (claim, wake, login, due schedules). Their bodies are the complete list of what
 --                      the platform can do without a tenant.

@@ -21,10 +21,10 @@ import asyncpg
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions
 
 from core.db.queries import load_queries
-from core.engine import JsonSerializer
 from core.queue.rows import Start
 from core.queue.simulator import Outcome, Scenario, Use
 from core.settings import Settings
+from tests.benchmarks.peer_database import JsonSerializer, beside
 from tests.benchmarks.queue.places import until
 
 SQL = load_queries(__file__, "bench_queue.sql")
@@ -36,8 +36,12 @@ _READY_S = 30.0
 
 async def play(settings: Settings, scenario: Scenario) -> Outcome:
     """A scenario in real time, to its end; what never started is left queued."""
-    dsn, pool_size = settings.required("database_engine_url"), settings.database_pool_size
-    owner = await asyncpg.connect(settings.required("database_url"))
+    async with beside(settings) as dsn:
+        return await _played(dsn, settings.database_pool_size, scenario)
+
+
+async def _played(dsn: str, pool_size: int, scenario: Scenario) -> Outcome:
+    owner = await asyncpg.connect(dsn)
     client = DBOSClient(
         system_database_url=dsn,
         serializer=JsonSerializer(),

@@ -17,8 +17,7 @@ from core.embedded.postgres import Postgres
 from core.embedded.process import Reaper
 from core.embedded.redis import Redis
 from core.embedded.servers import complete
-from core.engine import migrate_engine
-from core.settings import ENGINE_ROLE, Port, Settings, with_credentials
+from core.settings import Port, Settings
 from tests.fixtures.ports import free_port_base
 from tests.fixtures.servers import PASSWORD, ROLE_PASSWORDS, SECRET_KEY, run
 
@@ -86,7 +85,6 @@ def opened(home: Path, reaper: Reaper) -> Iterator[Place]:
     run(redis.start())
     try:
         run(migrate(postgres.url, **ROLE_PASSWORDS))
-        run(migrate_engine(with_credentials(postgres.url, ENGINE_ROLE, ROLE_PASSWORDS["engine_password"])))
         yield Place(postgres, home, base, redis.url)
     finally:
         run(redis.stop())

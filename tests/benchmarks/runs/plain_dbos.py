@@ -1,7 +1,7 @@
 """The peer: a plain DBOS queue and worker processes, no tenants, no admission, no ledger.
 
 ``python -m tests.benchmarks.runs.plain_dbos CONCURRENCY POOL_SIZE`` is a worker; it works until it is killed and takes
-the address of its database from the variable ``DSN``. Its settings are those of our own engine, but for the queue.
+the address of its database from the variable ``DSN``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions
 
-from core.engine import JsonSerializer
+from tests.benchmarks.peer_database import JsonSerializer
 from tests.benchmarks.runs.workload import answer
 
 QUEUE = "plain"

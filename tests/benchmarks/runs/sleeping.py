@@ -11,8 +11,8 @@ from functools import partial
 import asyncpg
 import psutil
 
-from core.engine import migrate_engine
 from core.settings import Settings
+from tests.benchmarks.peer_database import beside
 from tests.benchmarks.queue.places import until
 from tests.benchmarks.runs import plain_dbos
 from tests.benchmarks.runs.site import DEADLINE_S, SQL
@@ -20,9 +20,12 @@ from tests.benchmarks.runs.site import DEADLINE_S, SQL
 
 async def bytes_each(settings: Settings, *, asleep: int = 2_000) -> float:
     """Memory of a worker of the peer per workflow that sleeps."""
-    dsn, pool_size = settings.required("database_engine_url"), settings.database_pool_size
-    await migrate_engine(dsn)
-    owner = await asyncpg.connect(settings.required("database_url"))
+    async with beside(settings) as dsn:
+        return await _bytes_each(dsn, settings.database_pool_size, asleep)
+
+
+async def _bytes_each(dsn: str, pool_size: int, asleep: int) -> float:
+    owner = await asyncpg.connect(dsn)
     plain = plain_dbos.Plain(dsn, pool_size)
     try:
         with plain_dbos.worker(dsn, 2 * asleep, pool_size) as pid:

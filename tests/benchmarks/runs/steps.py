@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
+from functools import partial
 from typing import Any
 
-from core.engine import migrate_engine
+from core.tenancy import TenantContext
+from tests.benchmarks.peer_database import beside
 from tests.benchmarks.report import Row
 from tests.benchmarks.runs import plain_dbos
 from tests.benchmarks.runs.site import Site, tenant
@@ -24,31 +27,27 @@ Chains = Callable[[int, int], Awaitable[Sequence[dict[str, Any]]]]
 
 async def measure(site: Site, *, alone: int = 100, each: int = 20, rounds: int = 5) -> list[Row]:
     """Milliseconds per step of one chain, and steps per second of twenty, as ratios to the peer's."""
-    dsn, pool_size = site.settings.required("database_engine_url"), site.settings.database_pool_size
-    await migrate_engine(dsn)
-    ctx = await tenant(site.platform.tenants, 0)
-    plain = plain_dbos.Plain(dsn, pool_size)
-
-    async def ours(chains: int, steps: int) -> Sequence[dict[str, Any]]:
-        return await site.outputs([await site.submit(ctx, "chain", number=steps) for _ in range(chains)])
-
-    async def theirs(chains: int, steps: int) -> Sequence[dict[str, Any]]:
-        handles = [await plain.submit(steps, "chain") for _ in range(chains)]
-        return [await handle.get_result() for handle in handles]
-
-    try:
-        async with site.worker():
-            with plain_dbos.worker(dsn, AT_ONCE, pool_size):
-                for side in (ours, theirs):
-                    await side(AT_ONCE, 5)  # warm: imports, connections, statements
-                single = await _in_turns(ours, theirs, 1, alone, rounds)
-                many = await _in_turns(ours, theirs, AT_ONCE, each, rounds)
-    finally:
-        plain.close()
+    ctx, pool_size = await tenant(site.platform.tenants, 0), site.settings.database_pool_size
+    async with beside(site.settings) as dsn, site.worker():
+        with closing(plain_dbos.Plain(dsn, pool_size)) as plain, plain_dbos.worker(dsn, AT_ONCE, pool_size):
+            sides = partial(_ours, site, ctx), partial(_theirs, plain)
+            for side in sides:
+                await side(AT_ONCE, 5)  # warm: imports, connections, statements
+            single = await _in_turns(*sides, 1, alone, rounds)
+            many = await _in_turns(*sides, AT_ONCE, each, rounds)
     return [
         _row("a step after the other, time / bare DBOS step", single, alone),
         _row(f"{AT_ONCE} runs at once, time per step / bare DBOS step", many, AT_ONCE * each),
     ]
+
+
+async def _ours(site: Site, ctx: TenantContext, chains: int, steps: int) -> Sequence[dict[str, Any]]:
+    return await site.outputs([await site.submit(ctx, "chain", number=steps) for _ in range(chains)])
+
+
+async def _theirs(plain: plain_dbos.Plain, chains: int, steps: int) -> Sequence[dict[str, Any]]:
+    handles = [await plain.submit(steps, "chain") for _ in range(chains)]
+    return [await handle.get_result() for handle in handles]
 
 
 async def _in_turns(

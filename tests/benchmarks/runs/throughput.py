@@ -23,10 +23,10 @@ from statistics import median
 import asyncpg
 
 from core.bootstrap import open_platform
-from core.engine import migrate_engine
 from core.runs.model import RunRequest
 from core.settings import Settings
 from scheduler.worker import open_worker
+from tests.benchmarks.peer_database import beside
 from tests.benchmarks.queue.places import Place
 from tests.benchmarks.report import Row
 from tests.benchmarks.runs import plain_dbos
@@ -95,28 +95,25 @@ async def of_ours(settings: Settings, slots: int, runs: int = RUNS, workers: int
                     process.kill()
 
         settings.home.mkdir(parents=True, exist_ok=True)
-        measured = await _throughput(settings, "ours", submit, working, runs)
+        measured = await _throughput(settings.required("database_url"), "ours", submit, working, runs)
         await platform.queue.recover()
         return measured
 
 
 async def of_plain_dbos(settings: Settings, slots: int, runs: int = RUNS, workers: int = 1) -> Throughput:
     """The peer's, on the same server."""
-    dsn, pool_size = settings.required("database_engine_url"), settings.database_pool_size
-    await migrate_engine(dsn)
-    plain = plain_dbos.Plain(dsn, pool_size)
+    pool_size = settings.database_pool_size
+    async with beside(settings) as dsn:
 
-    @contextmanager
-    def working() -> Iterator[None]:
-        with ExitStack() as stack:
-            for _ in range(workers):
-                stack.enter_context(plain_dbos.worker(dsn, slots, pool_size))
-            yield
+        @contextmanager
+        def working() -> Iterator[None]:
+            with ExitStack() as stack:
+                for _ in range(workers):
+                    stack.enter_context(plain_dbos.worker(dsn, slots, pool_size))
+                yield
 
-    try:
-        return await _throughput(settings, "plain", plain.submit, working, runs)
-    finally:
-        plain.close()
+        with contextlib.closing(plain_dbos.Plain(dsn, pool_size)) as plain:
+            return await _throughput(dsn, "plain", plain.submit, working, runs)
 
 
 async def start_latencies(settings: Settings, starts: int = STARTS) -> list[float]:
@@ -157,9 +154,9 @@ def ratio(
 
 
 async def _throughput(
-    settings: Settings, side: str, submit: Submit, working: Callable[[], AbstractContextManager[None]], runs: int
+    dsn: str, side: str, submit: Submit, working: Callable[[], AbstractContextManager[None]], runs: int
 ) -> Throughput:
-    owner = await asyncpg.connect(settings.required("database_url"))
+    owner = await asyncpg.connect(dsn)
     try:
         since = time.time()
         await _submit_all(submit, runs)

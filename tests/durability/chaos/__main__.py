@@ -18,7 +18,7 @@ from tests.benchmarks.report import Row, write
 from tests.durability.chaos.drama import Report, Script, perform
 from tests.durability.chaos.killer import Pace
 
-PACKAGES = ("asyncpg", "dbos", "redis")
+PACKAGES = ("asyncpg", "redis")
 _SHOWN = 20
 
 # What the table says, and which invariants it counts.

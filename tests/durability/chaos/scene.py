@@ -33,9 +33,8 @@ from core.embedded.programs import WHOLE
 from core.embedded.redis import Redis
 from core.embedded.server import Server
 from core.embedded.servers import complete
-from core.engine import migrate_engine
 from core.errors import SetupError
-from core.settings import ENGINE_ROLE, Port, Settings, with_credentials
+from core.settings import Port, Settings
 from tests.fixtures.ports import free_port_base
 from tests.fixtures.servers import PASSWORD, ROLE_PASSWORDS, SECRET_KEY
 
@@ -211,7 +210,6 @@ async def opened(home: Path, reaper: Reaper, *, seed: int, workers: int, slots: 
     try:
         await asyncio.gather(*(victim.begin() for victim in victims[: len(servers)]))
         await migrate(postgres.url, **ROLE_PASSWORDS)
-        await migrate_engine(with_credentials(postgres.url, ENGINE_ROLE, ROLE_PASSWORDS["engine_password"]))
         await until_ready(outside[0], _probe(base + Port.MODEL, "/readyz"))
         await until_ready(outside[1], _probe(base + Port.DEMO, "/effects"))
         yield scene
