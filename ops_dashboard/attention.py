@@ -36,7 +36,11 @@ TOLD = 8
 """Tenants that are told of by name before the tables."""
 
 _WHY: dict[Cause, Callable[[TenantPulse], str]] = {
-    Cause.CAP: lambda tenant: f"it is at its cap of {count(tenant.cap)}; a higher cap or burst slots act at once",
+    Cause.CAP: lambda tenant: (
+        "a cap of one workflow or user in its policy holds all that it has queued"
+        if tenant.blocked
+        else f"it is at its cap of {count(tenant.cap)}; a higher cap or burst slots act at once"
+    ),
     Cause.PAUSED: lambda _: "an operator paused it; resume it in Tenants",
     Cause.NO_WORKER: lambda _: "no worker is alive; start one",
     Cause.NO_CODE: lambda _: "no live worker has its version; deploy that, see Versions",

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 NONE = "–"
 CAUSES = """Why a run does not execute. In the queue:
 - *share*: all slots are taken, and it is the turn of others
-- *cap*: its tenant executes as many as it may at once
+- *cap*: its tenant, or its user or workflow there, executes as many as it may at once
 - *paused*: its tenant, or the run itself, until somebody resumes it
 - *no worker*: none is alive
 - *no code*: no live worker has its version

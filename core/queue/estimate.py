@@ -50,9 +50,11 @@ class Circle:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a queued run stands. ``older``: runs of its tenant queued before it; ``passed``: those of them that stand
-    behind it in the order of claims; ``by_user``, ``by_workflow``: circles with the caps inside the tenant."""
+    """Where a queued run stands. ``code``: what its worker must have; ``older``: runs of its tenant queued before it;
+    ``passed``: those of them that stand behind it in the order of claims; ``by_user``, ``by_workflow``: circles with
+    the caps inside the tenant."""
 
+    code: str
     paused: bool
     weight: float
     cap: int

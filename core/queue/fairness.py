@@ -149,7 +149,9 @@ class FairQueue:
             flow.queued += 1
             user.queued += 1
             tenant.queued += 1
-        tenant.blocked = False
+        if tenant.blocked:
+            tenant.settle(now)
+            tenant.blocked = False
         self._file(tenant)
 
     def claim(self, worker_id: str, limit: int, headroom: float, now: int) -> list[Start]:
@@ -301,6 +303,7 @@ class FairQueue:
         """Give the tenant a slot; None when what it has queued is held back by caps inside it, or is for others."""
         flow = self._choose(tenant, reach)
         if flow is None and not any(True for _ in tenant.open_flows()):
+            tenant.settle(now)
             tenant.blocked = True
             self._file(tenant)
             return None

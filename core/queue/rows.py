@@ -165,11 +165,11 @@ class Tenant:
         self.clock_us = now
 
     def clocks(self, now: int) -> tuple[float, float]:
-        """Seconds at the cap and seconds paused, ever, as of now; a second counts for one of them."""
+        """Seconds at the cap or blocked and seconds paused, ever, as of now; a second counts for one of them."""
         passed_s = max(0, now - self.clock_us) / 1e6
         if self.paused:
             return self.capped_s, self.paused_s + passed_s
-        if self.running >= self.terms.cap:
+        if self.running >= self.terms.cap or self.blocked:
             return self.capped_s + passed_s, self.paused_s
         return self.capped_s, self.paused_s
 

@@ -237,6 +237,9 @@ class QueueService:
         place = await store.place(tx, run_id, now, any_tenant=any_tenant)
         if place is None:
             return None
+        codes = (await self.live_in(tx)).codes
+        if codes is not None and place.code not in codes:
+            return None
         slots = await store.shared_slots(tx, now - ALIVE, now - ALIVE_IDLE, HEADROOM)
         known = self._level
         if known is None or known[1] != slots or not timedelta(0) <= now - known[0] < _DEPTH_TTL:

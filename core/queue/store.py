@@ -150,6 +150,7 @@ async def place(tx: Transaction, run_id: str, now: datetime, *, any_tenant: bool
     if row is None:
         return None
     return Place(
+        code=row["code"],
         paused=row["paused"],
         weight=row["weight"],
         cap=row["cap"],

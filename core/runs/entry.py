@@ -122,4 +122,6 @@ class Entry:
     async def standstill_at(self, tx: Transaction, place: store.QueueRow) -> Standstill:
         """Why the queued runs of a tenant that stands there have not started."""
         live = await self._queue.live_in(tx)
-        return Standstill(queued_cause(place.paused, place.running, place.cap, live.slots), live.codes)
+        return Standstill(
+            queued_cause(place.paused, place.running, place.cap, live.slots, blocked=place.blocked), live.codes
+        )

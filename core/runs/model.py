@@ -283,12 +283,15 @@ def check_payload(name: str, payload: Any) -> None:
         )
 
 
-def queued_cause(paused: bool, running: int, cap: int, live_slots: int) -> Cause:
-    """Why a queued run of a tenant has not started yet: the first of these that is true."""
+def queued_cause(paused: bool, running: int, cap: int, live_slots: int, *, blocked: bool) -> Cause:
+    """Why a queued run of a tenant has not started yet: the first of these that is true.
+
+    ``blocked``: all that the tenant has queued is at a cap of its user or workflow.
+    """
     if paused:
         return Cause.PAUSED
     if live_slots == 0:
         return Cause.NO_WORKER
-    if running >= cap:
+    if running >= cap or blocked:
         return Cause.CAP
     return Cause.SHARE

@@ -28,16 +28,17 @@ SQL = load_queries(__file__)
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """The tenant's place in the fair queue."""
+    """The tenant's place in the fair queue. ``blocked``: all that is queued is at a cap of its user or workflow."""
 
     queued: int
     running: int
     cap: int
     paused: bool
     draining: bool
+    blocked: bool
 
 
-_NO_QUEUE = QueueRow(0, 0, 0, False, False)
+_NO_QUEUE = QueueRow(0, 0, 0, False, False, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ async def queue_row(tx: Transaction) -> QueueRow:
 def _queue_row(row: Row) -> QueueRow:
     if row["queued"] is None:
         return _NO_QUEUE
-    return QueueRow(row["queued"], row["running"], row["cap"], row["paused"], row["draining"])
+    return QueueRow(row["queued"], row["running"], row["cap"], row["paused"], row["draining"], row["blocked"])
 
 
 def _view(row: Row, standstill: Standstill) -> RunView:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
 
 from core.clock import FakeClock
-from core.ids import UserId
+from core.ids import UserId, WorkerId
 from core.queue.model import Claim
-from core.runs.model import Lane, RunView
+from core.runs.model import Cause, Lane, RunView
 from core.settings import Settings
 from core.tenancy import Policy, TenantContext
 from tests.fixtures.work import Work, work_in
@@ -181,6 +182,33 @@ async def test_every_second_of_a_wait_has_its_cause(work: Work, owner_dsn: str) 
     await work.finish(claim)
     assert await waited(owner_dsn, first) == {"no_worker_s": 2}
     assert await waited(owner_dsn, second) == {"capped_s": 3, "paused_s": 5, "no_worker_s": 2, "share_s": 7}
+
+
+@pytest.mark.parametrize("caps", [{"user_cap": 1}, {"workflow_caps": {"loan-approval": 1}}])
+async def test_a_cap_inside_the_tenant_is_told_as_the_cause_while_it_holds_all_that_is_queued(
+    work: Work, owner_dsn: str, caps: dict[str, Any]
+) -> None:
+    ctx = of(await work.tenant("bank", Policy(concurrency_cap=50, **caps)), "usr_a")
+    await work.queue.heartbeat(WorkerId("w"), 9)
+    await work.submit(ctx, 1)
+    (claim,) = await work.claim("w", 9)
+    work.clock.advance(1)
+    second, third = await work.submit(ctx, 2)
+    work.clock.advance(2)  # nobody has looked: the slots may be those of others
+    assert (await work.runs.get(ctx, second.run_id)).cause is Cause.SHARE
+    assert await work.claim("w", 9) == []
+    work.clock.advance(4)
+    (fourth,) = await work.submit(ctx, 1)
+    assert await work.claim("w", 9) == []
+    work.clock.advance(8)
+    assert (await work.runs.get(ctx, third.run_id)).cause is Cause.CAP
+    standing = await work.runs.standing(ctx, await work.runs.get(ctx, fourth.run_id))
+    assert standing.waited_s == {Cause.CAP: 8}
+    await work.finish(claim)
+    (claim,) = await work.claim("w", 9)
+    assert claim.run_id == second.run_id
+    await work.finish(claim)
+    assert await waited(owner_dsn, second) == {"capped_s": 12, "share_s": 2}
 
 
 async def test_a_tenant_that_somebody_writes_about_holds_up_no_claim_of_others(work: Work) -> None:

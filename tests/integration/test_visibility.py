@@ -131,6 +131,9 @@ async def test_what_nobody_can_know_is_not_estimated(work: Work) -> None:
     bank = await work.tenant("bank")
     (run,) = await work.submit(bank, 1)
     assert await estimate(work, bank, run) is None  # no worker
+    await work.queue.heartbeat(WorkerId("w"), 4, codes=["loan-approval@2"])
+    assert await estimate(work, bank, run) is None  # none with its code
+    work.clock.advance(1)  # for so long it is known who has what
     await work.queue.heartbeat(WorkerId("w"), 4)
     assert await estimate(work, bank, run) == StartsIn(0, 0)
     await work.tenants.pause(await work.operator(), bank.tenant_id, True)

@@ -32,7 +32,7 @@
 --   slots when its oldest run is of code that only that one has. What no worker has stays queued (cause no_code).
 --
 -- Each wait for a slot is accounted for by cause: clocks count the seconds in which a tenant was paused or at its
--- cap, and those in which the platform had no worker. An entry keeps what the clocks showed when it was queued; at the
+-- cap, or all that it had queued at a cap inside it, and those in which the platform had no worker. An entry keeps what the clocks showed when it was queued; at the
 -- claim the differences are the causes. From when to when nobody had the code of a version is written down; of a wait
 -- that is looked up when the slot is given back. What is left is the share of the others.
 --
@@ -68,7 +68,7 @@ create table queue_tenants (
     clock_at       timestamptz not null,
     used_s         double precision not null default 0,   -- worker-seconds served, ever
     debt_s         double precision not null default 0,   -- worker-seconds over the cap, not paid back yet
-    capped_s       double precision not null default 0,   -- seconds at the cap, ever
+    capped_s       double precision not null default 0,   -- seconds at the cap or blocked, ever
     paused_s       double precision not null default 0,   -- seconds paused, ever
     eligible       boolean not null generated always as
                        (queued > 0 and running < cap and not paused and not blocked) stored,
@@ -229,18 +229,18 @@ create trigger cap before update on queue_flows for each row
     when (new.running > old.running and new.running > new.user_cap) execute function app.refuse_slot();
 
 -- A tenant's clocks go on whenever clock_at does: whoever changes running, cap or paused sets it to the present. All of
--- them stand still while a tenant is below its cap, owes nothing and is not paused.
+-- them stand still while a tenant is below its cap, not blocked, owes nothing and is not paused.
 create function app.queue_clocks() returns trigger language plpgsql as $$
 declare passed_s double precision := greatest(0, extract(epoch from new.clock_at - old.clock_at));
 begin
     new.debt_s := greatest(0, old.debt_s + (old.running - old.cap) * passed_s);
     if old.paused then
         new.paused_s := old.paused_s + passed_s;
-    elsif old.running >= old.cap then
+    elsif old.running >= old.cap or old.blocked then
         new.capped_s := old.capped_s + passed_s;
     end if;
     return new;
 end $$;
 create trigger clocks before update on queue_tenants for each row
-    when (new.clock_at <> old.clock_at and (old.running >= old.cap or old.debt_s > 0 or old.paused))
+    when (new.clock_at <> old.clock_at and (old.running >= old.cap or old.blocked or old.debt_s > 0 or old.paused))
     execute function app.queue_clocks();

@@ -69,7 +69,7 @@ begin
     ), entries as (
         insert into queue_entries (run_id, tenant_id, flow_id, rank, capped_s, paused_s, no_worker_s)
         select p.run_id, tenant.tenant_id, f.flow_id, p.rank,
-               tenant.capped_s + case when tenant.running >= tenant.cap and not tenant.paused then passed_s else 0 end,
+               tenant.capped_s + ((tenant.running >= tenant.cap or tenant.blocked) and not tenant.paused)::integer * passed_s,
                tenant.paused_s + case when tenant.paused then passed_s else 0 end, no_worker_s
         from pushed p
         join flows f on f.lane = p.lane and f.code = p.code and f.user_key = p.user_key
@@ -78,9 +78,9 @@ begin
     select count(*) into entered from entries;
 
     update queue_tenants q
-    set queued = q.queued + entered, blocked = false, newcomer = q.newcomer or q.queued + q.running = 0,
-        virtual_time = case when q.queued + q.running = 0 then greatest(q.virtual_time, platform.virtual_time)
-                            else q.virtual_time end
+    set queued = q.queued + entered, blocked = false, clock_at = case when q.blocked then p_now else q.clock_at end,
+        newcomer = q.newcomer or q.queued + q.running = 0,
+        virtual_time = greatest(q.virtual_time, case when q.queued + q.running = 0 then platform.virtual_time end)
     where q.tenant_id = tenant.tenant_id and entered > 0;
     return entered;
 end $$;
@@ -228,7 +228,7 @@ begin
         oldest := (tenant.turn + 1) % 10 = 0;
         flow := app.next_flow(tenant.tenant_id, oldest, case when oldest then known || ready else known end);
         if flow.flow_id is null and (known is null or (app.next_flow(tenant.tenant_id, false, null)).flow_id is null) then
-            update queue_tenants q set blocked = true where q.tenant_id = tenant.tenant_id;
+            update queue_tenants q set blocked = true, clock_at = p_now where q.tenant_id = tenant.tenant_id;
             continue;
         elsif flow.flow_id is null or flow.code <> all (known) then
             passed := passed || tenant.tenant_id;

@@ -31,7 +31,7 @@ language sql stable as $$
         from slots s join runs r on r.run_id = s.run_id where s.run_id = p_run_id
         union all
         select r.queued_at, null, null, null,
-               q.capped_s - e.capped_s + case when q.running >= q.cap and not q.paused then late.passed_s else 0 end,
+               q.capped_s - e.capped_s + ((q.running >= q.cap or q.blocked) and not q.paused)::integer * late.passed_s,
                q.paused_s - e.paused_s + case when q.paused then late.passed_s else 0 end,
                app.no_worker_clock(p_now) - e.no_worker_s,
                app.no_code_s(r.workflow || '@' || r.version, r.queued_at, p_now,
@@ -174,7 +174,7 @@ select app.control('app.shared_slots(timestamptz, timestamptz, double precision)
 --   older: queued before it, whatever their lane. passed: those of them that stand behind it in the order; every tenth
 --   claim takes one of them first.
 create function app.queue_place(p_run_id text, p_now timestamptz)
-returns table (paused boolean, weight double precision, cap integer, burst_slots integer, user_cap integer,
+returns table (code text, paused boolean, weight double precision, cap integer, burst_slots integer, user_cap integer,
                workflow_cap integer, estimate_s double precision, older integer, passed integer,
                ahead integer, ahead_s double precision, running integer, left_s double precision,
                user_ahead integer, user_ahead_s double precision, user_running integer, user_left_s double precision,
@@ -182,7 +182,7 @@ returns table (paused boolean, weight double precision, cap integer, burst_slots
                workflow_left_s double precision)
 language sql stable as $$
     with own as (
-        select e.tenant_id, e.run_id, e.rank, f.flow_id, f.lane, f.fresh, f.user_key, f.workflow, f.virtual_time
+        select e.tenant_id, e.run_id, e.rank, f.flow_id, f.lane, f.fresh, f.user_key, f.workflow, f.code, f.virtual_time
         from queue_entries e join queue_flows f on f.flow_id = e.flow_id
         where e.run_id = p_run_id
     ), flows as (
@@ -218,7 +218,7 @@ language sql stable as $$
                greatest(s.estimate_s - extract(epoch from p_now - s.claimed_at), s.estimate_s / 10) as left_s
         from own o join slots s on s.tenant_id = o.tenant_id
     )
-    select q.paused, q.weight, q.cap, q.burst_slots, q.user_cap,
+    select o.code, q.paused, q.weight, q.cap, q.burst_slots, q.user_cap,
            (select w.cap from queue_workflows w where w.tenant_id = q.tenant_id and w.workflow = o.workflow),
            m.cost_s, b.older::integer, b.passed::integer,
            b.ahead::integer, b.ahead_s, h.running::integer, h.left_s,
@@ -247,7 +247,7 @@ language sql stable as $$
 $$;
 
 create function app.op_queue_place(p_run_id text, p_now timestamptz)
-returns table (paused boolean, weight double precision, cap integer, burst_slots integer, user_cap integer,
+returns table (code text, paused boolean, weight double precision, cap integer, burst_slots integer, user_cap integer,
                workflow_cap integer, estimate_s double precision, older integer, passed integer,
                ahead integer, ahead_s double precision, running integer, left_s double precision,
                user_ahead integer, user_ahead_s double precision, user_running integer, user_left_s double precision,

@@ -25,6 +25,7 @@ CALM = TenantPulse(
     weight=1.0,
     paused=False,
     draining=False,
+    blocked=False,
     burst_slots=0,
     burst_credit_s=0.0,
     debt_s=0.0,
