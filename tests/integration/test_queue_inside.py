@@ -104,6 +104,14 @@ async def test_the_tables_refuse_a_slot_beyond_a_cap_whoever_writes_it(work: Wor
                 await owner.execute(f"update {table} set running = running + 1")
         with pytest.raises(asyncpg.CheckViolationError):
             await owner.execute("update workers set held = slots + 1")
+        await work.queue.set_platform_cap(3)
+        await work.queue.heartbeat(WorkerId("v"), 5)
+        await owner.execute("update workers set held = held + 1 where worker_id = 'v'")
+        for worker in ("v", "w"):
+            with pytest.raises(asyncpg.CheckViolationError, match="cap of the platform"):
+                await owner.execute("update workers set held = held + 1 where worker_id = $1", worker)
+        await work.queue.set_platform_cap(1)  # fewer than there are: they go on, and may end
+        await owner.execute("update workers set held = held - 1 where worker_id = 'v'")
     finally:
         await owner.close()
 

@@ -32,9 +32,10 @@
 --   slots when its oldest run is of code that only that one has. What no worker has stays queued (cause no_code).
 --
 -- Each wait for a slot is accounted for by cause: clocks count the seconds in which a tenant was paused or at its
--- cap, or all that it had queued at a cap inside it, and those in which the platform had no worker. An entry keeps what the clocks showed when it was queued; at the
--- claim the differences are the causes. From when to when nobody had the code of a version is written down; of a wait
--- that is looked up when the slot is given back. What is left is the share of the others.
+-- cap, or all that it had queued at a cap inside it, and those in which the platform had no worker. An entry keeps what
+-- the clocks showed when it was queued; at the claim the differences are the causes. From when to when nobody had the
+-- code of a version is written down; of a wait that is looked up when the slot is given back. What is left is the share
+-- of the others.
 --
 -- What happens on failure: every verb is one transaction; a crash before commit changes nothing.
 
@@ -227,6 +228,21 @@ create trigger cap before update on queue_workflows for each row
     when (new.running > old.running and new.running > new.cap) execute function app.refuse_slot();
 create trigger cap before update on queue_flows for each row
     when (new.running > old.running and new.running > new.user_cap) execute function app.refuse_slot();
+
+-- That of the platform is one of all workers together, so it is looked up; whoever claims has the lock already, and so
+-- has whoever changes the cap.
+create function app.refuse_platform_slot() returns trigger language plpgsql as $$
+declare most integer := (select p.cap from queue_platform p);
+begin
+    if most is null then return new; end if;
+    perform pg_advisory_xact_lock(7301);
+    if new.held + (select coalesce(sum(w.held), 0) from workers w where w.worker_id <> new.worker_id) > most then
+        raise check_violation using message = format('A slot beyond the cap of the platform for %s.', new.worker_id);
+    end if;
+    return new;
+end $$;
+create trigger cap before update on workers for each row
+    when (new.held > old.held) execute function app.refuse_platform_slot();
 
 -- A tenant's clocks go on whenever clock_at does: whoever changes running, cap or paused sets it to the present. All of
 -- them stand still while a tenant is below its cap, not blocked, owes nothing and is not paused.

@@ -276,6 +276,7 @@ create function app.queue_platform_cap(p_cap integer) returns integer language p
 declare was integer;
 begin
     perform app.outside();
+    perform pg_advisory_xact_lock(7301);
     select cap into was from queue_platform for update;
     update queue_platform set cap = p_cap;
     return was;
