@@ -181,6 +181,8 @@ class Worker:
                 await task
 
     async def _execute(self, claim: Claim) -> None:
+        if claim.burst:
+            log.info("run.burst", tenant_id=claim.tenant_id, run_id=claim.run_id)
         try:
             await self._executor.execute(claim)
         except (Unavailable, ConnectionError, TimeoutError) as error:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from core.errors import Forbidden
 from core.runs.model import RunRequest, RunState, RunView
@@ -69,13 +70,17 @@ async def test_caps_pauses_and_the_platforms_cap_act_on_queued_runs_at_once(site
     operator = await operator_of(site)
     runs = await queued(site, 8, tmp_path / "held")
     await running(site, 2)
-    took = {
-        "cap": await timed(tenants.change_policy(operator, bank, Policy(concurrency_cap=3)), lambda: running(site, 3)),
-        "burst": await timed(
-            tenants.change_policy(operator, bank, Policy(concurrency_cap=3, burst_slots=2, burst_credit_s=600)),
-            lambda: running(site, 5),
-        ),
-    }
+    with capture_logs() as logs:
+        took = {
+            "cap": await timed(
+                tenants.change_policy(operator, bank, Policy(concurrency_cap=3)), lambda: running(site, 3)
+            ),
+            "burst": await timed(
+                tenants.change_policy(operator, bank, Policy(concurrency_cap=3, burst_slots=2, burst_credit_s=600)),
+                lambda: running(site, 5),
+            ),
+        }
+    assert [line["tenant_id"] for line in logs if line["event"] == "run.burst"] == [bank, bank]
     await tenants.pause(operator, bank, True)
     await tenants.change_policy(operator, bank, Policy(concurrency_cap=6))
     took["resume"] = await timed(tenants.pause(operator, bank, False), lambda: running(site, 6))
