@@ -8,9 +8,9 @@
 
 - Working: claims as many runs as it has free slots, executes each in a task, and sleeps until a wake-up
   (a submission, a release, a decision) when there is nothing to claim. While it holds runs it says every
-  2 s that it lives; an idle worker asks Postgres nothing.
-- Resting: a minute of nothing, and one last look, and it asks Postgres nothing but at the idle looks, a quarter of an
-  hour apart; a wake-up still brings it back at once. Its readiness is what Postgres last answered: probes must not
+  2 s that it lives.
+- Resting: after a minute of nothing, and one last look, it asks Postgres nothing but at the idle looks, a quarter of
+  an hour apart; a wake-up still brings it back at once. Its readiness is what Postgres last answered: probes must not
   keep a database awake.
 - It says which code it has, and is given runs of that code only; a run of a version that no worker has stays queued.
 - Draining: claims nothing more. Each run it holds may end the step that it is in, and goes back to the head of its
