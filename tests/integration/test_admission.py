@@ -12,7 +12,7 @@ from core.errors import Draining, Overloaded, QuotaExceeded
 from core.runs.execution import Wait
 from core.runs.model import Cause, Lane
 from core.settings import Settings
-from core.tenancy import Policy, TenantContext
+from core.tenancy import Policy, Role, TenantContext
 from tests.fixtures.work import Work, work_in
 
 LIMIT = 1_000
@@ -53,6 +53,19 @@ async def test_a_clock_that_jumps_back_over_midnight_opens_no_second_quota(work:
     work.clock.advance(-60)
     with pytest.raises(QuotaExceeded):
         await work.submit(bank, 1)
+
+
+async def test_another_time_zone_opens_no_second_quota(work: Work) -> None:
+    bank = await work.tenant("bank", Policy(daily_runs=5))
+    await work.submit(bank, 4)
+    work.clock.advance(2 * 3600)  # 11:00 on Monday; in Kiritimati it is Tuesday, in Niue midnight of Monday
+    for zone in ("Pacific/Kiritimati", "Pacific/Niue", "Asia/Kathmandu", "Pacific/Kiritimati"):
+        await work.tenants.change_policy(bank, bank.tenant_id, Policy(daily_runs=5, timezone=zone))
+        moved = await work.context("bank", Role.MEMBER)
+        with pytest.raises(QuotaExceeded, match="room for 1 more run today"):
+            await work.submit(moved, 2)
+    work.clock.advance(23 * 3600)
+    await work.submit(await work.context("bank", Role.MEMBER), 5)
 
 
 async def test_a_full_queue_says_when_it_will_have_room_from_how_fast_it_drains(work: Work) -> None:

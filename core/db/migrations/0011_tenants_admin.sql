@@ -14,22 +14,35 @@ begin
 end $$;
 select app.control('app.tenant_create(text, text, text, text, jsonb, text, timestamptz)');
 
+-- Another time zone is no new day: the day that it is there by now begins with what the one before has admitted. Called
+-- before the tenant's queue is locked, as submissions lock them.
+create function app.day_kept(p_tenant text, p_before jsonb, p_after jsonb, p_now timestamptz) returns void
+language sql as $$
+    insert into run_days as d (tenant_id, day, runs)
+    select b.tenant_id, (p_now at time zone (p_after ->> 'timezone'))::date, b.runs from run_days b
+    where b.tenant_id = p_tenant and b.day = (p_now at time zone (p_before ->> 'timezone'))::date
+      and p_before ->> 'timezone' <> p_after ->> 'timezone'
+    on conflict (tenant_id, day) do update set runs = greatest(d.runs, excluded.runs)
+$$;
+
 -- A new version of the policy in place of version p_version; what it says of the queue reaches it in the same transaction,
 -- and what waits for a limit that is higher now is woken.
 -- Null when another version is in force by now: what was decided about that one must be decided anew.
 create function app.tenant_policy_change(p_tenant text, p_version integer, p_policy jsonb, p_actor text,
                                          p_now timestamptz)
 returns integer language plpgsql as $$
-declare next_version integer;
+declare
+    next_version integer;
+    before       jsonb := (select p.document from policies p where p.tenant_id = p_tenant and p.version = p_version);
 begin
     update tenants set policy_version = policy_version + 1
     where tenant_id = p_tenant and policy_version = p_version and app.outside()
     returning policy_version into next_version;
     if not found then return null; end if;
     insert into policies values (p_tenant, next_version, p_policy, p_now, p_actor);
+    perform app.day_kept(p_tenant, before, p_policy, p_now);
     perform app.queue_policy(p_tenant, p_policy, p_now);
-    perform app.waits_raised(p_tenant, (select p.document from policies p
-                                        where p.tenant_id = p_tenant and p.version = p_version), p_policy, p_now);
+    perform app.waits_raised(p_tenant, before, p_policy, p_now);
     return next_version;
 end $$;
 select app.control('app.tenant_policy_change(text, integer, jsonb, text, timestamptz)');
