@@ -15,6 +15,7 @@
 - It says which code it has, and is given runs of that code only; a run of a version that no worker has stays queued.
 - Draining: claims nothing more. Each run it holds may end the step that it is in, and goes back to the head of its
   lane: another worker goes on with the next step. What is in a step after 30 s is cut off and goes back too.
+  A step that still blocks a thread then does not keep the process from ending (``scheduler.threads``).
 - Killed: nobody hears from it for 8 s, then the scheduler queues its runs again and another worker goes on
   after their last checkpoint.
 - Postgres gone: a claim or heartbeat fails, is logged and tried again (a claim after 1 s, doubling, at most
@@ -32,9 +33,7 @@ import re
 import secrets
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -55,6 +54,7 @@ from core.workflows.faults import describe
 from core.workflows.services import Services
 from core.workflows.step import Rooms
 from memory.bootstrap import open_memory
+from scheduler.threads import ending_without_threads, threads_for_all
 
 log = structlog.get_logger(__name__)
 
@@ -271,11 +271,9 @@ async def open_worker(platform: Platform, *, idle_s: float = IDLE_S, drain_s: fl
     ``idle_s``: after so many seconds of nothing it rests; ``drain_s``: how long runs have to end their steps.
     """
     settings = platform.settings
-    # A step that blocks in a thread, for however long, keeps no other run from having one.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(sys.maxsize, thread_name_prefix="step"))
     name = settings.worker_id or socket.gethostname()
     worker_id = WorkerId(f"{name}-{secrets.token_hex(4)}")
-    async with open_memory(platform) as memory:
+    async with threads_for_all(), open_memory(platform) as memory:
         rooms = Rooms(platform.runs, platform.reviews, memory)
         services = Services(settings, rooms, platform.blobs, platform.metrics, platform.reports)
         executor = RunExecutor(
@@ -344,4 +342,5 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(settings_of()))
+    with ending_without_threads():
+        asyncio.run(main(settings_of()))
