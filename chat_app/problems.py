@@ -51,6 +51,7 @@ class UnknownHost(BailiwickError):
 
 STATUS: Mapping[str, HTTPStatus] = {
     "invalid_input": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "too_many_runs": HTTPStatus.UNPROCESSABLE_ENTITY,
     "address_refused": HTTPStatus.UNPROCESSABLE_ENTITY,
     "workflow_unknown": HTTPStatus.UNPROCESSABLE_ENTITY,
     "unauthenticated": HTTPStatus.UNAUTHORIZED,

@@ -92,6 +92,13 @@ class QuotaExceeded(BailiwickError):
     retryable = True
 
 
+class TooManyRuns(QuotaExceeded):
+    """More runs at once than a quota ever lets in; fewer may be taken."""
+
+    code = "too_many_runs"
+    retryable = False
+
+
 class RateLimited(BailiwickError):
     """Too many requests in this window."""
 

@@ -13,7 +13,8 @@ normal ones at 85 %, urgent ones when they are full. A tenant with hardly anythi
 submits in the lanes normal and urgent is taken until they are full.
 
 ``Retry-After`` is the time in which as many runs start (or end) as are too many, at the rate of the last minute; at
-least a second and at most a quarter of an hour, which is also said when nothing has left lately.
+least a second and at most a quarter of an hour, which is also said when nothing has left lately. More runs at once than
+a quota ever lets in are refused for good (422): no time to wait would be true.
 
 How many runs execute at once is no reason to refuse: beyond its cap a tenant's runs queue inside the tenant. The steps
 of a run and its duration are limited while it executes (``core.runs.execution``, ``core.runs.duration``).
@@ -28,7 +29,7 @@ from enum import StrEnum
 from typing import assert_never
 from zoneinfo import ZoneInfo
 
-from core.errors import BailiwickError, Draining, Overloaded, QuotaExceeded
+from core.errors import BailiwickError, Draining, Overloaded, QuotaExceeded, TooManyRuns
 from core.runs.model import Lane
 from core.tenancy import Policy
 
@@ -119,30 +120,31 @@ def refused(
                 retry_after_s=DRAINING_RETRY_S,
             )
         case Limit.DAILY_RUNS:
-            return QuotaExceeded(
-                f"{_room(policy.daily_runs, refusal.excess, count, 'today')} "
-                f"The quota of {policy.daily_runs} runs a day begins anew at midnight ({policy.timezone}).",
-                retry_after_s=seconds_to_midnight(now, policy.timezone),
-                quota=refusal.limit.value,
-                limit=policy.daily_runs,
+            return _exceeded(
+                refusal,
+                count,
+                policy.daily_runs,
+                f"today. The quota of {policy.daily_runs} runs a day begins anew at midnight ({policy.timezone}).",
+                seconds_to_midnight(now, policy.timezone),
             )
         case Limit.OPEN_RUNS:
             limit = policy.open_runs or 0
-            return QuotaExceeded(
-                f"{_room(limit, refusal.excess, count, 'now')} "
-                f"At most {limit} runs may be open: queued, executing or parked. Submit again when some have ended.",
-                retry_after_s=wait_s,
-                quota=refusal.limit.value,
-                limit=limit,
+            return _exceeded(
+                refusal,
+                count,
+                limit,
+                f"now. At most {limit} runs may be open: queued, executing or parked. "
+                "Submit again when some have ended.",
+                wait_s,
             )
         case Limit.QUEUE_DEPTH:
-            return QuotaExceeded(
-                f"{_room(policy.queue_depth, refusal.excess, count, 'now')} "
-                f"At most {policy.queue_depth} runs may be queued; {load.tenant_queued} are. "
+            return _exceeded(
+                refusal,
+                count,
+                policy.queue_depth,
+                f"now. At most {policy.queue_depth} runs may be queued; {load.tenant_queued} are. "
                 "Submit again when some have started.",
-                retry_after_s=wait_s,
-                quota=refusal.limit.value,
-                limit=policy.queue_depth,
+                wait_s,
                 queued=load.tenant_queued,
             )
         case Limit.PLATFORM:
@@ -157,12 +159,22 @@ def refused(
             assert_never(refusal.limit)
 
 
-def _room(limit: int, excess: int, count: int, when: str) -> str:
-    """How many of the runs would be taken."""
-    room = max(0, count - excess)
-    if count > limit:
-        return f"{count} runs at once are more than can ever be taken; submit at most {limit}."
-    return f"There is room for {room} more {'run' if room == 1 else 'runs'} {when}."
+def _exceeded(refusal: Refusal, count: int, most: int, when: str, wait_s: float, **details: int) -> QuotaExceeded:
+    """How many of the runs would be taken, and when more; or that so many never are, however long one waits."""
+    details |= {"limit": most}
+    if count > most > 0:
+        return TooManyRuns(
+            f"{count} runs at once are more than can ever be taken; submit at most {most}.",
+            quota=refusal.limit.value,
+            **details,
+        )
+    room = max(0, count - refusal.excess)
+    return QuotaExceeded(
+        f"There is room for {room} more {'run' if room == 1 else 'runs'} {when}",
+        retry_after_s=wait_s,
+        quota=refusal.limit.value,
+        **details,
+    )
 
 
 def seconds_to_midnight(now: datetime, timezone: str) -> float:

@@ -120,8 +120,9 @@ def test_a_batch_that_can_never_fit_is_told_so() -> None:
     stands = load()
     found = judge(POLICY, Lane.NORMAL, 501, stands)
     assert found is not None
-    with pytest.raises(QuotaExceeded, match="more than can ever be taken; submit at most 500"):
+    with pytest.raises(QuotaExceeded, match="more than can ever be taken; submit at most 500") as told:
         raise refused(found, POLICY, Lane.NORMAL, 501, stands, NOON, 2.0)
+    assert (told.value.retryable, told.value.retry_after_s) == (False, None), "whoever waited would wait in vain"
 
 
 @given(moments, zones)
