@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from core.audit.service import AuditService
 from core.blobs.service import BlobService
@@ -116,6 +116,10 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
         reviews = ReviewService(db, bus, queue, execution, audit, clock)
         control = RunControl(db, bus, queue, runs, audit, usage, limits, clock)
         metrics = new_registry(process)
+        hears = Gauge(
+            "bailiwick_wakeups_heard", "1 while wake-ups reach it; 0: it looks every second.", registry=metrics
+        )
+        hears.set_function(lambda: float(bus.hears()))
         books = Books(db, usage, audit, clock, ModelMetrics(metrics))
         models = ModelGateway(endpoints_of(settings), names_of(settings), books, cache, reports=reports)
         stack.push_async_callback(models.close)

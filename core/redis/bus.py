@@ -174,6 +174,10 @@ class Bus:
         """Whether Redis answers now."""
         return await self.connection.answers()
 
+    def hears(self) -> bool:
+        """Whether wake-ups reach this process, or nobody in it listens; else listeners look by themselves."""
+        return self._reader is None or self._pubsub is not None
+
     async def signal(self, topic: str) -> None:
         """Wake everybody who listens to this topic. Never raises; without Redis others hear it when it is back."""
         await self._send((self.connection.keys.topic(topic), _WAKE_UP))

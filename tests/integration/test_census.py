@@ -150,3 +150,4 @@ async def test_a_worker_tells_its_slots_where_it_was_told_to_listen(settings: Se
         process.kill()
     assert "bailiwick_worker_slots 7.0" in said
     assert "bailiwick_worker_slots_held 0.0" in said
+    assert "bailiwick_wakeups_heard 1.0" in said

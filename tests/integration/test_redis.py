@@ -132,7 +132,9 @@ async def test_the_bus_survives_a_restart_and_tells_its_listeners_that_they_may_
 ) -> None:
     bus = await Bus.open(own_server.url, FakeClock(NOW), region=REGION)
     assert not await bus.healthy()
+    assert bus.hears(), "nobody listens yet"
     async with bus.listen("workers") as signals, bus.subscribe(BANK.tenant_id) as events:
+        assert not bus.hears()
         await bus.signal("workers")
         assert await signals.wait(5), "without Redis a signal reaches the listeners of its own process"
         assert not await signals.wait(60), "without Redis a wait ends early, so that its caller looks for itself"
@@ -141,6 +143,7 @@ async def test_the_bus_survives_a_restart_and_tells_its_listeners_that_they_may_
             while not await signals.wait(30):
                 """Each wait ends early, until a listener that waited in vain is woken because Redis has appeared."""
         assert (await asyncio.wait_for(anext(events), 5)).kind == RESYNC
+        assert bus.hears()
         for _ in range(2):
             await own_server.stop()
             await own_server.start()
