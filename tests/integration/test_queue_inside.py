@@ -192,6 +192,23 @@ async def test_every_second_of_a_wait_has_its_cause(work: Work, owner_dsn: str) 
     assert await waited(owner_dsn, second) == {"capped_s": 3, "paused_s": 5, "no_worker_s": 2, "share_s": 7}
 
 
+async def test_clocks_that_differ_count_no_second_twice(work: Work, owner_dsn: str) -> None:
+    ctx = await work.tenant("bank", Policy(concurrency_cap=2, burst_slots=1, burst_credit_s=1_000))
+    await work.submit(ctx, 40)
+    claims = await work.claim("w", 3, slots=9)
+    for turn in range(20):  # two machines, one half a second behind
+        work.clock.advance(-0.5 if turn % 2 else 1.0)
+        await work.finish(claims.pop(0))
+        claims += await work.claim("w", 1)
+    owner = await asyncpg.connect(owner_dsn)
+    try:
+        tenant = await owner.fetchrow("select debt_s, capped_s from queue_tenants where tenant_id = 'bank'")
+    finally:
+        await owner.close()
+    assert tenant is not None
+    assert tenant["capped_s"] == tenant["debt_s"] == 5.5
+
+
 @pytest.mark.parametrize("caps", [{"user_cap": 1}, {"workflow_caps": {"loan-approval": 1}}])
 async def test_a_cap_inside_the_tenant_is_told_as_the_cause_while_it_holds_all_that_is_queued(
     work: Work, owner_dsn: str, caps: dict[str, Any]
