@@ -34,7 +34,7 @@ from core.workflows.budgeting import Budgeting, Priced
 from core.workflows.faults import HandedOver, Parked, describe, retryable, step_failed, written
 from core.workflows.meter import StepMeter
 from core.workflows.retry import Retry
-from core.workflows.sizes import check_value
+from core.workflows.sizes import check_name, check_value
 from core.workflows.step import Step
 from core.workflows.telling import Teller
 from core.workflows.tools import Ended, Tools
@@ -145,6 +145,7 @@ class Performer:
 
     async def perform(self, number: int, work: Work) -> Any:
         """The result of a step; the module says what it raises."""
+        check_name("The name of a step", work.name)
         ended = await self.recorded(number, work.name)
         if ended is not None:
             if ended.undo:

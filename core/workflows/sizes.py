@@ -12,6 +12,9 @@ from core.runs.model import MAX_INPUT_BYTES
 MAX_WORDS = 1_000
 """Characters of what lists and screens show: a title, an outcome."""
 
+MAX_NAME = 200
+"""Characters of the name of a step, and of an event and its key: as many as the API takes."""
+
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
@@ -27,7 +30,14 @@ def check_value(what: str, value: Any) -> None:
         )
 
 
-def check_words(what: str, words: str) -> None:
-    """Raise ``InvalidInput`` for more than 1,000 characters. ``what``: "An outcome"."""
-    if len(words) > MAX_WORDS:
-        raise InvalidInput(f"{what} has at most {MAX_WORDS} characters; it has {len(words)}.", limit=MAX_WORDS)
+def check_words(what: str, words: str, limit: int = MAX_WORDS) -> None:
+    """Raise ``InvalidInput`` for more characters, or some that no database keeps. ``what``: "An outcome"."""
+    if len(words) > limit:
+        raise InvalidInput(f"{what} has at most {limit} characters; it has {len(words)}.", limit=limit)
+    if "\x00" in words or words != words.encode(errors="replace").decode():
+        raise InvalidInput(f"{what} is text without zero bytes and lone surrogates.")
+
+
+def check_name(what: str, name: str) -> None:
+    """The same for more than 200 characters. ``what``: "The name of a step"."""
+    check_words(what, name, MAX_NAME)

@@ -14,7 +14,7 @@ from core.runs.execution import Wait
 from core.runs.model import Cause
 from core.workflows.faults import Parked, written
 from core.workflows.performing import Performer
-from core.workflows.sizes import check_value, check_words
+from core.workflows.sizes import check_name, check_value, check_words
 
 
 async def decided(
@@ -61,6 +61,8 @@ async def slept(performer: Performer, number: int, seconds: float) -> None:
 
 async def payload_of(performer: Performer, number: int, name: str, key: str, timeout_s: float) -> Any:
     """What came with the event."""
+    check_name("The name of an event", name)
+    check_name("The key of an event", key)
     await performer.unless_stopped(number)
     wake_at = performer.tools.clock.now() + timedelta(seconds=timeout_s)
     wait = Wait(number, f"event: {name}", Cause.EVENT, key=f"{name}/{key}", wake_at=wake_at)

@@ -19,7 +19,7 @@ LONE = "\ud800"  # what a file name that is no text becomes
 class Given(BaseModel):
     """What to write, and where."""
 
-    place: Literal["output", "outcome", "evidence", "title", "step", "error", "step's error"]
+    place: Literal["output", "outcome", "evidence", "title", "step", "name", "event", "error", "step's error"]
     kind: Literal["large", "no text"]
 
     @property
@@ -39,13 +39,15 @@ async def told(step: Step, given: Given) -> str:
 
 @workflow("writes", version="1")
 async def writes(run: Run, given: Given) -> Any:
-    await run.step(told, given)
+    await run.step(told, given, name=given.words if given.place == "name" else None)
     match given.place:
         case "outcome":
             run.outcome(given.words)
         case "evidence" | "title":
             words = {"title": "Well?", "text": "", ("text" if given.place == "evidence" else "title"): given.words}
             await run.review("people", title=words["title"], evidence=Evidence.model_construct(text=words["text"]))
+        case "event":
+            await run.event("signed", given.words, timeout_s=60.0)
         case "error":
             raise ValueError(f"Nobody can read {given.words}")
     return given.words if given.place == "output" else None
@@ -60,10 +62,10 @@ async def error_of(given: Given) -> dict[str, Any]:
     return run.error
 
 
-@pytest.mark.parametrize("place", ["output", "outcome", "evidence", "title", "step"])
+@pytest.mark.parametrize("place", ["output", "outcome", "evidence", "title", "step", "name", "event"])
 @pytest.mark.parametrize("kind", ["large", "no text"])
 async def test_what_cannot_be_written_down_is_an_error_of_the_run(
-    place: Literal["output", "outcome", "evidence", "title", "step"], kind: Literal["large", "no text"]
+    place: Literal["output", "outcome", "evidence", "title", "step", "name", "event"], kind: Literal["large", "no text"]
 ) -> None:
     error = await error_of(Given(place=place, kind=kind))
     assert error["message"]
