@@ -12,6 +12,7 @@ from core.runs import store
 from core.runs.admission import Limit, Load, Refusal, judge, refused
 from core.runs.model import Lane
 from core.tenancy import TenantContext
+from core.usage.model import next_month
 from core.usage.service import UsageService
 
 
@@ -37,8 +38,12 @@ class Door:
         """
         balance = await self._usage.balance_in(tx, ctx)
         if balance.left_microusd <= 0:
+            # What is only promised to steps may come back any moment; what is spent does not.
+            spent = balance.spent_microusd >= balance.limit_microusd
+            begins = next_month(now, ctx.policy.timezone)
             raise BudgetExceeded(
                 "The month's budget is used up. Ask the operator to raise it, or wait for the next month.",
+                retry_after_s=(begins - now).total_seconds() if spent else None,
                 account="month",
                 limit_microusd=balance.limit_microusd,
             )

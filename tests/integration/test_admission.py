@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.clock import FakeClock
-from core.errors import Draining, Overloaded, QuotaExceeded
+from core.errors import BudgetExceeded, Draining, Overloaded, QuotaExceeded
 from core.runs.execution import Wait
 from core.runs.model import Cause, Lane
 from core.settings import Settings
@@ -66,6 +66,25 @@ async def test_another_time_zone_opens_no_second_quota(work: Work) -> None:
             await work.submit(moved, 2)
     work.clock.advance(23 * 3600)
     await work.submit(await work.context("bank", Role.MEMBER), 5)
+
+
+async def test_a_month_that_is_spent_says_when_the_next_one_begins_and_one_that_is_promised_does_not(
+    work: Work,
+) -> None:
+    bank = await work.tenant("bank", Policy(budget_month_microusd=100, timezone="Asia/Kathmandu"))
+    await work.usage.reserve(bank, "everything", 100)
+    with pytest.raises(BudgetExceeded) as promised:
+        await work.submit(bank, 1)
+    assert promised.value.retry_after_s is None
+    await work.usage.settle(bank, "everything", 100)
+    with pytest.raises(BudgetExceeded) as spent:
+        await work.submit(bank, 1)
+    assert spent.value.retry_after_s is not None
+    work.clock.advance(spent.value.retry_after_s - 1)
+    with pytest.raises(BudgetExceeded):
+        await work.submit(bank, 1)
+    work.clock.advance(1)
+    await work.submit(bank, 1)
 
 
 async def test_a_full_queue_says_when_it_will_have_room_from_how_fast_it_drains(work: Work) -> None:
