@@ -70,7 +70,11 @@ async def _apply(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
     for migration in known_migrations():
         if (checksum := applied.get(migration.name)) is not None:
             if checksum != migration.checksum:
-                raise SetupError(f"Migration {migration.name} was changed after it had been applied.")
+                raise SetupError(
+                    f"Migration {migration.name} was changed after it had been applied: this database was made by"
+                    " another version before the first release. Run that version, or begin with an empty database;"
+                    " that of `make up` is in the folder BAILIWICK_HOME (.bailiwick): removing it removes all data."
+                )
             continue
         async with connection.transaction():
             await connection.execute(SQL["short_lock_timeout"])
