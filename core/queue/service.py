@@ -221,11 +221,16 @@ class QueueService:
         return known[1]
 
     async def depth_in(self, tx: Transaction) -> int:
-        """Runs queued on the whole platform, at most a second old."""
+        """Runs queued on the whole platform: at most a second old, and what this process has admitted since."""
         now = self._clock.now()
         if self._depth is None or not timedelta(0) <= now - self._depth[0] < _DEPTH_TTL:
             self._depth = (now, await store.depth(tx))
         return self._depth[1]
+
+    def admitted(self, runs: int) -> None:
+        """So many more are about to be queued: else a second of submissions would not know of each other."""
+        if self._depth is not None:
+            self._depth = (self._depth[0], self._depth[1] + runs)
 
     async def starts_in(self, tx: Transaction, run_id: RunId, *, any_tenant: bool = False) -> StartsIn | None:
         """When a queued run will probably start; None: it is not queued, or unknowable.

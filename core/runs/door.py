@@ -61,6 +61,7 @@ class Door:
         if refusal is not None:
             left_per_s = await self._left_per_s(tx, refusal, now) if refusal.by_rate else 0.0
             raise refused(refusal, ctx.policy, lane, count, load, now, left_per_s)
+        self._queue.admitted(count)
         return tenant
 
     async def _left_per_s(self, tx: Transaction, refusal: Refusal, now: datetime) -> float:

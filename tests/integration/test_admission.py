@@ -151,6 +151,14 @@ async def test_load_is_shed_from_the_lowest_lane_up_and_not_from_those_who_have_
     assert [act["code"] for act in acts if act is not None] == ["overloaded"] * 3
 
 
+async def test_what_is_submitted_within_a_second_is_counted_to_the_platforms_limit(work: Work) -> None:
+    noisy = await work.tenant("noisy", Policy(queue_depth=5_000))
+    await work.submit(noisy, 500)
+    await work.submit(noisy, 350)
+    with pytest.raises(Overloaded, match="lane normal"):
+        await work.submit(noisy, 1)
+
+
 async def test_a_batch_counts_as_its_lowest_lane(work: Work) -> None:
     noisy = await work.tenant("noisy", Policy(queue_depth=5_000))
     await work.submit(noisy, 800)
