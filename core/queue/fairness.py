@@ -193,6 +193,7 @@ class FairQueue:
         tenant.settle(now)
         served_s = max(0, now - slot.claimed_us) / 1e6
         tenant.running -= 1
+        tenant.lent -= slot.burst
         tenant.used_s += served_s
         tenant.virtual_time += (served_s - slot.estimate_s) / tenant.terms.weight
         tenant.workflows[run.workflow] -= 1
@@ -318,6 +319,7 @@ class FairQueue:
         self._take(tenant, entry)
         tenant.turn += 1
         tenant.running += 1
+        tenant.lent += start.burst
         tenant.newcomer = False
         tenant.workflows[run.workflow] = tenant.workflows.get(run.workflow, 0) + 1
         tenant.user_clock = max(tenant.user_clock, user.virtual_time)

@@ -135,6 +135,7 @@ class Tenant:
     turn: int = 0
     queued: int = 0
     running: int = 0
+    lent: int = 0
     newcomer: bool = False
     used_s: float = 0.0
     debt_s: float = 0.0
@@ -166,7 +167,7 @@ class Tenant:
         if counts and self.clock_us - _APART_US < now < self.clock_us:
             return  # machines differ a little, and who waits for a lock comes late: no second is counted twice
         passed_s = max(0, now - self.clock_us) / 1e6
-        self.debt_s = max(0.0, self.debt_s + (self.running - self.terms.cap) * passed_s)
+        self.debt_s = max(0.0, self.debt_s + min(self.running - self.terms.cap, self.lent) * passed_s)
         self.capped_s, self.paused_s = self.clocks(now)
         self.clock_us = now
 

@@ -140,6 +140,21 @@ async def test_idle_slots_are_lent_over_the_cap_and_paid_back_under_it(work: Wor
     assert [claim.burst for claim in await work.claim("w", 20)] == [True, True, True]
 
 
+async def test_a_cap_that_is_lowered_under_what_runs_makes_no_debt(work: Work) -> None:
+    operator = await work.operator()
+    usual = Policy(concurrency_cap=4, burst_slots=2, burst_credit_s=10)
+    ctx = await work.tenant("bank", usual)
+    await work.submit(ctx, 12)
+    claims = await work.claim("w", 20, slots=20)
+    assert [claim.burst for claim in claims] == [False, False, False, False, True, True]
+    await work.tenants.change_policy(operator, ctx.tenant_id, usual.model_copy(update={"concurrency_cap": 1}))
+    work.clock.advance(4)  # five over the cap, two of them lent: 8 worker-seconds
+    await work.tenants.change_policy(operator, ctx.tenant_id, usual)
+    for claim in claims:
+        await work.finish(claim)
+    assert [claim.burst for claim in await work.claim("w", 20)] == [False, False, False, False, True, True]
+
+
 async def test_nobody_bursts_into_the_headroom(work: Work) -> None:
     ctx = await work.tenant("bank", Policy(concurrency_cap=2, burst_slots=50, burst_credit_s=100))
     await work.submit(ctx, 50)

@@ -225,7 +225,7 @@ class Both:
             assert (row["queued"], row["running"], row["turn"], row["blocked"], row["paused"]) == (
                 *(twin.queued, twin.running, twin.turn, twin.blocked, twin.paused),
             )
-            for column in ("virtual_time", "user_clock", "used_s", "debt_s", "capped_s", "paused_s"):
+            for column in ("virtual_time", "user_clock", "used_s", "debt_s", "lent", "capped_s", "paused_s"):
                 assert row[column] == pytest.approx(getattr(twin, column), abs=LOST_S), column
         for row in await self.owner.fetch("select * from queue_flows where queued + running > 0"):
             user = self.twin.tenants[row["tenant_id"]].users[row["user_key"]]

@@ -20,8 +20,8 @@
 --     are open to everybody keep a distance instead: so slots do not come back all at once, and a quiet tenant finds
 --     one free or about to be. A claim that is put off says when to make it again: after 128 ms at most.
 --   Burst: when nobody is eligible and slots beyond the headroom are free, a tenant may exceed its cap by burst_slots.
---     Its debt grows by one for each second and slot over the cap, and shrinks by one for each second and slot
---     under it; there is no burst at a debt of burst_credit_s. Burst slots are marked, and charged like any other.
+--     Its debt grows by one for each second and lent slot over the cap, and shrinks by one for each second and slot
+--     under it; there is no burst at a debt of burst_credit_s. A cap lowered under what runs makes no debt. Burst slots are marked, and charged like any other.
 -- Inside a tenant: lane, then user. A flow is what one user queued in one lane of one workflow; fresh = false holds
 --   the runs that were parked or recovered, which go first. Lanes are strict, and in a lane the user goes next who has
 --   the least virtual time (the same queuing, unweighted). But every tenth claim of a tenant takes its oldest run,
@@ -60,6 +60,7 @@ create table queue_tenants (
     -- Now.
     queued         app.amount not null default 0,
     running        app.amount not null default 0,
+    lent           app.amount not null default 0,    -- of those that run, claimed over the cap
     newcomer       boolean not null default false,   -- nothing of it was claimed since it had nothing queued or running
     blocked        boolean not null default false,   -- all that is queued is at a cap of its user or workflow
     virtual_time   double precision not null default 0,
@@ -255,7 +256,7 @@ begin
         new.clock_at := old.clock_at;
         return new;
     end if;
-    new.debt_s := greatest(0, old.debt_s + (old.running - old.cap) * passed_s);
+    new.debt_s := greatest(0, old.debt_s + least(old.running - old.cap, old.lent) * passed_s);
     if old.paused then
         new.paused_s := old.paused_s + passed_s;
     elsif old.running >= old.cap or old.blocked then

@@ -76,7 +76,7 @@ language sql stable as $$
     select t.tenant_id, t.name, p.document ->> 'tier', coalesce(q.queued, 0), (p.document ->> 'queue_depth')::integer,
            coalesce(q.running, 0), coalesce(q.cap, 0), coalesce(q.weight, 1), coalesce(q.paused, false),
            coalesce(q.draining, false), coalesce(q.blocked, false), coalesce(q.burst_slots, 0), coalesce(q.burst_credit_s, 0),
-           coalesce(greatest(0, q.debt_s + (q.running - q.cap) * greatest(0, extract(epoch from p_now - q.clock_at))), 0),
+           coalesce(greatest(0, q.debt_s + least(q.running - q.cap, q.lent) * greatest(0, extract(epoch from p_now - q.clock_at))), 0),
            coalesce(l.lanes, '{}'), coalesce(k.codes, '{}'), oldest.queued_at, coalesce(w.waiting, '{}'),
            coalesce(d.runs, 0), (p.document ->> 'daily_runs')::integer, (p.document ->> 'budget_month_microusd')::bigint,
            coalesce(b.reserved_microusd, 0), coalesce(b.spent_microusd, 0), v.open, v.overdue, v.next_due

@@ -253,8 +253,8 @@ begin
         update queue_workflows w set running = w.running + 1
         where w.tenant_id = tenant.tenant_id and w.workflow = flow.workflow;
         update queue_tenants q
-        set queued = q.queued - 1, running = q.running + 1, newcomer = false, turn = q.turn + 1, clock_at = p_now,
-            virtual_time = q.virtual_time + charge_s / q.weight,
+        set queued = q.queued - 1, running = q.running + 1, lent = q.lent + (q.running >= q.cap)::integer,
+            newcomer = false, turn = q.turn + 1, clock_at = p_now, virtual_time = q.virtual_time + charge_s / q.weight,
             user_clock = greatest(q.user_clock, flow.virtual_time)
         where q.tenant_id = tenant.tenant_id
         returning q.capped_s, q.paused_s into tenant.capped_s, tenant.paused_s;
@@ -330,8 +330,8 @@ begin
     update queue_workflows w set running = w.running - 1
     where w.tenant_id = held.tenant_id and w.workflow = held.workflow;
     update queue_tenants q
-    set running = q.running - 1, used_s = q.used_s + served_s, blocked = false, clock_at = p_now,
-        virtual_time = q.virtual_time + (served_s - held.estimate_s) / q.weight
+    set running = q.running - 1, lent = q.lent - held.burst::integer, blocked = false, clock_at = p_now,
+        used_s = q.used_s + served_s, virtual_time = q.virtual_time + (served_s - held.estimate_s) / q.weight
     where q.tenant_id = held.tenant_id;
     insert into run_estimates as e (tenant_id, workflow, estimate_s)
     values (held.tenant_id, held.workflow, greatest(0.001, served_s))
