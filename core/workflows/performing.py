@@ -98,6 +98,7 @@ class Performer:
         self._budgeting = Budgeting(tools, on)
         self._leaving = self._cut = False
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._pauses: set[asyncio.Future[Any]] = set()
 
     def cancel(self) -> None:
         """Stop what is awaited now, and perform nothing more, but for undos."""
@@ -131,8 +132,10 @@ class Performer:
         return await written(lambda: self.tools.execution.recorded(self.on, number))
 
     def leave(self) -> None:
-        """Begin no attempt any more; what is awaited now may end."""
+        """Begin no attempt any more, and end the pauses between two; what is awaited else may end."""
         self._leaving = True
+        for task in self._pauses:
+            task.cancel()
 
     def cut_off(self) -> None:
         """Stop what is awaited now, and begin no attempt any more."""
@@ -215,7 +218,7 @@ class Performer:
 
         attempts = aiter(stamina.retry_context(on=pause_s, attempts=left, timeout=None))
         while True:
-            with await self._interruptible(partial(anext, attempts)):
+            with await self._interruptible(partial(anext, attempts), pause=True):
                 return await self._attempt(step, work)
 
     async def _attempt(self, priced: Priced, work: Work) -> Any:
@@ -258,25 +261,31 @@ class Performer:
     async def _more(self, number: int, attempt: int, part: int, amount_microusd: int) -> None:
         await written(lambda: self.tools.execution.reserve_more(self.on, number, attempt, part, amount_microusd))
 
-    async def _interruptible(self, action: Callable[[], Awaitable[Result]]) -> Result:
-        """What comes of an action, or of a pause between two attempts; ``cancel`` and ``cut_off`` end it."""
-        self._unless_cut_off()
+    async def _interruptible(self, action: Callable[[], Awaitable[Result]], *, pause: bool = False) -> Result:
+        """What comes of an action, or of a pause between two attempts; ``cancel`` and ``cut_off`` end it.
+
+        ``leave`` ends a pause, too: nothing is under way, and another worker may try at once.
+        """
+        self._unless_gone(pause)
         task = asyncio.ensure_future(action())
         self._tasks.add(task)
+        if pause:
+            self._pauses.add(task)
         try:
             return await task
         except asyncio.CancelledError:
             if task.cancelled():
-                self._unless_cut_off()
+                self._unless_gone(pause)
                 if self.cancelled and not self.undoing:
                     raise Cancelled from None
             task.cancel()
             raise
         finally:
             self._tasks.discard(task)
+            self._pauses.discard(task)
 
-    def _unless_cut_off(self) -> None:
-        if self._cut:
+    def _unless_gone(self, pause: bool) -> None:
+        if self._cut or (pause and self._leaving):
             raise HandedOver
 
     def _unless_down(self, service: str) -> None:

@@ -101,6 +101,21 @@ async def test_a_step_that_outlasts_the_deadline_is_cut_off_and_executed_by_anot
     ]
 
 
+async def test_a_pause_between_two_attempts_keeps_no_worker_from_ending(site: Site, tmp_path: Path) -> None:
+    log = tmp_path / "effects"
+    run, _ = await site.platform.runs.submit(site.admin, RunRequest("sample-patient", {"log": str(log)}))
+    for attempts in (1, 2):
+
+        async def failed(attempts: int = attempts) -> bool | None:
+            states = [step.state for step in await site.platform.runs.steps(site.admin, run.run_id)]
+            return states == ["failed"] * attempts or None
+
+        async with asyncio.timeout(workers.DEADLINE_S), working(site, drain_s=36_000):
+            await site.until(failed)
+        assert (await site.platform.runs.get(site.admin, run.run_id)).state is RunState.QUEUED
+    assert log.read_text().split() == [f"{run.run_id}/1"] * 2
+
+
 async def told(site: Site, run: RunView) -> list[tuple[str, int, str, Any]]:
     """Name, attempt, state and error of what it did."""
     steps = await site.platform.runs.steps(site.admin, run.run_id)
