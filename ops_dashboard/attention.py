@@ -37,8 +37,8 @@ TOLD = 8
 
 _WHY: dict[Cause, Callable[[TenantPulse], str]] = {
     Cause.CAP: lambda tenant: (
-        "a cap of one workflow or user in its policy holds all that it has queued"
-        if tenant.blocked
+        "a cap of one workflow or user in its policy holds it"
+        if tenant.running < tenant.cap
         else f"it is at its cap of {count(tenant.cap)}; a higher cap or burst slots act at once"
     ),
     Cause.PAUSED: lambda _: "an operator paused it; resume it in Tenants",

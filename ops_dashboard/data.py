@@ -134,8 +134,9 @@ async def pulse(db: Database, ctx: TenantContext, now: datetime) -> Pulse:
 def _tenant(row: Row, live_slots: int, codes: frozenset[str] | None) -> TenantPulse:
     plain = dict(row)
     lanes = {Lane(int(lane)).name.lower(): count for lane, count in sorted(plain.pop("lanes").items())}
-    cause = queued_cause(row["paused"], row["running"], row["cap"], live_slots, blocked=row["blocked"])
-    return TenantPulse(**plain, lanes=lanes, standstill=Standstill(cause, codes))
+    full = frozenset(plain.pop("full_workflows"))
+    cause = queued_cause(row["paused"], row["running"], row["cap"], live_slots, blocked=plain.pop("blocked"))
+    return TenantPulse(**plain, lanes=lanes, standstill=Standstill(cause, codes, full))
 
 
 def _worker(row: Row, now: datetime) -> WorkerPulse:

@@ -29,7 +29,6 @@ class TenantPulse:
     weight: float
     paused: bool
     draining: bool
-    blocked: bool
     burst_slots: int
     burst_credit_s: float
     debt_s: float

@@ -122,6 +122,5 @@ class Entry:
     async def standstill_at(self, tx: Transaction, place: store.QueueRow) -> Standstill:
         """Why the queued runs of a tenant that stands there have not started."""
         live = await self._queue.live_in(tx)
-        return Standstill(
-            queued_cause(place.paused, place.running, place.cap, live.slots, blocked=place.blocked), live.codes
-        )
+        cause = queued_cause(place.paused, place.running, place.cap, live.slots, blocked=place.blocked)
+        return Standstill(cause, live.codes, place.full)

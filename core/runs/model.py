@@ -70,16 +70,18 @@ class Cause(StrEnum):
 class Standstill:
     """Why the queued runs of a tenant have not started yet: ``cause``, unless no worker that lives has their code.
 
-    ``codes``: the code that workers have; None: one of them executes whatever there is.
+    ``codes``: the code that workers have; None: one of them executes whatever there is. ``full``: workflows that are at
+    a cap of their own in the tenant.
     """
 
     cause: Cause
     codes: frozenset[str] | None = None
+    full: frozenset[str] = frozenset()
 
     def of(self, workflow: str, version: str) -> Cause:
         """Why a run of this version has not started."""
         if self.codes is None or code_of(workflow, version) in self.codes:
-            return self.cause
+            return Cause.CAP if self.cause is Cause.SHARE and workflow in self.full else self.cause
         return self.cause if self.cause in (Cause.PAUSED, Cause.NO_WORKER) else Cause.NO_CODE
 
 

@@ -44,11 +44,15 @@ select idempotency_key, version from runs where tenant_id = app.tenant() and ide
 -- name: admitted
 -- Count runs admitted on a local day; the row serialises submissions, so the quota is exact. And how the tenant stands in
 -- the queue then; what enters it is looked at anew, whatever blocked what was there.
-select admitted, queued, running, cap, paused, draining, false as blocked from app.run_admitted($1, $2);
+select admitted, queued, running, cap, paused, draining, false as blocked,
+       array(select w.workflow from queue_workflows w where w.tenant_id = app.tenant() and w.running >= w.cap) as full
+from app.run_admitted($1, $2);
 
 -- name: queue_row
 -- How the tenant stands in the queue: why its queued runs wait follows from it.
-select queued, running, cap, paused, draining, blocked from queue_tenants where tenant_id = app.tenant();
+select queued, running, cap, paused, draining, blocked,
+       array(select w.workflow from queue_workflows w where w.tenant_id = app.tenant() and w.running >= w.cap) as full
+from queue_tenants where tenant_id = app.tenant();
 
 -- name: open_runs
 -- Runs of the tenant that have not ended, counted up to $1.

@@ -28,7 +28,10 @@ SQL = load_queries(__file__)
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """The tenant's place in the fair queue. ``blocked``: all that is queued is at a cap of its user or workflow."""
+    """The tenant's place in the fair queue. ``blocked``: all that is queued is at a cap of its user or workflow.
+
+    ``full``: workflows that are at a cap of their own.
+    """
 
     queued: int
     running: int
@@ -36,9 +39,10 @@ class QueueRow:
     paused: bool
     draining: bool
     blocked: bool
+    full: frozenset[str]
 
 
-_NO_QUEUE = QueueRow(0, 0, 0, False, False, False)
+_NO_QUEUE = QueueRow(0, 0, 0, False, False, False, frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,15 @@ async def queue_row(tx: Transaction) -> QueueRow:
 def _queue_row(row: Row) -> QueueRow:
     if row["queued"] is None:
         return _NO_QUEUE
-    return QueueRow(row["queued"], row["running"], row["cap"], row["paused"], row["draining"], row["blocked"])
+    return QueueRow(
+        row["queued"],
+        row["running"],
+        row["cap"],
+        row["paused"],
+        row["draining"],
+        row["blocked"],
+        frozenset(row["full"]),
+    )
 
 
 def _view(row: Row, standstill: Standstill) -> RunView:

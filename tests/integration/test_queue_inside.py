@@ -16,6 +16,7 @@ from core.queue.model import Claim
 from core.runs.model import Cause, Lane, RunView
 from core.settings import Settings
 from core.tenancy import Policy, TenantContext
+from ops_dashboard import data
 from tests.fixtures.work import Work, work_in
 
 
@@ -224,9 +225,11 @@ async def test_clocks_that_differ_count_no_second_twice(work: Work, owner_dsn: s
     assert tenant["capped_s"] == tenant["debt_s"] == 5.5
 
 
-@pytest.mark.parametrize("caps", [{"user_cap": 1}, {"workflow_caps": {"loan-approval": 1}}])
+@pytest.mark.parametrize(
+    ("caps", "before"), [({"user_cap": 1}, Cause.SHARE), ({"workflow_caps": {"loan-approval": 1}}, Cause.CAP)]
+)
 async def test_a_cap_inside_the_tenant_is_told_as_the_cause_while_it_holds_all_that_is_queued(
-    work: Work, owner_dsn: str, caps: dict[str, Any]
+    work: Work, owner_dsn: str, caps: dict[str, Any], before: Cause
 ) -> None:
     ctx = of(await work.tenant("bank", Policy(concurrency_cap=50, **caps)), "usr_a")
     await work.queue.heartbeat(WorkerId("w"), 9)
@@ -235,7 +238,7 @@ async def test_a_cap_inside_the_tenant_is_told_as_the_cause_while_it_holds_all_t
     work.clock.advance(1)
     second, third = await work.submit(ctx, 2)
     work.clock.advance(2)  # nobody has looked: the slots may be those of others
-    assert (await work.runs.get(ctx, second.run_id)).cause is Cause.SHARE
+    assert (await work.runs.get(ctx, second.run_id)).cause is before
     assert await work.claim("w", 9) == []
     work.clock.advance(4)
     (fourth,) = await work.submit(ctx, 1)
@@ -249,6 +252,19 @@ async def test_a_cap_inside_the_tenant_is_told_as_the_cause_while_it_holds_all_t
     assert claim.run_id == second.run_id
     await work.finish(claim)
     assert await waited(owner_dsn, second) == {"capped_s": 12, "share_s": 2}
+
+
+async def test_a_run_of_a_workflow_at_its_cap_says_so_while_others_of_its_tenant_go_on(work: Work) -> None:
+    ctx = await work.tenant("bank", Policy(concurrency_cap=50, workflow_caps={"slow": 0}))
+    await work.queue.heartbeat(WorkerId("w"), 9)
+    (slow,) = await work.submit(ctx, 1, "slow")
+    (quick, *_) = await work.submit(ctx, 20, "quick")
+    assert (slow.cause, quick.cause) == (Cause.CAP, Cause.SHARE)
+    assert await work.claim("w", 1) != []
+    last = (await work.runs.list(ctx, state="queued", workflow="quick", limit=1))[0][0]
+    assert ((await work.runs.get(ctx, slow.run_id)).cause, last.cause) == (Cause.CAP, Cause.SHARE)
+    seen = await data.pulse(work.db, await work.operator(), work.clock.now())
+    assert [seen.queued_cause("bank", name, "1") for name in ("slow", "quick")] == [Cause.CAP, Cause.SHARE]
 
 
 async def test_a_tenant_that_somebody_writes_about_holds_up_no_claim_of_others(work: Work) -> None:

@@ -67,15 +67,17 @@ $$;
 -- Now, per tenant: queue (by lane, too) and its limit, slots, burst, waits by cause, quota, budget of the month, reviews.
 create function app.pulse(p_now timestamptz)
 returns table (tenant_id text, name text, tier text, queued integer, queue_depth integer, running integer, cap integer,
-               weight double precision, paused boolean, draining boolean, blocked boolean, burst_slots integer,
-               burst_credit_s double precision, debt_s double precision, lanes jsonb, codes jsonb,
+               weight double precision, paused boolean, draining boolean, blocked boolean, full_workflows text[],
+               burst_slots integer, burst_credit_s double precision, debt_s double precision, lanes jsonb, codes jsonb,
                oldest_queued_at timestamptz, waiting jsonb, runs_today integer, daily_runs integer,
                month_limit_microusd bigint, month_reserved_microusd bigint, month_spent_microusd bigint,
                reviews_open integer, reviews_overdue integer, review_next_due timestamptz)
 language sql stable as $$
     select t.tenant_id, t.name, p.document ->> 'tier', coalesce(q.queued, 0), (p.document ->> 'queue_depth')::integer,
            coalesce(q.running, 0), coalesce(q.cap, 0), coalesce(q.weight, 1), coalesce(q.paused, false),
-           coalesce(q.draining, false), coalesce(q.blocked, false), coalesce(q.burst_slots, 0), coalesce(q.burst_credit_s, 0),
+           coalesce(q.draining, false), coalesce(q.blocked, false),
+           array(select w.workflow from queue_workflows w where w.tenant_id = t.tenant_id and w.running >= w.cap),
+           coalesce(q.burst_slots, 0), coalesce(q.burst_credit_s, 0),
            coalesce(greatest(0, q.debt_s + least(q.running - q.cap, q.lent) * greatest(0, extract(epoch from p_now - q.clock_at))), 0),
            coalesce(l.lanes, '{}'), coalesce(k.codes, '{}'), oldest.queued_at, coalesce(w.waiting, '{}'),
            coalesce(d.runs, 0), (p.document ->> 'daily_runs')::integer, (p.document ->> 'budget_month_microusd')::bigint,
@@ -259,8 +261,8 @@ $$;
 
 create function app.op_pulse(p_now timestamptz)
 returns table (tenant_id text, name text, tier text, queued integer, queue_depth integer, running integer, cap integer,
-               weight double precision, paused boolean, draining boolean, blocked boolean, burst_slots integer,
-               burst_credit_s double precision, debt_s double precision, lanes jsonb, codes jsonb,
+               weight double precision, paused boolean, draining boolean, blocked boolean, full_workflows text[],
+               burst_slots integer, burst_credit_s double precision, debt_s double precision, lanes jsonb, codes jsonb,
                oldest_queued_at timestamptz, waiting jsonb, runs_today integer, daily_runs integer,
                month_limit_microusd bigint, month_reserved_microusd bigint, month_spent_microusd bigint,
                reviews_open integer, reviews_overdue integer, review_next_due timestamptz)

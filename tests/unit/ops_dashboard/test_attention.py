@@ -25,7 +25,6 @@ CALM = TenantPulse(
     weight=1.0,
     paused=False,
     draining=False,
-    blocked=False,
     burst_slots=0,
     burst_credit_s=0.0,
     debt_s=0.0,
@@ -95,9 +94,10 @@ def test_who_is_served_is_not_hit() -> None:
 
 
 def test_a_slow_queue_is_told_with_its_cause_and_what_helps() -> None:
-    assert told(queued(CALM, 3, Cause.CAP)) == (
+    assert told(replace(queued(CALM, 3, Cause.CAP), running=10)) == (
         "a run has been queued for 5 min – it is at its cap of 10; a higher cap or burst slots act at once"
     )
+    assert "a cap of one workflow or user in its policy holds it" in told(queued(CALM, 3, Cause.CAP))
     assert "an operator paused it" in told(queued(CALM, 3, Cause.PAUSED))
     assert "no worker is alive" in told(queued(CALM, 3, Cause.NO_WORKER))
     assert "no live worker has its version" in told(queued(CALM, 3, Cause.NO_CODE))
