@@ -21,7 +21,6 @@ from typing import Any
 
 from core.clock import Clock
 from core.db.pool import Database, Transaction
-from core.errors import QuotaExceeded
 from core.queue.model import Topic
 from core.queue.service import QueueService
 from core.redis.bus import Bus
@@ -70,8 +69,7 @@ class RunExecution(Recorded):
         """Open an attempt and reserve its estimate; the attempt's number. ``undo``: once done, it can be undone.
 
         What earlier attempts reserved and never settled is given back first. Raises ``BudgetExceeded``, but not for an
-        undo (its number is below zero), ``QuotaExceeded`` beyond the policy's steps per run, ``Cancelled``, ``Paused``
-        and ``Lost``; nothing is written then.
+        undo (its number is below zero), ``Cancelled``, ``Paused`` and ``Lost``; nothing is written then.
         """
         opened = self._db.tenant_transaction if estimate_microusd else self._db.tenant_statement
         async with opened(on.ctx) as tx:
@@ -104,9 +102,6 @@ class RunExecution(Recorded):
         self, tx: Transaction, on: Executing, step: int, name: str, kind: str, *, undo: bool = False
     ) -> int:
         """Open an attempt in the caller's transaction. Raises what ``begin_step`` does, but for money."""
-        limit = on.ctx.policy.max_steps
-        if step > limit:
-            raise QuotaExceeded(f"A run has at most {limit} steps.", quota="max_steps", limit=limit)
         stands, attempt = await store.begin_step(tx, on.held, step, name, kind, self._clock.now(), undo=undo)
         if stands is not Standing.GOES_ON:
             raise _STOPPED_BY[stands]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -26,7 +26,7 @@ from typing import Any, NoReturn, TypeVar
 import stamina
 from pydantic import TypeAdapter
 
-from core.errors import BudgetExceeded, EndpointDown, Unavailable
+from core.errors import BudgetExceeded, EndpointDown, QuotaExceeded, Unavailable
 from core.runs.execution import Cancelled, Executing, Wait
 from core.runs.model import Began, Cause
 from core.usage.ladder import Rung
@@ -99,6 +99,15 @@ class Performer:
         self._leaving = self._cut = False
         self._tasks: set[asyncio.Future[Any]] = set()
         self._pauses: set[asyncio.Future[Any]] = set()
+        self._counted = 0
+        self._beyond: set[int] = set()
+
+    def count(self, number: int) -> int:
+        """Count a step of the workflow, by whatever number; beyond the policy's ``max_steps`` it will fail."""
+        self._counted += 1
+        if self._counted > self.on.ctx.policy.max_steps:
+            self._beyond.add(number)
+        return number
 
     def cancel(self) -> None:
         """Stop what is awaited now, and perform nothing more, but for undos."""
@@ -171,9 +180,16 @@ class Performer:
             raise step_failed(name, ended.error)
         return ended
 
-    async def or_for_good(self, number: int, name: str, kind: str, attempts: Awaitable[Result]) -> Result:
-        """What comes of the attempts; an error of theirs is recorded as the step's end and raised as ``StepFailed``."""
+    async def or_for_good(self, number: int, name: str, kind: str, attempts: Coroutine[Any, Any, Result]) -> Result:
+        """What comes of the attempts; an error of theirs is recorded as the step's end and raised as ``StepFailed``.
+
+        So is that there is one step too many: nothing is attempted then.
+        """
         try:
+            if number in self._beyond:
+                attempts.close()
+                limit = self.on.ctx.policy.max_steps
+                raise QuotaExceeded(f"A run has at most {limit} steps.", quota="max_steps", limit=limit)
             return await attempts
         except Exception as error:
             what = describe(error)

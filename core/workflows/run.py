@@ -332,7 +332,7 @@ class Run:
     # Inside ---------------------------------------------------------------------------------------------
 
     def _next(self) -> int:
-        return self._own().take()
+        return self.performer.count(self._own().take())
 
     def _own(self) -> Numbers:
         """The numbers of the branch in which this is called."""

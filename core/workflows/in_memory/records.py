@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.clock import FakeClock
-from core.errors import QuotaExceeded
 from core.runs.execution import NO_TRY, Cancelled, Executing, Lost, Wait, ledger_key
 from core.runs.model import Said, StepView
 from core.workflows.in_memory.money import MoneyInMemory
@@ -79,12 +78,9 @@ class RecordsInMemory:
     async def begin_step(
         self, on: Executing, step: int, name: str, kind: str, estimate_microusd: int = 0, *, undo: bool = False
     ) -> int:
-        """Open an attempt and reserve its estimate. Raises ``Cancelled``, ``QuotaExceeded`` and ``BudgetExceeded``."""
+        """Open an attempt and reserve its estimate. Raises ``Cancelled`` and ``BudgetExceeded``."""
         if step > 0 and self.of(on.run_id).cancel_requested:
             raise Cancelled
-        limit = on.ctx.policy.max_steps
-        if step > limit:
-            raise QuotaExceeded(f"A run has at most {limit} steps.", quota="max_steps", limit=limit)
         newest = self.of(on.run_id).newest(step)
         attempt = 1 if newest is None else newest.attempt + 1
         if estimate_microusd:

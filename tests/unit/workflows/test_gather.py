@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from core.runs.model import RunState
+from core.tenancy import Policy
 from core.workflows import Run, Step, StepFailed, workflow
 from core.workflows.testing import in_memory
 
@@ -86,7 +88,6 @@ async def outcome(whole: Part) -> list[Any]:
     return told
 
 
-@pytest.mark.asyncio
 async def test_a_branch_that_is_overtaken_gets_its_own_results() -> None:
     whole = Part(name="w", parts=[Part(name="slow", pauses=[60, 1]), Part(name="quick", pauses=[10, 10, 1])])
     assert await outcome(whole) == [[["slow0", "slow1"], ["quick0", "quick1", "quick2"]], "w-1"]
@@ -108,9 +109,24 @@ async def marked(run: Run, part: Part) -> bool:
     return bool(taken)
 
 
-@pytest.mark.asyncio
 async def test_a_marker_in_a_branch_is_refused() -> None:
     async with in_memory(marked) as run_of:
         run = await run_of(Part(name="x"))
     assert run.error is not None
     assert "before run.gather" in run.error["message"]
+
+
+def unequal(branches: int, steps: int) -> Part:
+    """Branches of which the first alone has several steps, and each step a sleep before it."""
+    parts = [Part(name=str(number), pauses=[1] * (1 if number else steps)) for number in range(branches)]
+    return Part(name="whole", parts=parts)
+
+
+@pytest.mark.parametrize(("allowed", "state"), [(2 * (6 + 4) + 1, RunState.SUCCEEDED), (2 * (6 + 4), RunState.FAILED)])
+async def test_steps_are_counted_and_not_the_numbers_that_stay_free(allowed: int, state: RunState) -> None:
+    async with in_memory(branches, policy=Policy(max_steps=allowed)) as run_of:
+        run = await run_of(unequal(branches=5, steps=6))
+    assert run.state is state
+    if state is RunState.FAILED:
+        assert run.error is not None
+        assert run.error["details"]["cause"] == "quota_exceeded"
