@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from core.clock import FakeClock
-from core.errors import BudgetExceeded, Draining, Overloaded, QuotaExceeded
+from core.errors import BudgetExceeded, Draining, IdempotencyConflict, Overloaded, QuotaExceeded
 from core.runs.execution import Wait
-from core.runs.model import Cause, Lane
+from core.runs.model import Cause, Lane, RunRequest
 from core.settings import Settings
 from core.tenancy import Policy, Role, TenantContext
 from tests.fixtures.work import Work, work_in
@@ -166,6 +167,22 @@ async def test_a_batch_counts_as_its_lowest_lane(work: Work) -> None:
     with pytest.raises(Overloaded, match="lane background"):
         await work.submit(noisy, 2, lane=Lane.BACKGROUND)
     assert await held(work, noisy) == 800
+
+
+async def test_a_key_is_its_tenants_own_and_is_answered_also_when_nothing_new_is_taken(work: Work) -> None:
+    bank, shop = await work.tenant("bank", Policy(daily_runs=1)), await work.tenant("shop")
+    request = RunRequest("loan-approval", {"row": 1}, idempotency_key="key")
+    first, created = await work.runs.submit(bank, request)
+    other, too = await work.runs.submit(shop, request)
+    assert (created, too, first.run_id == other.run_id) == (True, True, False)
+    with pytest.raises(QuotaExceeded):
+        await work.submit(bank, 1)
+    await work.tenants.drain(await work.operator(), bank.tenant_id, True)
+    work.clock.advance(40 * 86_400)
+    again, created = await work.runs.submit(bank, request)
+    assert (again.run_id, created) == (first.run_id, False)
+    with pytest.raises(IdempotencyConflict):
+        await work.runs.submit(bank, replace(request, input={"row": 2}))
 
 
 async def test_a_drained_tenant_takes_nothing_new_while_what_is_queued_goes_on(work: Work) -> None:
