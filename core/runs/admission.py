@@ -17,7 +17,7 @@ least a second and at most a quarter of an hour, which is also said when nothing
 a quota ever lets in are refused for good (422): no time to wait would be true.
 
 How many runs execute at once is no reason to refuse: beyond its cap a tenant's runs queue inside the tenant. The steps
-of a run and its duration are limited while it executes (``core.runs.execution``, ``core.runs.duration``).
+of a run and its duration are limited while it executes (``core.workflows.performing``, ``core.runs.duration``).
 """
 
 from __future__ import annotations

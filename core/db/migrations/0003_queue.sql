@@ -21,7 +21,8 @@
 --     one free or about to be. A claim that is put off says when to make it again: after 128 ms at most.
 --   Burst: when nobody is eligible and slots beyond the headroom are free, a tenant may exceed its cap by burst_slots.
 --     Its debt grows by one for each second and lent slot over the cap, and shrinks by one for each second and slot
---     under it; there is no burst at a debt of burst_credit_s. A cap lowered under what runs makes no debt. Burst slots are marked, and charged like any other.
+--     under it; there is no burst at a debt of burst_credit_s. A cap lowered under what runs makes no debt. Burst slots
+--     are marked, and charged like any other.
 -- Inside a tenant: lane, then user. A flow is what one user queued in one lane of one workflow; fresh = false holds
 --   the runs that were parked or recovered, which go first. Lanes are strict, and in a lane the user goes next who has
 --   the least virtual time (the same queuing, unweighted). But every tenth claim of a tenant takes its oldest run,
@@ -191,16 +192,16 @@ create table code_gaps (
     primary key (code, back_at)
 );
 
--- Seconds between a claim and the next that is open to everybody; null where slots come back so seldom that the headroom is kept
--- instead. p_mean_s: what claims charged of late; p_slots: all that there are. core/queue/pace.py says the same; where
--- the numbers are from: core/decisions/0013.
+-- Seconds between a claim and the next that is open to everybody; null where slots come back so seldom that the
+-- headroom is kept instead. p_mean_s: what claims charged of late; p_slots: all that there are. core/queue/pace.py says
+-- the same; where the numbers are from: core/decisions/0013.
 create function app.spacing_s(p_mean_s double precision, p_slots integer) returns double precision
 language sql immutable as $$
     select case when p_mean_s <= least(0.7, 0.035 * p_slots::double precision) then 0.9 * p_mean_s / p_slots end
 $$;
 
--- Until when open claims are spaced out after one more claim, of whomever; never by more than 128 ms, nor where they are
--- not.
+-- Until when open claims are spaced out after one more claim, of whomever; never by more than 128 ms, nor where they
+-- are not.
 create function app.paced_until(p_until timestamptz, p_space_s double precision, p_now timestamptz) returns timestamptz
 language sql stable as $$
     select case when p_space_s is null then p_until

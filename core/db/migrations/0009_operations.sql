@@ -78,7 +78,8 @@ language sql stable as $$
            coalesce(q.draining, false), coalesce(q.blocked, false),
            array(select w.workflow from queue_workflows w where w.tenant_id = t.tenant_id and w.running >= w.cap),
            coalesce(q.burst_slots, 0), coalesce(q.burst_credit_s, 0),
-           coalesce(greatest(0, q.debt_s + least(q.running - q.cap, q.lent) * greatest(0, extract(epoch from p_now - q.clock_at))), 0),
+           coalesce(greatest(0, q.debt_s + least(q.running - q.cap, q.lent)
+                                           * greatest(0, extract(epoch from p_now - q.clock_at))), 0),
            coalesce(l.lanes, '{}'), coalesce(k.codes, '{}'), oldest.queued_at, coalesce(w.waiting, '{}'),
            coalesce(d.runs, 0), (p.document ->> 'daily_runs')::integer, (p.document ->> 'budget_month_microusd')::bigint,
            coalesce(b.reserved_microusd, 0), coalesce(b.spent_microusd, 0), v.open, v.overdue, v.next_due

@@ -307,7 +307,8 @@ select app.control('app.queue_flows_purge(integer)');
 
 -- Where what the queue decides by differs from what is there: nothing, ever. For tests, chaos runs and doctors.
 create function app.queue_faults() returns table (place text, fault text) language sql stable as $$
-    select q.tenant_id, 'tenant: ' || q.queued || ' queued, ' || q.running || ' running, ' || q.lent || ' lent' from queue_tenants q
+    select q.tenant_id, 'tenant: ' || q.queued || ' queued, ' || q.running || ' running, ' || q.lent || ' lent'
+    from queue_tenants q
     where app.outside()
       and (q.queued <> (select count(*) from queue_entries e where e.tenant_id = q.tenant_id)
         or q.running <> (select count(*) from slots s where s.tenant_id = q.tenant_id)
