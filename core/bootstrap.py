@@ -108,7 +108,7 @@ async def open_platform(settings: Settings, *, process: str, clock: Clock | None
         usage = UsageService(db, clock)
         tenants = TenantService(db, bus, audit, clock, region=settings.region, region_urls=settings.region_urls)
         stack.push_async_callback(tenants.refusals.settled)
-        queue = QueueService(db, bus, clock)
+        queue = QueueService(db, bus, clock, headroom=settings.queue_headroom)
         execution = RunExecution(db, bus, queue, usage, clock)
         versions = VersionService(db, queue, audit, workflows, clock)
         entry = Entry(db, queue, usage, workflows, versions, clock, settings.queue_limit)

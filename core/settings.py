@@ -124,6 +124,12 @@ class Settings(BaseSettings):
         description="Runs queued on the whole platform beyond which urgent ones are refused; normal ones are at 85 % "
         "of it, background ones at 70 %.",
     )
+    queue_headroom: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Share of all slots, at least one, kept for quiet tenants; the same for every process.",
+    )
     workflow_modules: tuple[str, ...] = Field(
         (), description="Modules that register workflows, besides entry point bailiwick.workflows (JSON list)."
     )

@@ -18,7 +18,7 @@ from core.db.pool import Database, Row, Transaction
 from core.db.queries import Query, load_queries
 from core.ids import RunId
 from core.queue.estimate import StartsIn
-from core.queue.model import ALIVE, ALIVE_IDLE
+from core.queue.model import ALIVE, ALIVE_IDLE, HEADROOM
 from core.queue.service import QueueService
 from core.runs.history import History, history
 from core.runs.model import Lane, Standstill, queued_cause
@@ -113,7 +113,7 @@ def _query(ctx: TenantContext, name: str) -> Query:
     return SQL[f"op_{name}"]
 
 
-async def pulse(db: Database, ctx: TenantContext, now: datetime) -> Pulse:
+async def pulse(db: Database, ctx: TenantContext, now: datetime, headroom: float = HEADROOM) -> Pulse:
     """What stands now in the tenants that this context sees."""
     async with db.tenant_transaction(ctx) as tx:
         rows = await tx.fetch(_query(ctx, "pulse"), now)
@@ -128,6 +128,7 @@ async def pulse(db: Database, ctx: TenantContext, now: datetime) -> Pulse:
         live_slots=live_slots,
         platform_cap=platform_cap,
         workers=tuple(_worker(row, now) for row in workers),
+        headroom_share=headroom,
     )
 
 

@@ -98,13 +98,17 @@ class WorkerPulse:
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What stands now. ``platform_cap``: slots that may be held at once, None: no cap, or not ours to see."""
+    """What stands now. ``platform_cap``: slots that may be held at once, None: no cap, or not ours to see.
+
+    ``headroom_share``: of all slots, those kept for quiet tenants.
+    """
 
     at: datetime
     tenants: tuple[TenantPulse, ...]
     live_slots: int
     platform_cap: int | None
     workers: tuple[WorkerPulse, ...]
+    headroom_share: float = HEADROOM
 
     @property
     def slots(self) -> int:
@@ -119,4 +123,4 @@ class Pulse:
     @property
     def headroom(self) -> int:
         """Of those, the last ones are for tenants with nothing running."""
-        return reserved_slots(self.slots, HEADROOM)
+        return reserved_slots(self.slots, self.headroom_share)

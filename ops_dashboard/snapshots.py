@@ -27,7 +27,10 @@ from ops_dashboard.spans import HOUR, Span
 def pulse(who: Viewer) -> Pulse:
     """What stands now, about two seconds old."""
     platform = bridge().platform
-    return _pulses().look(who.ctx.tenant_id, lambda: data.pulse(platform.db, who.ctx, platform.clock.now()), _counting)
+    share = platform.settings.queue_headroom
+    return _pulses().look(
+        who.ctx.tenant_id, lambda: data.pulse(platform.db, who.ctx, platform.clock.now(), share), _counting
+    )
 
 
 def window(who: Viewer, span: Span) -> Window:

@@ -11,7 +11,8 @@ from typing import Any
 from core.ids import RunId, TenantId, UserId
 
 HEADROOM = 0.05
-"""Share of all slots, at least one, kept for quiet tenants; core/db/migrations/0003_queue.sql says who is one."""
+"""Share of all slots, at least one, kept for quiet tenants, unless ``queue_headroom`` is set; who is one is told in
+core/db/migrations/0003_queue.sql."""
 
 
 HEARTBEAT_S = 2.0

@@ -36,7 +36,8 @@ RATE_OVER = timedelta(minutes=1)
 class QueueService:
     """Claim, release, wake, recover: each one transaction, each safe to repeat."""
 
-    def __init__(self, db: Database, bus: Bus, clock: Clock) -> None:
+    def __init__(self, db: Database, bus: Bus, clock: Clock, *, headroom: float = HEADROOM) -> None:
+        self._headroom = headroom
         self._db = db
         self._bus = bus
         self._clock = clock
@@ -50,7 +51,7 @@ class QueueService:
     async def claim(self, worker_id: WorkerId, limit: int) -> Claims:
         """Up to ``limit`` runs that this worker must now execute, such as it has the code of; when to claim again."""
         async with self._db.control_statement() as tx:
-            claims, others_wanted = await store.claim(tx, worker_id, limit, HEADROOM, self._clock.now())
+            claims, others_wanted = await store.claim(tx, worker_id, limit, self._headroom, self._clock.now())
         if others_wanted:
             await self.signal_workers()
         return claims
@@ -245,7 +246,7 @@ class QueueService:
         codes = (await self.live_in(tx)).codes
         if codes is not None and place.code not in codes:
             return None
-        slots = await store.shared_slots(tx, now - ALIVE, now - ALIVE_IDLE, HEADROOM)
+        slots = await store.shared_slots(tx, now - ALIVE, now - ALIVE_IDLE, self._headroom)
         known = self._level
         if known is None or known[1] != slots or not timedelta(0) <= now - known[0] < _DEPTH_TTL:
             known = self._level = (now, slots, await store.fair_level(tx, slots))

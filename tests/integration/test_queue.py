@@ -14,6 +14,7 @@ from core.clock import FakeClock
 from core.ids import TenantId, WorkerId
 from core.queue import store
 from core.queue.model import DEAD_AFTER_S, HEADROOM, Claim, Held
+from core.queue.service import QueueService
 from core.runs.execution import Wait
 from core.runs.model import Cause, Lane, RunState
 from core.settings import Settings
@@ -98,6 +99,20 @@ async def test_headroom_keeps_a_slot_for_a_quiet_tenant(work: Work) -> None:
     await work.submit(quiet, 2)
     claims = await work.claim("w", 20, slots=20)
     assert [claim.tenant_id for claim in claims] == ["quiet"]
+
+
+async def test_a_declared_headroom_keeps_as_many_slots(work: Work) -> None:
+    half = QueueService(work.db, work.bus, work.clock, headroom=0.5)
+    noisy, quiet = await work.tenant("noisy", Policy(concurrency_cap=1000)), await work.tenant("quiet")
+    await work.submit(noisy, 100)
+    await half.heartbeat(WorkerId("w"), 20)
+    assert len(await half.claim(WorkerId("w"), 20)) == 10
+    await work.submit(quiet, 2)
+    assert {claim.tenant_id for claim in await half.claim(WorkerId("w"), 20)} == {"quiet"}
+
+
+def test_the_headroom_of_simulations_is_that_of_an_installation_that_declares_none() -> None:
+    assert Settings.model_fields["queue_headroom"].default == HEADROOM
 
 
 async def test_lanes_order_runs_inside_a_tenant_only(work: Work) -> None:
