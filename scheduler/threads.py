@@ -46,12 +46,12 @@ def ending_without_threads() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if _blocked():
+        if blocked := _blocked():
             sys.excepthook(*sys.exc_info())
-            _end(1)
+            _end(1, blocked)
         raise
-    if _blocked():
-        _end(0)
+    if blocked := _blocked():
+        _end(0, blocked)
 
 
 def _blocked() -> int:
@@ -62,8 +62,8 @@ def _blocked() -> int:
     return sum(one.is_alive() for one in ours)
 
 
-def _end(code: int) -> None:
-    log.warning("worker.threads_left", threads=_blocked())
+def _end(code: int, blocked: int) -> None:
+    log.warning("worker.threads_left", threads=blocked)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

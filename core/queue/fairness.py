@@ -54,9 +54,9 @@ import math
 from collections.abc import Collection, Sequence
 
 from core.queue.gaps import Gaps
-from core.queue.model import DEAD_AFTER_S, reserved_slots
+from core.queue.model import reserved_slots
 from core.queue.pace import Pace
-from core.queue.rows import Entry, Flow, Order, Reach, Run, Slot, Start, Tenant, Terms, User, Worker
+from core.queue.rows import APART_US, Entry, Flow, Order, Reach, Run, Slot, Start, Tenant, Terms, User, Worker
 
 OLDEST_TURN = 10
 """Every so many claims of a tenant its oldest open run is taken."""
@@ -65,7 +65,6 @@ FIRST_ESTIMATE_S = 1.0
 """What the first run of a workflow is charged in advance."""
 
 _ALIVE_US = 60_000_000
-_DEAD_US = round(DEAD_AFTER_S * 1e6)
 _RESUMED = 10**18
 
 
@@ -232,7 +231,7 @@ class FairQueue:
             gone_us = max(self.workers.pop(one).heard_us for one in dead)
             self.gaps.follow(self.workers.values(), gone_us, now)
         for worker in self.workers.values():
-            if worker.heard_us > now + _DEAD_US:  # the clock has gone back: silence counts from now on
+            if worker.heard_us > now + APART_US:  # the clock has gone back: silence counts from now on
                 worker.heard_us = now
         return [run_id for _, run_id, _ in lost]
 

@@ -9,9 +9,9 @@ import heapq
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from core.queue.model import code_of
+from core.queue.model import DEAD_AFTER_S, code_of
 
-_APART_US = 8_000_000
+APART_US = round(DEAD_AFTER_S * 1e6)
 """By less than that clocks differ; one that is further behind has been set back."""
 
 
@@ -164,7 +164,7 @@ class Tenant:
     def settle(self, now: int) -> None:
         """Bring debt and clocks up to now, before ``running``, the cap or the pause changes."""
         counts = self.paused or self.blocked or self.running >= self.terms.cap or self.debt_s > 0
-        if counts and self.clock_us - _APART_US < now < self.clock_us:
+        if counts and self.clock_us - APART_US < now < self.clock_us:
             return  # machines differ a little, and who waits for a lock comes late: no second is counted twice
         passed_s = max(0, now - self.clock_us) / 1e6
         self.debt_s = max(0.0, self.debt_s + min(self.running - self.terms.cap, self.lent) * passed_s)

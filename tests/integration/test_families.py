@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from core.clock import FakeClock
-from core.errors import Forbidden
 from core.ids import RunId
 from core.runs.children import ChildRuns, Look, Spawning
 from core.runs.execution import Executing, Lost, Paused, Wait
 from core.runs.family import Family
 from core.runs.model import Cause, RunRequest, RunState
 from core.settings import Settings
-from core.tenancy import ROLE_SCOPES, Policy, Role, TenantContext
+from core.tenancy import Policy, TenantContext
+from tests.fixtures.deciders import deciders_in
 from tests.fixtures.work import Work, work_in
 
 POLICY = Policy(concurrency_cap=200, queue_depth=1_000)
@@ -246,13 +246,12 @@ async def test_a_window_goes_on_where_it_was_after_a_takeover_a_pause_and_a_fail
     assert await work.queue.faults() == []
 
 
+@pytest.mark.usefixtures("ctx")
 async def test_whoever_submitted_a_run_by_key_decides_about_none_of_its_descendants(
-    work: Work, ctx: TenantContext, children: ChildRuns
+    work: Work, children: ChildRuns
 ) -> None:
-    logins = [await work.people.login(f"{name}@bank.example", "bank", Role.ADMIN) for name in ("ada", "ravi")]
-    ada, ravi = [identity.ctx for _, identity in logins]
-    key = await work.tenants.identify_key(await work.tenants.issue_key(ada, "robot", tuple(ROLE_SCOPES[Role.ADMIN])))
-    parent, spawned = await parent_of(work, key, children, 1)
+    deciders = await deciders_in(work)
+    parent, spawned = await parent_of(work, deciders.key, children, 1)
     await parked(work, parent, children, spawned)
     (claim,) = await work.claim("w", 1)
     child = await work.executing(claim)
@@ -260,10 +259,4 @@ async def test_whoever_submitted_a_run_by_key_decides_about_none_of_its_descenda
     (claim,) = await work.claim("w", 1)
     assert [claim.run_id] == grandchildren
     for on in (child, await work.executing(claim)):
-        asked = work.reviews.request(on, 7, pool="p", title="?", evidence={}, choices=["yes"], sla_s=60)
-        assert await asked is None
-        (review,) = await work.reviews.find(ctx, of_run=on.run_id)
-        for barred in (ada, key):
-            with pytest.raises(Forbidden):
-                await work.reviews.decide(barred, review.review_id, "yes")
-        assert (await work.reviews.decide(ravi, review.review_id, "yes")).state == "decided"
+        await deciders.only_ravi_decides(on, 7)

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.clock import FakeClock
-from core.errors import Forbidden
 from core.runs.model import RunRequest
 from core.schedules.service import FIRING
 from core.settings import Settings
-from core.tenancy import ROLE_SCOPES, ActorKind, Role
+from core.tenancy import ActorKind
 from core.triggers.model import TriggerKind
 from core.triggers.service import TriggerService
+from tests.fixtures.deciders import deciders_in
 from tests.fixtures.work import AnyWorkflow, Work, work_in
 
 
@@ -27,9 +27,8 @@ async def work(settings: Settings) -> AsyncIterator[Work]:
 async def test_whoever_made_a_schedule_poller_or_trigger_by_key_decides_about_none_of_its_runs(
     work: Work, settings: Settings
 ) -> None:
-    logins = [await work.people.login(f"{name}@bank.example", "bank", Role.ADMIN) for name in ("ada", "ravi")]
-    ada, ravi = [identity.ctx for _, identity in logins]
-    key = await work.tenants.identify_key(await work.tenants.issue_key(ada, "robot", tuple(ROLE_SCOPES[Role.ADMIN])))
+    deciders = await deciders_in(work)
+    ada, key = deciders.ada, deciders.key
     triggers = TriggerService(
         work.db, work.bus, work.runs, work.audit, AnyWorkflow(), work.clock, secret_key=settings.secret_key
     )
@@ -45,12 +44,4 @@ async def test_whoever_made_a_schedule_poller_or_trigger_by_key_decides_about_no
         run, _ = await work.runs.submit(submitter, RunRequest("loan-approval", {}))
         (claim,) = await work.claim("w", 1)
         assert claim.run_id == run.run_id
-        asked = work.reviews.request(
-            await work.executing(claim), 1, pool="p", title="?", evidence={}, choices=["yes"], sla_s=60
-        )
-        assert await asked is None
-        (review,) = await work.reviews.find(ada, of_run=run.run_id)
-        for barred in (ada, key):
-            with pytest.raises(Forbidden):
-                await work.reviews.decide(barred, review.review_id, "yes")
-        assert (await work.reviews.decide(ravi, review.review_id, "yes")).state == "decided"
+        await deciders.only_ravi_decides(await work.executing(claim), 1)
